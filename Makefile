@@ -1,0 +1,96 @@
+# Every target sets up what it needs: a Python of 3.11 or newer is enough (npm too for `check`).
+# Choose the interpreter with `make PYTHON=…`; the environments are .venv*, `make clean` removes them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+export PYTHON
+
+newest := .venv/ready
+floor := .venv-floor/ready
+proto := .venv-proto/ready
+bench := .venv-bench/ready
+uv := .venv-lock/ready
+buf := tools/buf/node_modules/ready
+shop := examples/shop/node
+# What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
+on_floor := $(addprefix tests/,auth core examples gatekeeper rpc sidecar e2e/test_rollover.py e2e/test_languages.py)
+npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
+
+.PHONY: help
+help: ## say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(newest) ## start a mesh, run the shop on it, attack it
+	@if [ ! -f $(shop)/package-lock.json ]; then :; \
+	elif ! command -v npm >/dev/null; then echo "sealmesh: no npm, so the demo's Node service runs in Python instead"; \
+	else (cd $(shop) && $(npm_ci)) || echo "sealmesh: npm ci failed, so the demo's Node service runs in Python instead"; fi
+	@.venv/bin/mesh demo
+
+.PHONY: test
+test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
+	@.venv/bin/python -m pytest --cov
+
+.PHONY: check
+check: lint types fresh ## what CI runs: lint, types, proto freshness, then the tests on newest and oldest
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory floor
+
+.PHONY: lint
+lint: $(newest) $(buf) ## ruff and buf
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@tools/buf/node_modules/.bin/buf lint
+
+.PHONY: types
+types: $(newest) ## mypy, strict
+	@.venv/bin/mypy
+
+.PHONY: fresh
+fresh: $(proto) ## is the generated code what the protos say?
+	@.venv-proto/bin/python tools/proto.py --check
+
+.PHONY: floor
+floor: $(floor) ## the lowest version of each dependency, with every test that touches one
+	@.venv-floor/bin/python -m pytest $(on_floor)
+
+.PHONY: proto
+proto: $(proto) ## write the generated code anew
+	@.venv-proto/bin/python tools/proto.py
+
+.PHONY: bench
+bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE")
+	@.venv-bench/bin/python -m bench $(ARGS)
+
+.PHONY: lock
+lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
+	@tools/lock .venv-lock/bin/uv
+
+.PHONY: clean
+clean: ## remove environments and caches
+	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(newest): requirements/newest.txt pyproject.toml tools/venv
+	@tools/venv .venv $< .
+	@touch $@
+
+$(floor): requirements/floor.txt pyproject.toml tools/venv
+	@tools/venv .venv-floor $< .
+	@touch $@
+
+$(bench): requirements/bench.txt pyproject.toml tools/venv
+	@tools/venv .venv-bench $< .
+	@touch $@
+
+$(proto): requirements/proto.txt tools/venv
+	@tools/venv .venv-proto $<
+	@touch $@
+
+$(uv): requirements/lock.txt tools/venv
+	@tools/venv .venv-lock $<
+	@touch $@
+
+$(buf): tools/buf/package-lock.json
+	@command -v npm >/dev/null || { echo "sealmesh: npm is needed to lint the protos: install Node.js 20 or newer" >&2; exit 1; }
+	@cd tools/buf && $(npm_ci)
+	@touch $@

@@ -1,0 +1,32 @@
+"""What tests of several parts need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def node_packages() -> Callable[[Path], None]:
+    """Give what sees to it that the packages of a Node project are installed.
+
+    In CI Node has to be there; on a machine without it the test is left out, and says so.
+    """
+
+    def install(project: Path) -> None:
+        if not (shutil.which("node") and shutil.which("npm")):
+            if os.environ.get("CI"):
+                pytest.fail("node and npm are needed: .ci/run installs them")
+            pytest.skip("needs Node.js: install node and npm")
+        if not (project / "node_modules").is_dir():
+            command = ["npm", "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=project, check=True, timeout=300)
+
+    return install
