@@ -1,0 +1,182 @@
+"""Everything that is checked before a call is dispatched, in the one order in which it is safe.
+
+    1  bounds and grammar      and the path is the method that was sealed
+    2  it is meant for me      name, then instance
+    3  the epoch               one whose key is held and still accepted
+    4  the mac                 so the source's keys made this header
+    5  the TLS peer            is the header's source and instance
+    6  the replay window       each sequence number once
+    7  policy                  gives a permit, or denies
+    8  deadline and metadata   are what was sealed
+
+Nothing is touched before its turn: a forged call moves no window and leaves no session behind. Up to 6 the
+answer is never sealed, because the same call may come again and its true reply must stay the only one; from
+7 on it is, for that sequence number cannot come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from mesh.core.epochs import Epoch, KeyRing
+from mesh.core.errors import Cause, Denied, PeerError
+from mesh.core.keys import Key, pair_key
+from mesh.core.matcher import Permit
+from mesh.core.metadata import CALL, Entries, application_entries, digest, sendable, single
+from mesh.core.names import InstanceId, KeyEpoch, ServiceName
+from mesh.core.replay import ReplayWindow
+from mesh.core.seal import CallSeal, Session
+from mesh.core.wire import CallHeader, Refusal, decode_call
+
+#: How far two nodes' estimates of auth's clock may lie apart before a deadline looks lengthened.
+SKEW_MS: Final = 5_000
+
+Authorize: TypeAlias = Callable[[str, str, Entries], Permit]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom TLS has proved to be at the other end."""
+
+    service: ServiceName
+    instance: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A call as the transport shows it, nothing verified but the peer.
+
+    ``deadline_ms`` is what the transport's own time-out comes to, or ``None`` without one.
+    """
+
+    path: str
+    metadata: Entries
+    peer: Peer
+    deadline_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that its source made, once, for this instance. Only one with a ``Permit`` may be dispatched."""
+
+    header: CallHeader
+    seal: CallSeal
+    verdict: Permit | Denied | PeerError
+    metadata: Entries
+
+
+class StalePeerError(PeerError):
+    """Sealed for an instance or epoch that this node does not have; with a proof only for an instance."""
+
+    def __init__(self, cause: Cause, refusal: Refusal | None) -> None:
+        """Take the cause and, where the asker is the source itself, the proof that nothing was dispatched."""
+        super().__init__(cause)
+        self.refusal = refusal
+
+
+@dataclass(slots=True)
+class _Inbound:
+    session: Session
+    window: ReplayWindow = field(default_factory=ReplayWindow)
+
+
+class Receiver:
+    """Admits calls to one instance."""
+
+    def __init__(self, service: ServiceName, instance: InstanceId) -> None:
+        """Start with no key, for the callee's own name and instance."""
+        self._service, self._instance = service, instance
+        self._ring = KeyRing()
+        self._inbound: dict[KeyEpoch, dict[Peer, _Inbound]] = {}
+        self._expired = 0
+
+    def learn(self, epoch: Epoch, key: Key) -> None:
+        """Add this service's destination key for an epoch, unless that or a later one has expired here.
+
+        Its windows are gone: were the key taken back, by an answer that came late and set the clock back as
+        well, all that was sent under it could be sent again.
+        """
+        if epoch.number.number > self._expired:
+            self._ring.learn(epoch, key)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget keys that are accepted no more, with their windows."""
+        for epoch in self._ring.expire(now_ms):
+            self._expired = max(self._expired, epoch.number)
+            self._inbound.pop(epoch, None)
+
+    def admit(self, incoming: Incoming, authorize: Authorize, now_ms: int) -> Admitted:
+        """Check a call. Raises ``PeerError`` where the reply must not be sealed; nothing has changed then."""
+        mac, encoded = _sealed_call(incoming.metadata)
+        header = CallHeader.decode(encoded)
+        if header.method.text != incoming.path:
+            raise PeerError(Cause.BAD_METHOD, "path is not the method that was sealed")
+        if header.destination != self._service:
+            raise PeerError(Cause.NOT_ME, header.destination.text)
+        if header.destination_instance != self._instance:
+            refusal = self._refusal(header, mac, encoded, incoming.peer, now_ms)
+            raise StalePeerError(Cause.NOT_THIS_INSTANCE, refusal)
+        key = self._ring.accepting(header.epoch, now_ms)
+        if key is None:
+            # No proof for this one: the call may have been dispatched while its epoch was still known.
+            raise StalePeerError(Cause.UNKNOWN_EPOCH, None)
+        source = Peer(header.source, header.source_instance)
+        inbound = self._inbound.get(header.epoch, {}).get(source) or self._derive(key, source)
+        seal = inbound.session.open(mac, encoded)
+        if source != incoming.peer:
+            raise PeerError(Cause.WRONG_PEER, f"{incoming.peer.service} sent what {header.source} sealed")
+        self._inbound.setdefault(header.epoch, {}).setdefault(source, inbound)
+        if not inbound.window.accept(header.sequence):
+            raise PeerError(Cause.REPLAYED, f"{header.source} {header.sequence}")
+        entries = application_entries(incoming.metadata)
+        return Admitted(header, seal, _judge(header, incoming, entries, authorize, now_ms), entries)
+
+    def _derive(self, key: Key, source: Peer) -> _Inbound:
+        pair = pair_key(key, source.service)
+        return _Inbound(Session.derive(pair, source.instance, self._instance))
+
+    def _refusal(
+        self, header: CallHeader, mac: bytes, encoded: bytes, peer: Peer, now_ms: int
+    ) -> Refusal | None:
+        # It lets the caller make the call again, so it is given to the caller alone, and only for a call that
+        # was truly sealed for the other instance: with the mac of a call for this one under another header,
+        # it would deny what was done.
+        key, held = self._ring.accepting(header.epoch, now_ms), self._ring.sending(now_ms)
+        if key is None or held is None or peer != Peer(header.source, header.source_instance):
+            return None
+        pair = pair_key(key, header.source)
+        meant = Session.derive(pair, header.source_instance, header.destination_instance)
+        if not meant.sealed(mac, encoded):
+            return None
+        epoch, newest = held
+        session = self._derive(newest, peer).session
+        return Refusal(session.refuse(mac), self._instance, epoch.number)
+
+
+def _sealed_call(metadata: Entries) -> tuple[bytes, bytes]:
+    sealed = single(metadata, CALL)
+    if sealed is None:
+        raise PeerError(Cause.MALFORMED, "no seal")
+    return decode_call(sealed)
+
+
+def _judge(
+    header: CallHeader, incoming: Incoming, entries: Entries, authorize: Authorize, now_ms: int
+) -> Permit | Denied | PeerError:
+    # Values, not exceptions: from here on the reply is sealed, so the caller needs the seal as well.
+    try:
+        permit = authorize(header.source.text, header.method.text, entries)
+    except Denied as denied:
+        return denied
+    if digest(entries) != header.metadata_digest or not sendable(entries):
+        return PeerError(Cause.BAD_METADATA, "metadata of the request")
+    if header.deadline_ms and not _deadline_kept(header.deadline_ms, incoming.deadline_ms, now_ms):
+        return PeerError(Cause.BAD_DEADLINE)
+    return permit
+
+
+def _deadline_kept(sealed_ms: int, transport_ms: int | None, now_ms: int) -> bool:
+    latest = sealed_ms + SKEW_MS
+    return now_ms <= latest and transport_ms is not None and transport_ms <= latest

@@ -1,0 +1,258 @@
+"""Decisions: against a slow twin, and against callers that try to gain by what they send."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.errors import Denied
+from mesh.core.matcher import REMEMBERED, Matcher, Permit
+from mesh.core.metadata import Entries
+from mesh.core.patterns import value_matches
+from mesh.core.policy import Section
+from tests.core.test_names import BAD_METHODS, BAD_SERVICES
+from tests.core.test_patterns import methods, paths, principals, services, slow_path, slow_principal
+
+M = "/shop.v1.Orders/Get"
+
+
+def matcher(**section: object) -> Matcher:
+    return Matcher(Section.parse(json.dumps(section)))
+
+
+def rule(*principals: str, paths: tuple[str, ...] = ("*",), **more: object) -> dict[str, Any]:
+    return {"principals": principals, "paths": paths, **more}
+
+
+def header(key: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "values": values}
+
+
+def decided(by: Matcher, source: str, method: str, entries: Entries = ()) -> str | None:
+    """Give ``+rule`` for a permit, ``-rule`` for a denial by a rule, ``None`` for the default."""
+    try:
+        answer: Permit | Denied = by.permit(source, method, entries)
+    except Denied as denied:
+        answer = denied
+    assert (answer.source, answer.method) == (source, method)
+    sign = "+" if isinstance(answer, Permit) else "-"
+    return answer.rule and f"{sign}{answer.rule}"
+
+
+def test_default_deny() -> None:
+    """Where there is no rule, nobody may call anything."""
+    assert decided(matcher(), "frontend", M) is None
+    assert decided(matcher(deny=[rule("*")]), "frontend", M) == "-deny/0"
+
+
+def test_deny_wins() -> None:
+    """A denial counts, wherever it stands and however exact the allowing rule is."""
+    by = matcher(allow=[rule("frontend", paths=(M,))], deny=[rule("*", paths=("*/Get",))])
+    assert decided(by, "frontend", M) == "-deny/0"
+
+
+def test_first_rule_gives_its_name() -> None:
+    """Of several rules that apply, the first of the document is named."""
+    by = matcher(allow=[rule("evil"), rule("*"), rule("frontend"), rule("frontend", paths=(M,))])
+    assert decided(by, "frontend", M) == "+allow/1"
+    by = matcher(deny=[rule("*"), rule("frontend")])
+    assert decided(by, "frontend", M) == "-deny/0"
+
+
+def test_other_method_and_other_caller() -> None:
+    """A rule gives leave for its methods to its principals and for nothing else."""
+    by = matcher(allow=[rule("frontend", paths=("/shop.v1.Orders/*",))])
+    assert decided(by, "frontend", M) == "+allow/0"
+    for source, method in [
+        ("frontends", M),
+        ("frontend.a", M),
+        ("front", M),
+        ("frontend", "/shop.v1.Order/Get"),
+        ("frontend", "/shop.v1.OrdersX/Get"),
+        ("frontend", "/shop.v1/Orders"),
+        ("frontend", M.replace("shop", "Shop")),
+    ]:
+        assert decided(by, source, method) is None
+
+
+@pytest.mark.parametrize("method", BAD_METHODS.values(), ids=BAD_METHODS)
+def test_methods_outside_the_grammar(method: str) -> None:
+    """A method that is none is denied, even where all are allowed, and is not remembered."""
+    by = matcher(allow=[rule("*")])
+    assert decided(by, "frontend", method) is None
+    assert not by._known
+
+
+@pytest.mark.parametrize("source", BAD_SERVICES.values(), ids=BAD_SERVICES)
+def test_sources_outside_the_grammar(source: str) -> None:
+    """A caller without a name is denied, even where all are allowed, and is not remembered."""
+    by = matcher(allow=[rule("*")])
+    assert decided(by, source, M) is None
+    assert not by._known
+
+
+# Headers. Each row: what the rule wants of x-tenant, what is sent, whether an allow and a deny rule apply.
+
+SENT: list[tuple[tuple[str, ...], Entries, bool, bool]] = [
+    (("acme",), (), False, False),
+    (("acme",), (("x-tenant", "acme"),), True, True),
+    (("acme",), (("x-tenant", "other"),), False, False),
+    (("acme",), (("x-tenant", "acme"), ("x-tenant", "other")), False, True),
+    (("acme",), (("x-tenant", "other"), ("x-tenant", "acme")), False, True),
+    (("acme",), (("x-tenant", "acme"), ("x-tenant", "acme")), True, True),
+    (("acme", "other"), (("x-tenant", "acme"), ("x-tenant", "other")), True, True),
+    (("acme",), (("x-tenant", "acme,other"),), False, False),
+    (("acme",), (("x-tenant", "acme, acme"),), False, False),
+    (("acme",), (("X-Tenant", "acme"),), False, False),
+    (("acme",), (("x-tenants", "acme"),), False, False),
+    (("acme",), (("x-tenant", "ACME"),), False, False),
+    (("acme",), (("x-tenant", b"acme"),), True, True),
+    (("acme",), (("x-tenant", b"acme\xff"),), False, False),
+    (("ac*",), (("x-tenant", "acme"),), True, True),
+    (("*me",), (("x-tenant", "acme"),), True, True),
+    (("ac*",), (("x-tenant", "acme"), ("x-tenant", "x")), False, True),
+    (("*",), (("x-tenant", ""),), True, True),
+    (("*",), (("other", "x"),), False, False),
+    (("*",), (("x-tenant", "a"), ("x-tenant", "b")), True, True),
+]
+
+
+@pytest.mark.parametrize(("wanted", "sent", "allowed", "denied"), SENT)
+def test_header(wanted: tuple[str, ...], sent: Entries, allowed: bool, denied: bool) -> None:
+    """All values of a key have to match for an allow rule to apply, one is enough for a deny rule."""
+    conditional = rule("*", headers=[header("x-tenant", *wanted)])
+    by = matcher(allow=[conditional])
+    assert decided(by, "frontend", M, sent) == ("+allow/0" if allowed else None)
+    by = matcher(allow=[rule("*")], deny=[conditional])
+    assert decided(by, "frontend", M, sent) == ("-deny/0" if denied else "+allow/0")
+
+
+def test_every_header_of_a_rule() -> None:
+    """A rule with two headers applies only if both match, be it allow or deny."""
+    conditional = rule("*", headers=[header("a", "1"), header("b", "2")])
+    allowing, denying = matcher(allow=[conditional]), matcher(allow=[rule("*")], deny=[conditional])
+    for sent, applies in [
+        ((("a", "1"), ("b", "2")), True),
+        ((("b", "2"), ("a", "1"), ("c", "3")), True),
+        ((("a", "1"),), False),
+        ((("a", "1"), ("b", "1")), False),
+        ((("a", "1"), ("a", "2")), False),
+    ]:
+        assert decided(allowing, "frontend", M, sent) == ("+allow/0" if applies else None)
+        assert decided(denying, "frontend", M, sent) == ("-deny/0" if applies else "+allow/0")
+
+
+def test_later_rules_count() -> None:
+    """Where the headers of one rule do not match, the next that applies decides."""
+    by = matcher(
+        allow=[
+            rule("*", headers=[header("a", "1")]),
+            rule("*", headers=[header("a", "2")]),
+            rule("frontend"),
+        ],
+        deny=[rule("*", headers=[header("a", "3")]), rule("*", headers=[header("a", "4")])],
+    )
+    expected = {"1": "+allow/0", "2": "+allow/1", "3": "-deny/0", "4": "-deny/1", "5": "+allow/2"}
+    for value, rule_name in expected.items():
+        assert decided(by, "frontend", M, (("a", value),)) == rule_name
+    assert decided(by, "evil", M, (("a", "5"),)) is None
+
+
+def test_a_decision_on_headers_is_not_remembered() -> None:
+    """What one call's metadata gained does not serve the next."""
+    by = matcher(allow=[rule("*", headers=[header("a", "1")])])
+    for _ in range(3):
+        assert decided(by, "frontend", M, (("a", "1"),)) == "+allow/0"
+        assert decided(by, "frontend", M) is None
+
+
+def test_remembered_permit_is_the_same() -> None:
+    """Without headers in play a permit is worked out once and given again."""
+    by = matcher(allow=[rule("*")])
+    assert by.permit("frontend", M, ()) is by.permit("frontend", M, (("a", "1"),))
+    assert by.permit("frontend", M, ()) == Permit("frontend", M, "allow/0")
+
+
+def test_permit_cannot_be_changed() -> None:
+    """A permit stays what it was given for, and takes nothing more on."""
+    permit = Permit("frontend", M, "r")
+    with pytest.raises(AttributeError):
+        permit.source = "evil"  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        permit.more = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("section", [{"allow": [rule("*")]}, {}])
+def test_memory_is_bounded(section: dict[str, Any]) -> None:
+    """A caller that tries methods without end fills nothing past the bound, and the answers stay right."""
+    by = matcher(**section)
+    expected = "+allow/0" if section else None
+    for number in range(2 * REMEMBERED + 10):
+        assert decided(by, "evil", f"/p.S/M{number}") == expected
+        assert len(by._known) <= REMEMBERED
+    assert decided(by, "frontend", M) == expected
+
+
+# The slow twin: the words of the documentation, rule by rule.
+
+values = st.sampled_from(["1", "2", "12"])
+header_data = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from(["k", "l"]),
+        "values": st.lists(st.sampled_from(["1", "2", "1*", "*2", "*"]), min_size=1, max_size=2),
+    }
+)
+rules = st.lists(
+    st.fixed_dictionaries(
+        {
+            "principals": st.lists(principals, min_size=1, max_size=2),
+            "paths": st.lists(paths, min_size=1, max_size=2),
+        },
+        optional={
+            "headers": st.lists(header_data, min_size=1, max_size=2, unique_by=lambda made: made["key"])
+        },
+    ),
+    max_size=4,
+)
+sent_entries = st.lists(st.tuples(st.sampled_from(["k", "l"]), values), max_size=3).map(tuple)
+
+
+def slowly(section: dict[str, Any], source: str, method: str, entries: Entries) -> str | None:
+    """Decide as the documentation says."""
+
+    def applies(of: dict[str, Any], quantifier: Any) -> bool:
+        named = any(slow_principal(p, source) for p in of["principals"])
+        reached = any(slow_path(p, method) for p in of["paths"])
+        for wanted in of.get("headers", ()):
+            found = [str(value) for key, value in entries if key == wanted["key"]]
+            if not found or not quantifier(value_matches(value, wanted["values"]) for value in found):
+                return False
+        return named and reached
+
+    for sign, effect, quantifier in (("-", "deny", any), ("+", "allow", all)):
+        for index, of in enumerate(section[effect]):
+            if applies(of, quantifier):
+                return f"{sign}{effect}/{index}"
+    return None
+
+
+@given(rules, rules, st.lists(st.tuples(services, methods, sent_entries), min_size=1, max_size=8))
+def test_like_the_twin(
+    allow: list[dict[str, Any]], deny: list[dict[str, Any]], calls: list[tuple[str, str, Entries]]
+) -> None:
+    """For any rules and calls, in any order and repeated, matcher and twin decide alike."""
+    section = {"allow": allow, "deny": deny}
+    by = matcher(**section)
+    for source, method, entries in [*calls, *calls]:
+        assert decided(by, source, method, entries) == slowly(section, source, method, entries)
+
+
+def test_ten_thousand_rules() -> None:
+    """In a large section the one rule that applies is found among those of its pattern, not by search."""
+    by = matcher(allow=[rule(f"s{n % 100}", paths=(f"/p{n // 100}.S/*",)) for n in range(10_000)])
+    for number in (0, 99, 100, 4711, 9999):
+        method = f"/p{number // 100}.S/M"
+        assert decided(by, f"s{number % 100}", method) == f"+allow/{number}"
+        assert decided(by, f"s{number % 100}", "/other.S/M") is None
