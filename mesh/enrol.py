@@ -1,0 +1,200 @@
+"""Becoming and staying a member: join with a token, renew before anything runs out, fetch pair keys.
+
+Join is retried until auth answers, with the same request, so a lost answer costs nothing; a refusal is
+final. What is held is renewed at the time that auth names, with 10 % of jitter, and again and again until it
+succeeds; nothing here ever gives up while the certificate lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from mesh.core.errors import MeshError, PeerError, Reason
+from mesh.core.join import MAX_SEALED, JoinRequester, JoinToken
+from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName
+from mesh.rpc.caller import CallFailedError
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.membership import (
+    Clock,
+    Membership,
+    identity_of,
+    learn_credentials,
+    learn_pair_keys,
+)
+from mesh.rpc.status import mesh_outcome
+from mesh.rpc.svid import Svid, new_key
+from mesh.rpc.targets import FixedTarget
+from mesh.v1 import auth_pb2, auth_pb2_grpc
+
+log = logging.getLogger("mesh")
+
+_C = grpc.StatusCode
+JOIN_TIMEOUT: Final = 5.0
+CALL_TIMEOUT: Final = 5.0
+RETRY_FIRST: Final = 0.2
+RETRY_MOST: Final = 2.0
+JITTER: Final = 0.1
+#: Names that auth takes in one request for keys (auth.proto, GetPairKeysRequest).
+MAX_NAMES: Final = 1000
+_JOIN_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_SEALED),
+    ("grpc.enable_http_proxy", 0),
+    # gRPC would wait for up to two minutes, when auth has been away for long, before it connects again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also the time that connecting may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+#: What a join may fail with because auth is not there (yet), rather than because it refuses.
+_TRANSIENT: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED)
+
+
+class JoinError(MeshError):
+    """Auth refused to let this node in, or gave what cannot be believed."""
+
+
+async def join(token: JoinToken, address: str) -> Enrolment:
+    """Join over auth's join port at ``host:port``, waiting for auth to be there.
+
+    Raises ``JoinError`` if auth refuses.
+    """
+    key, csr = new_key()
+    requester = JoinRequester(token, csr, secrets.token_bytes(16))
+    async with grpc.aio.insecure_channel(address, _JOIN_OPTIONS) as channel:
+        stub = auth_pb2_grpc.JoinServiceStub(channel)
+        response = await _ask(stub, requester.request(), address)
+    try:
+        bundle = requester.open(response)
+        return Enrolment(bundle, key)
+    except (PeerError, ValueError) as error:
+        msg = f"auth at {address} gave an answer that does not verify: check the address ({error})"
+        raise JoinError(msg) from None
+
+
+async def _ask(
+    stub: auth_pb2_grpc.JoinServiceAsyncStub, request: auth_pb2.JoinRequest, address: str
+) -> auth_pb2.JoinResponse:
+    delays = backoff()
+    waiting = False
+    while True:
+        try:
+            return await stub.Join(request, timeout=JOIN_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _TRANSIENT:
+                msg = f"auth at {address} refused to let this node join: {_plain(error.details())}"
+                raise JoinError(msg) from None
+        if not waiting:
+            log.warning("waiting for auth at %s, to join: its join port does not answer there", address)
+            waiting = True
+        await asyncio.sleep(next(delays))
+
+
+class Enrolment:
+    """A joined node's dealings with auth: holds its membership and keeps it in force."""
+
+    def __init__(self, bundle: auth_pb2.JoinBundle, key: EllipticCurvePrivateKey) -> None:
+        """Take what joining gave; raise ``ValueError`` if it is not all there."""
+        credentials = bundle.credentials
+        svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
+        self.membership = Membership(
+            identity_of(credentials), InstanceId(credentials.instance), svid, Clock(credentials.now_ms)
+        )
+        learn_credentials(self.membership, credentials)
+        learn_pair_keys(self.membership, bundle.pair_keys, credentials.now_ms)
+        self.gatekeeper_address = bundle.gatekeeper_address
+        self._renew_at_ms = credentials.renew_at_ms
+        self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
+        self._stub = auth_pb2_grpc.AuthServiceStub(MeshChannel(self.membership, self._auth))
+        self._fetching: dict[ServiceName, asyncio.Task[None]] = {}
+        self.destinations: Callable[[], Iterable[ServiceName]] = tuple
+
+    @property
+    def auth(self) -> FixedTarget:
+        """Where auth is."""
+        return self._auth
+
+    async def keep(self) -> None:
+        """Renew for ever; run it as a task of its own."""
+        while True:
+            await asyncio.sleep(self._until_renewal())
+            await self._renew_at_last()
+
+    async def keys_for(self, destination: ServiceName, patience: float) -> None:
+        """See within ``patience`` seconds that calls can be sealed; else raise ``CallFailedError``."""
+        if self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
+            return
+        task = self._fetching.get(destination)
+        if task is None:
+            task = self._fetching[destination] = asyncio.ensure_future(self._fetch([destination]))
+            task.add_done_callback(lambda _: self._fetching.pop(destination, None))
+        try:
+            await asyncio.wait_for(asyncio.shield(task), patience)
+        except (TimeoutError, grpc.aio.AioRpcError):
+            text = f"auth gives no key for {destination} at the moment"
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, text)) from None
+        if not self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
+            raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
+
+    async def close(self) -> None:
+        """End what is going on with auth."""
+        tasks = list(self._fetching.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._auth.close()
+
+    def _until_renewal(self) -> float:
+        left = max(0.0, (self._renew_at_ms - self.membership.clock.now_ms()) / 1000)
+        return left * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  spread, not secrecy
+
+    async def _renew(self) -> None:
+        key, csr = new_key()
+        response = await self._stub.Renew(auth_pb2.RenewRequest(csr=csr), timeout=CALL_TIMEOUT)
+        credentials = response.credentials
+        learn_credentials(self.membership, credentials)
+        await self._fetch([AUTH, GATEKEEPER, *self.destinations()])
+        self.membership.svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
+        self._renew_at_ms = credentials.renew_at_ms
+
+    async def _fetch(self, destinations: Iterable[ServiceName]) -> None:
+        names = sorted({name.text for name in destinations})
+        for start in range(0, len(names), MAX_NAMES):
+            request = auth_pb2.GetPairKeysRequest(destinations=names[start : start + MAX_NAMES])
+            response = await self._stub.GetPairKeys(request, timeout=CALL_TIMEOUT)
+            learn_pair_keys(self.membership, response.keys, response.now_ms)
+
+    async def _renew_at_last(self) -> None:
+        delays = backoff()
+        told = False
+        while True:
+            try:
+                await self._renew()
+            except (grpc.aio.AioRpcError, ValueError) as error:
+                if not told:
+                    said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+                    log.warning("renewal failed, trying on: %s", said)
+                    told = True
+                self._auth.forget()
+            else:
+                return
+            await asyncio.sleep(next(delays))
+
+
+def _plain(text: str | None) -> str:
+    # Nothing has proved who said it, and it may end on somebody's terminal.
+    return "".join(letter if letter.isprintable() else "?" for letter in text or "")[:300]
+
+
+def backoff() -> Iterator[float]:
+    """Give delays in seconds, doubling from the first to the most, each with jitter, for ever."""
+    delay = RETRY_FIRST
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311
+        delay = min(delay * 2, RETRY_MOST)

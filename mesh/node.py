@@ -1,0 +1,198 @@
+"""A member of the mesh inside an application: channels out, a server in, kept in force by itself.
+
+    async with mesh.join("orders") as node:
+        inventory = InventoryStub(node.channel("inventory"))
+        add_OrdersServicer_to_server(Orders(inventory), node.server())
+        await node.server().start()
+
+A node is its ``Enrolment`` (identity and keys, from auth) and its ``Slice`` (policy and endpoints, from
+gatekeeper), each kept by a task that the node owns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from mesh.core.join import JoinToken
+from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
+from mesh.enrol import Enrolment, JoinError
+from mesh.enrol import join as enrol
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.connections import Connections, receive_limit
+from mesh.rpc.membership import Membership
+from mesh.rpc.server import MeshServer
+from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
+from mesh.slices import Slice, SliceKeeper
+from mesh.v1 import gatekeeper_pb2_grpc
+
+log = logging.getLogger("mesh")
+
+#: Seconds that a closing node waits for gatekeeper to let it go, and for calls in progress.
+LEAVE: Final = 2.0
+
+
+class Node:
+    """One instance of a service in the mesh. Made by ``join``; use its methods from that event loop."""
+
+    def __init__(self, enrolment: Enrolment, listen: str, advertise_port: int | None) -> None:
+        """Take an enrolment, where to listen once there is a server, and what port to register instead."""
+        self._enrolment, self._listen, self._advertise_port = enrolment, listen, advertise_port
+        self._slice = Slice(asyncio.get_running_loop().time, self._certified)
+        self.membership.authorize = self._slice.authorize
+        self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
+        stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(
+            MeshChannel(self.membership, self._gatekeeper, MAX_CONTROL)
+        )
+        self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
+        self._connections: dict[tuple[ServiceName, int], Connections] = {}
+        self._server: MeshServer | None = None
+        enrolment.destinations = self._slice.services
+        self._tasks = [asyncio.create_task(enrolment.keep()), asyncio.create_task(self._keeper.keep())]
+
+    @property
+    def membership(self) -> Membership:
+        """Identity, keys and certificate in force."""
+        return self._enrolment.membership
+
+    @property
+    def identity(self) -> Identity:
+        """Who this node is."""
+        return self.membership.identity
+
+    @property
+    def instance(self) -> InstanceId:
+        """Which running copy it is."""
+        return self.membership.instance
+
+    @property
+    def slice(self) -> Slice:
+        """What it may know and must enforce."""
+        return self._slice
+
+    def channel(self, service: str, options: Any = None) -> MeshChannel:
+        """Give a channel to a service, for generated stubs.
+
+        ``options``: ``grpc.max_receive_message_length`` is heeded. Raises ``ValueError`` for a bad name;
+        whether the name may be called is found out call by call, as policy changes.
+        """
+        name, limit = ServiceName(service), receive_limit(options)
+        if name == GATEKEEPER:
+            return MeshChannel(self.membership, self._gatekeeper, limit)
+        if name == AUTH:
+            return MeshChannel(self.membership, self._enrolment.auth, limit)
+        connections = partial(self._connections_to, name, limit)
+        target = DirectoryTarget(name, self._slice, connections, self._enrolment.keys_for)
+        return MeshChannel(self.membership, target, limit)
+
+    def _connections_to(self, service: ServiceName, limit: int) -> Connections:
+        connections = self._connections.get((service, limit))
+        if connections is None:
+            connections = self._connections[service, limit] = Connections(self.membership, service, limit)
+        return connections
+
+    def server(self, options: Any = None) -> MeshServer:
+        """Give the node's one server, made at the first call. Raises ``OSError`` if it cannot listen."""
+        if self._server is None:
+            self._server = MeshServer(
+                self.membership,
+                self._listen,
+                max_receive=receive_limit(options),
+                on_serving=self._serving,
+            )
+        return self._server
+
+    async def ready(self) -> None:
+        """Wait until there is a slice in force."""
+        await self._slice.ready()
+
+    async def close(self) -> None:
+        """Leave the directory, end calls in progress after a short grace, close all connections."""
+        self._keeper.leave()
+        await asyncio.wait(self._tasks[1:], timeout=LEAVE)
+        if self._server is not None:
+            await self._server.stop(LEAVE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connections in self._connections.values():
+            await connections.close()
+        await self._gatekeeper.close()
+        await self._enrolment.close()
+
+    def _serving(self, serving: bool) -> None:
+        port = self._server.port if self._server else 0
+        self._keeper.announce((self._advertise_port or port) if serving else 0)
+
+    def _certified(self) -> bool:
+        return self.membership.clock.now_ms() < self.membership.svid.not_after_ms
+
+    def _slice_changed(self) -> None:
+        for (service, _), connections in self._connections.items() if self._slice.in_force else ():
+            known = self._slice.endpoints(service) or []
+            connections.keep(known.__contains__)
+        if self._server is not None:
+            self._server.recheck()
+
+
+@asynccontextmanager
+async def join(
+    service: str,
+    *,
+    token: str | None = None,
+    auth: str | None = None,
+    listen: str = "127.0.0.1:0",
+    advertise_port: int | None = None,
+) -> AsyncIterator[Node]:
+    """Join the mesh as a service, and leave it at the end of the block.
+
+    ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names.
+    ``auth``: ``host:port`` of auth's join port; without it ``MESH_AUTH``. ``listen``: ``host:port`` for calls
+    from other nodes, used once ``server()`` is started. ``advertise_port``: the port that others are to
+    connect to, where it is not the one listened on.
+
+    Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
+    arguments.
+    """
+    name = ServiceName(service)
+    enrolment = await enrol(_token(token), _address(auth))
+    if enrolment.membership.name != name:
+        await enrolment.close()
+        owner = enrolment.membership.name
+        msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
+        raise JoinError(msg)
+    node = Node(enrolment, listen, advertise_port)
+    try:
+        await node.ready()
+        yield node
+    finally:
+        await node.close()
+
+
+def _token(given: str | None) -> JoinToken:
+    text = given or os.environ.pop("MESH_TOKEN", None)  # not to be seen by what this process starts
+    if not text:
+        path = os.environ.get("MESH_TOKEN_FILE")
+        if not path:
+            msg = "no join token: give token=, MESH_TOKEN or MESH_TOKEN_FILE; make one with mesh token create"
+            raise ValueError(msg)
+        text = Path(path).read_text(encoding="ascii")
+    return JoinToken.parse(text)
+
+
+def _address(given: str | None) -> str:
+    address = given or os.environ.get("MESH_AUTH")
+    if not address:
+        msg = "no address of auth: give auth= or MESH_AUTH, host:port of auth's join port"
+        raise ValueError(msg)
+    if not re.fullmatch(r".+:[0-9]{1,5}", address):
+        msg = f"bad address of auth {address!r:.80}: use host:port of its join port, such as 127.0.0.1:7700"
+        raise ValueError(msg)
+    return address

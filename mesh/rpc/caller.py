@@ -1,0 +1,231 @@
+"""Calls as a caller makes them: sealed for an instance, made, and sealed anew if they were refused.
+
+A call is repeated only on a refusal that proves, under the destination's own key, that it was not
+dispatched (``wire.Refusal``), and only while everything that was sent is still held. Each attempt is a new
+call with a new sequence number. Whatever else goes wrong is the application's to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import grpc
+
+from mesh.core.errors import Cause, PeerError, Reason
+from mesh.core.metadata import CALL, Entries, checked_entries, digest
+from mesh.core.names import FullMethod, InstanceId, ServiceName, full_method
+from mesh.core.seal import CallSeal, FrameOpener
+from mesh.core.sender import NoKeyError
+from mesh.rpc.connections import Connection
+from mesh.rpc.membership import Membership
+from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
+from mesh.rpc.status import Outcome, mesh_outcome
+
+ATTEMPTS: Final = 3
+#: Seconds past which a deadline is none: ten years. What applications say to mean never.
+_ENDLESS: Final = 10 * 365 * 86_400.0
+_C = grpc.StatusCode
+LATE: Final = Outcome(_C.DEADLINE_EXCEEDED, "deadline exceeded")
+CANCELLED: Final = Outcome(_C.CANCELLED, "cancelled by the caller")
+_TOO_LARGE: Final = "reply of {} bytes is larger than the limit of {}"
+
+
+class CallFailedError(Exception):
+    """A call ended before it reached the wire, or its reply was not believed."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Take what the application is told."""
+        super().__init__(outcome.details)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """What an application asked for. ``deadline`` is by the loop's clock, in seconds."""
+
+    method: FullMethod
+    entries: Entries
+    digest: bytes
+    deadline: float | None
+    wait_for_ready: bool
+    compression: grpc.Compression | None
+
+    @classmethod
+    def build(
+        cls,
+        method: str,
+        metadata: Any,
+        timeout: float | None,
+        *,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> CallSpec:
+        """Check what the application gave; raise ``CallFailedError`` for what the mesh cannot carry."""
+        try:
+            entries = checked_entries(metadata or ())
+            name = full_method(method)
+        except ValueError as error:
+            raise CallFailedError(mesh_outcome(Reason.BAD_REQUEST, str(error))) from None
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression)
+
+    def remaining(self) -> float | None:
+        """Seconds left, ``None`` for ever; raises ``CallFailedError`` when there are none."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise CallFailedError(LATE)
+        return left
+
+    def late(self) -> bool:
+        """Whether the deadline has passed, as near as a transport's timer can tell."""
+        return self.deadline is not None and asyncio.get_running_loop().time() >= self.deadline - 0.01
+
+
+class Target(Protocol):
+    """Where calls to one service go."""
+
+    service: ServiceName
+
+    async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
+        """Choose an instance, with keys for it in force; raise ``CallFailedError`` if there is none."""
+
+    async def refused(self, instance: InstanceId, by: InstanceId) -> None:
+        """Take note that a call for ``instance`` was refused by ``by``."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try: where it goes and how it is sealed."""
+
+    instance: InstanceId
+    connection: Connection
+    seal: CallSeal
+    options: dict[str, Any]
+
+
+class Caller:
+    """Makes sealed calls to one service."""
+
+    def __init__(self, membership: Membership, target: Target, max_receive: int) -> None:
+        """Take who calls, where calls go, and the largest reply an application takes (-1: any)."""
+        self._membership, self._target, self._max_receive = membership, target, max_receive
+
+    async def begin(self, spec: CallSpec) -> Attempt:
+        """Choose an instance and seal the call for it."""
+        instance, connection = await self._target.connection(spec)
+        timeout = spec.remaining()
+        now_ms = self._membership.clock.now_ms()
+        deadline_ms = 0
+        if timeout is not None and timeout < _ENDLESS:
+            deadline_ms = now_ms + int(timeout * 1000) + 1
+        try:
+            sealed, seal = self._membership.sender.seal(
+                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
+            )
+        except NoKeyError as error:
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        options = {
+            "timeout": timeout,
+            "metadata": ((CALL, sealed), *spec.entries),
+            "wait_for_ready": spec.wait_for_ready,
+            "compression": spec.compression,
+        }
+        return Attempt(instance, connection, seal, options)
+
+    async def unary(self, spec: CallSpec, payload: bytes) -> tuple[Outcome, bytes]:
+        """Make a call of one message each way, and give its end and its reply (empty unless OK)."""
+        for last in (*[False] * (ATTEMPTS - 1), True):
+            attempt = await self.begin(spec)
+            frame = attempt.seal.request_sealer().seal(payload, end=True)
+            end, reply = await _unary(attempt, spec, frame)
+            if not last and await self.was_refused(attempt, spec, end):
+                continue
+            return self._unary_outcome(attempt.seal, spec, end, reply)
+        raise AssertionError  # pragma: no cover  the last attempt always returns
+
+    async def was_refused(self, attempt: Attempt, spec: CallSpec, end: RawEnd) -> bool:
+        """Whether the call was provably not dispatched and may be made again.
+
+        Raises ``CallFailedError`` if there is nowhere to make it, or no time left.
+        """
+        refusal = refusal_of(end)
+        if refusal is None or refusal.instance == attempt.instance:
+            return False  # the instance that was meant never has cause to refuse
+        now_ms = self._membership.clock.now_ms()
+        if not self._membership.sender.is_refused(self._target.service, attempt.seal, refusal, now_ms):
+            return False
+        try:
+            await asyncio.wait_for(self._target.refused(attempt.instance, refusal.instance), spec.remaining())
+        except TimeoutError:
+            raise CallFailedError(LATE) from None
+        return True
+
+    def checked_size(self, message: bytes) -> bytes:
+        """Give a message of the application's if it is within its limit; raise ``CallFailedError``."""
+        if 0 <= self._max_receive < len(message):
+            text = _TOO_LARGE.format(len(message), self._max_receive)
+            raise CallFailedError(Outcome(_C.RESOURCE_EXHAUSTED, text))
+        return message
+
+    def _unary_outcome(
+        self, seal: CallSeal, spec: CallSpec, end: RawEnd, reply: bytes
+    ) -> tuple[Outcome, bytes]:
+        try:
+            if end.code is not _C.OK:
+                # A server may send a message before an error; gRPC drops it here, so either count is true.
+                return settle(seal, end, (0, 1), late=spec.late()), b""
+            initial_entries(seal, end.initial)
+            opened = message_of(seal.reply_opener(), reply)
+            return settle(seal, end, (1,), late=False), self.checked_size(opened)
+        except PeerError as error:
+            return self.disbelieved(error, spec), b""
+        except CallFailedError as failed:
+            return failed.outcome, b""
+
+    def disbelieved(self, error: PeerError, spec: CallSpec) -> Outcome:
+        """Report a reply that does not verify; give what the application is told of it."""
+        call_id = self._membership.rejected(
+            error.cause, f"reply: {error}", spec.method.text, self._target.service.text
+        )
+        return mesh_outcome(Reason.UNSEALED, call_id=call_id)
+
+
+def message_of(opener: FrameOpener, data: bytes) -> bytes:
+    """Open a frame of a reply, which must be a message; else raise ``PeerError``."""
+    payload = opener.open(data)
+    if payload is None or opener.ended:
+        raise PeerError(Cause.BAD_FRAME, "end flag in a reply")
+    return payload
+
+
+async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
+    attempt.connection.began()
+    try:
+        call = attempt.connection.unary(spec.method.text)(frame, **attempt.options)
+        reply = await call or b""
+        end = RawEnd(
+            _C.OK,
+            await call.details() or "",
+            tuple(await call.initial_metadata()),
+            tuple(await call.trailing_metadata()),
+        )
+    except grpc.aio.AioRpcError as error:
+        return raw_end(error), b""
+    else:
+        return end, reply
+    finally:
+        attempt.connection.ended()
+
+
+def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:
+    """Give a reply's end from the error that gRPC made of it."""
+    return RawEnd(
+        error.code(),
+        error.details() or "",
+        tuple(error.initial_metadata() or ()),
+        tuple(error.trailing_metadata() or ()),
+    )

@@ -1,0 +1,160 @@
+"""TLS connections to instances: one per instance and certificate, replaced when the certificate rolls.
+
+A connection that was replaced, or whose instance left, takes no new call and is closed when its last call
+has ended, so that neither a roll nor a departure cuts a call short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from mesh.core.names import Identity, InstanceId, ServiceName
+from mesh.core.wire import FRAME_OVERHEAD
+from mesh.rpc.membership import Membership
+from mesh.rpc.svid import Svid
+
+#: What gRPC itself lets an application receive, unless it asks for more.
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+#: Room above the application's limit, so that a message just over it is refused by name and under seal.
+SLACK: Final = 64 * 1024 + FRAME_OVERHEAD
+MAX_METADATA: Final = 32 * 1024
+
+_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),  # a repeated sealed message is a replay: the mesh repeats above the seal
+    ("grpc.use_local_subchannel_pool", 1),  # a new certificate must get a new connection
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also the time that TCP and TLS may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", MAX_METADATA),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One running instance of a service, and where it listens."""
+
+    instance: InstanceId
+    address: str
+
+
+class Connection:
+    """An open channel to one instance under one certificate of ours."""
+
+    def __init__(self, peer: Identity, address: str, svid: Svid, max_receive: int) -> None:
+        """Connect lazily; TLS will demand that the other end is ``peer``."""
+        options = (
+            *_OPTIONS,
+            ("grpc.ssl_target_name_override", peer.dns),
+            ("grpc.max_receive_message_length", max_receive + SLACK if max_receive >= 0 else -1),
+        )
+        self._channel = grpc.aio.secure_channel(address, svid.channel_credentials(), options)
+        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._stream: dict[str, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.calls = 0
+
+    def unary(self, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """Give a raw unary call of a method."""
+        known = self._unary.get(method)
+        if known is None:
+            known = self._unary[method] = self._channel.unary_unary(method)
+        return known
+
+    def stream(self, method: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+        """Give a raw streaming call of a method."""
+        known = self._stream.get(method)
+        if known is None:
+            known = self._stream[method] = self._channel.stream_stream(method)
+        return known
+
+    def began(self) -> None:
+        """Count a call that uses this connection."""
+        self.calls += 1
+        self._idle.clear()
+
+    def ended(self, _call: object = None) -> None:
+        """Count it out again."""
+        self.calls -= 1
+        if not self.calls:
+            self._idle.set()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to connect failed."""
+        state = self._channel.get_state(try_to_connect=True)
+        return state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
+
+    async def close_when_idle(self) -> None:
+        """Wait for the last call to end, then close."""
+        await self._idle.wait()
+        await self._channel.close()
+
+    async def close(self) -> None:
+        """Close now; calls in progress are cancelled."""
+        await self._channel.close()
+
+
+class Connections:
+    """All connections of a node towards one service."""
+
+    def __init__(self, membership: Membership, service: ServiceName, max_receive: int = MAX_MESSAGE) -> None:
+        """Start with none."""
+        self._membership, self._max_receive = membership, max_receive
+        self._peer = Identity(membership.identity.domain, service)
+        self._open: dict[Endpoint, Connection] = {}
+        self._svid = membership.svid
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def to(self, endpoint: Endpoint) -> Connection:
+        """Give the connection to an endpoint under the certificate in force, making it if need be."""
+        if self._svid is not self._membership.svid:
+            self.keep(lambda _: False)
+            self._svid = self._membership.svid
+        connection = self._open.get(endpoint)
+        if connection is None:
+            connection = Connection(self._peer, endpoint.address, self._svid, self._max_receive)
+            self._open[endpoint] = connection
+        return connection
+
+    def keep(self, wanted: Callable[[Endpoint], bool]) -> None:
+        """Retire the connections to all endpoints but the wanted ones."""
+        for endpoint in [endpoint for endpoint in self._open if not wanted(endpoint)]:
+            task = asyncio.ensure_future(self._open.pop(endpoint).close_when_idle())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def choose(self, endpoints: list[Endpoint]) -> tuple[Endpoint, Connection]:
+        """Choose the less loaded of two random endpoints, past those that cannot be reached."""
+        if len(endpoints) == 1:
+            return endpoints[0], self.to(endpoints[0])
+        up = [endpoint for endpoint in endpoints if not self.to(endpoint).failing] or endpoints
+        pair = random.sample(up, min(2, len(up)))
+        best = min(pair, key=lambda endpoint: self.to(endpoint).calls)
+        return best, self.to(best)
+
+    async def close(self) -> None:
+        """Close everything now."""
+        retiring = list(self._retiring)
+        for task in retiring:
+            task.cancel()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        for connection in self._open.values():
+            await connection.close()
+        self._open.clear()
+
+
+def receive_limit(options: Any) -> int:
+    """Read ``grpc.max_receive_message_length`` from channel or server options; gRPC's default without it."""
+    found = [value for key, value in options or () if key == "grpc.max_receive_message_length"]
+    return int(found[-1]) if found else MAX_MESSAGE

@@ -1,0 +1,228 @@
+"""What a handler sees of a call: gRPC's own ``ServicerContext``, over a sealed call.
+
+It records what the handler says (status, trailing metadata) and lets ``inbound`` seal it at the end;
+messages and initial metadata are sealed and sent as they come. What a handler reads was verified before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, NoReturn
+
+import grpc
+
+from mesh.core.errors import PeerError
+from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest
+from mesh.core.names import Identity
+from mesh.core.receiver import Admitted, Peer
+
+#: gRPC shows a stream that was cancelled as one that has ended, and cancels its handler a moment later. A
+#: stream without its sealed end is taken for cut short only after this many seconds.
+CANCELLATION_GRACE: Final = 0.05
+
+_C = grpc.StatusCode
+
+
+class Metadatum(NamedTuple):
+    """An entry of metadata, with the names that gRPC gives its two parts."""
+
+    key: str
+    value: str | bytes
+
+
+class OversizedError(Exception):
+    """A request message is larger than the application takes."""
+
+
+class MeshContext(grpc.aio.ServicerContext[Any, Any]):
+    """One admitted call, for its handler."""
+
+    def __init__(
+        self,
+        raw: Any,
+        admitted: Admitted,
+        identity: Identity,
+        max_receive: int,
+        handler: grpc.RpcMethodHandler[Any, Any] | None,
+    ) -> None:
+        """Take the transport's context, the admitted call, and the handler's (de)serializers."""
+        self._raw, self._admitted, self._max_receive = raw, admitted, max_receive
+        self._deserialize = handler.request_deserializer if handler else None
+        self._serialize = handler.response_serializer if handler else None
+        self._caller = Identity(identity.domain, admitted.header.source)
+        self._opener = admitted.seal.request_opener()
+        self._sealer = admitted.seal.reply_sealer()
+        self._code: Any = None
+        self._details = ""
+        self._trailing: Entries = ()
+        self.initial_digest: bytes | None = None
+        self.aborted = False
+        self.fault: PeerError | None = None
+
+    @property
+    def mesh_peer(self) -> Peer:
+        """The verified caller."""
+        return Peer(self._admitted.header.source, self._admitted.header.source_instance)
+
+    @property
+    def sent(self) -> int:
+        """How many messages were sent."""
+        return self._sealer.count
+
+    async def read_bytes(self) -> bytes | None:
+        """Give the next request message as it was sent, or ``None`` after the last.
+
+        Raises ``PeerError`` for a frame that does not verify or a stream without its end, and
+        ``OversizedError``. Both end the call, whatever the handler makes of them.
+        """
+        if self._opener.ended:
+            return None
+        data = await self._raw.read()
+        if not isinstance(data, bytes):
+            # If the caller has cancelled, that is what ends this wait.
+            await asyncio.sleep(CANCELLATION_GRACE)
+        try:
+            if not isinstance(data, bytes):
+                self._opener.finish()
+                return None
+            payload = self._opener.open(data)
+        except PeerError as fault:
+            self.fault = fault
+            raise
+        if payload is not None and 0 <= self._max_receive < len(payload):
+            self._fail_oversized(len(payload))
+        return payload
+
+    def _fail_oversized(self, size: int) -> NoReturn:
+        self._code = _C.RESOURCE_EXHAUSTED
+        self._details = f"message of {size} bytes is larger than the limit of {self._max_receive}"
+        self.aborted = True
+        raise OversizedError(self._details)
+
+    async def read(self) -> Any:
+        """Give the next request message, or ``EOF``."""
+        payload = await self.read_bytes()
+        if payload is None:
+            return grpc.aio.EOF
+        return self._deserialize(payload) if self._deserialize else payload
+
+    async def write(self, message: Any) -> None:
+        """Send a reply message."""
+        await self.send_initial_metadata_once()
+        await self._raw.write(self.seal(message))
+
+    def seal(self, message: Any) -> bytes:
+        """Serialize and seal the next reply message."""
+        return self._sealer.seal(self._serialize(message) if self._serialize else message)
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:
+        """Send initial metadata, sealed; once, before any message."""
+        if self.initial_digest is not None:
+            msg = "initial metadata was sent already"
+            raise grpc.aio.UsageError(msg)
+        entries = checked_entries(initial_metadata)
+        self.initial_digest = digest(entries)
+        mac = self._admitted.seal.seal_initial(self.initial_digest)
+        await self._raw.send_initial_metadata(((INITIAL, mac), *entries))
+
+    async def send_initial_metadata_once(self) -> None:
+        """Send empty initial metadata unless some was sent."""
+        if self.initial_digest is None:
+            await self.send_initial_metadata(())
+
+    async def abort(
+        self,
+        code: Any,
+        details: str = "",
+        trailing_metadata: Any = (),
+    ) -> NoReturn:
+        """End the call with an error."""
+        if code in (_C.OK, 0):
+            msg = "abort is for errors: OK is said by returning"
+            raise grpc.aio.UsageError(msg)
+        self._code, self._details = code, details or self._details
+        self._trailing = checked_entries(trailing_metadata) or self._trailing
+        self.aborted = True
+        raise grpc.aio.AbortError(details)
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """End the call with a status, as ``rpc_status.to_status`` makes it."""
+        await self.abort(status.code, status.details, status.trailing_metadata or ())
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Say what goes with the status."""
+        self._trailing = checked_entries(trailing_metadata)
+
+    def trailing_metadata(self) -> Any:
+        """Give what was said so far."""
+        return self._trailing
+
+    def invocation_metadata(self) -> Any:
+        """Give the caller's metadata, and ``mesh-peer``: who the caller is."""
+        entries = tuple(Metadatum(key, value) for key, value in self._admitted.metadata)
+        return (*entries, Metadatum(PEER, self._caller.uri))
+
+    def set_code(self, code: Any) -> None:
+        """Say the status that the call will end with."""
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        """Say the text of the status."""
+        self._details = details
+
+    def code(self) -> Any:
+        """Give the status that was said so far."""
+        return self._code
+
+    def details(self) -> str:
+        """Give the text that was said so far."""
+        return self._details
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compress what is sent from now on."""
+        self._raw.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        """Do not compress the next message."""
+        self._raw.disable_next_message_compression()
+
+    def peer(self) -> str:
+        """Give the address of the caller's node, as gRPC writes it."""
+        return str(self._raw.peer())
+
+    def peer_identities(self) -> list[bytes]:
+        """Give the caller's SPIFFE ID."""
+        return [self._caller.uri.encode()]
+
+    def peer_identity_key(self) -> str:
+        """Say what kind of identity that is."""
+        return PEER
+
+    def auth_context(self) -> Any:
+        """Give what TLS knows of the caller's node."""
+        return self._raw.auth_context()
+
+    def time_remaining(self) -> Any:
+        """Give the seconds left, or ``None`` without a deadline."""
+        return self._raw.time_remaining()
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call back with this context when the call is over."""
+        self._raw.add_done_callback(lambda _: callback(self))
+
+    def cancelled(self) -> bool:
+        """Whether the caller cancelled."""
+        return bool(self._raw.cancelled())
+
+    def done(self) -> bool:
+        """Whether the call is over."""
+        return bool(self._raw.done())
+
+
+def peer(context: Any) -> Peer:
+    """Give the verified caller of a call, inside its handler; raise ``TypeError`` outside the mesh."""
+    if not isinstance(context, MeshContext):
+        msg = "not a call of the mesh: peer() takes the context of a handler served by node.server()"
+        raise TypeError(msg)
+    return context.mesh_peer

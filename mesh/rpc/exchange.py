@@ -1,0 +1,254 @@
+"""A streaming call in progress, seen from the caller: messages out, messages in, one outcome.
+
+If the call is refused before anything of it was dispatched (``caller``), it is opened anew, and what was
+sent is sent again, as long as all of it is still held. The application notices nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from mesh.core.errors import Cause, PeerError
+from mesh.core.metadata import Entries
+from mesh.rpc.caller import (
+    ATTEMPTS,
+    CANCELLED,
+    Caller,
+    CallFailedError,
+    CallSpec,
+    message_of,
+    raw_end,
+)
+from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
+from mesh.rpc.status import Outcome
+
+#: How much of a request stream is held for sending it again.
+MAX_HELD: Final = 256 * 1024
+
+_C = grpc.StatusCode
+_Raw: TypeAlias = Any  # grpc.aio.StreamStreamCall, whose parts its stubs do not all know
+
+
+class Exchange:
+    """A call with streams: messages out, messages in, and an outcome at the end."""
+
+    def __init__(self, caller: Caller, spec: CallSpec) -> None:
+        """Prepare; nothing is sent before ``start``."""
+        self._caller, self._spec = caller, spec
+        self._sending = asyncio.Lock()
+        self._held: list[tuple[bytes, bool]] | None = []
+        self._held_bytes = 0
+        self.closed = False
+        self._attempts = 0
+        self._checked_initial = False
+        self.initial: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.started = asyncio.Event()
+
+    async def start(self) -> None:
+        """Choose an instance and open the call. Failure is an outcome, never an exception."""
+        try:
+            await self._open()
+        except CallFailedError as failed:
+            self._finish(failed.outcome)
+        finally:
+            self.started.set()
+
+    async def send(self, payload: bytes, *, last: bool = False) -> bool:
+        """Send a message. False if the call has ended, so that it was not sent or is of no use."""
+        async with self._sending:
+            if self.outcome.done():
+                return False
+            self._hold(payload, last)
+            if await self._write(self._sealer.seal(payload, end=last), last=last):
+                return True
+        return await self._ended_while_sending()
+
+    async def close(self) -> None:
+        """End the request stream."""
+        async with self._sending:
+            if self.closed or self.outcome.done():
+                return
+            self.closed = True
+            if await self._write(self._sealer.seal_end(), last=True):
+                return
+        await self._ended_while_sending()
+
+    async def receive(self) -> bytes | None:
+        """Give the next message, or ``None`` once ``outcome`` is there."""
+        while not self.outcome.done():
+            raw = self._raw
+            try:
+                data = await raw.read()
+            except grpc.aio.AioRpcError as error:
+                await self._ended(raw, raw_end(error))
+                continue
+            if not isinstance(data, bytes):
+                await self._ended(raw, await _end(raw))
+                continue
+            try:
+                return await self._opened(data)
+            except PeerError as error:
+                self.abandon(self._caller.disbelieved(error, self._spec))
+            except CallFailedError as failed:
+                self.abandon(failed.outcome)
+        return None
+
+    async def settled(self) -> Outcome:
+        """Wait for the end and give it. Whoever wants messages has to read them meanwhile."""
+        await self.started.wait()
+        while not self.outcome.done():
+            raw = self._raw
+            await _first(raw.code(), self.outcome)
+            if not self.outcome.done():
+                await self._ended(raw, await _end(raw))
+        return self.outcome.result()
+
+    async def initial_metadata(self) -> Entries:
+        """Wait for the reply's initial metadata, verified, and give the application's part."""
+        await self.started.wait()
+        if not self.initial.done() and not self.outcome.done():
+            found = await _first(self._raw.initial_metadata(), self.outcome)
+            if not isinstance(found, Outcome):
+                try:
+                    self._check_initial(tuple(found))
+                except PeerError as error:
+                    self.abandon(self._caller.disbelieved(error, self._spec))
+        if not self.initial.done():
+            # Without a seal of its own only the sealed end tells what it was.
+            self._take_initial((await self.settled()).initial)
+        return self.initial.result()
+
+    def cancel(self) -> bool:
+        """Cancel the call. False if it had ended."""
+        if self.outcome.done():
+            return False
+        self.abandon(CANCELLED)
+        return True
+
+    async def _open(self) -> None:
+        self._attempt = await self._caller.begin(self._spec)
+        if self.outcome.done():
+            return
+        self._attempts += 1
+        self._sealer = self._attempt.seal.request_sealer()
+        self._opener = self._attempt.seal.reply_opener()
+        connection = self._attempt.connection
+        self._raw = connection.stream(self._spec.method.text)(**self._attempt.options)
+        connection.began()
+        self._raw.add_done_callback(connection.ended)
+
+    async def _write(self, frame: bytes, *, last: bool) -> bool:
+        raw: _Raw = self._raw
+        try:
+            await raw.wait_for_connection()
+            if raw.done():
+                return False
+            # gRPC's own write() replaces the peer's status by INTERNAL where it loses the race with it.
+            await raw._cython_call.send_serialized_message(frame)  # noqa: SLF001
+            if last:
+                await raw.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
+            return False
+        return True
+
+    async def _ended_while_sending(self) -> bool:
+        # Either the call was refused and is on its way again with all that was held, or it is over.
+        raw = self._raw
+        await self._ended(raw, await _end(raw))
+        return not self.outcome.done()
+
+    async def _ended(self, raw: _Raw, end: RawEnd) -> None:
+        async with self._sending:
+            if self.outcome.done() or raw is not self._raw:
+                return
+            untouched = self._held is not None and not self._opener.count and not self.initial.done()
+            if untouched and self._attempts < ATTEMPTS and refusal_of(end) is not None:
+                try:
+                    # Whoever cancels meanwhile does not wait for a place to go on at.
+                    await _first(self._again(end), self.outcome)
+                except CallFailedError as failed:
+                    self._finish(failed.outcome)
+            else:
+                self._finish(self._judge(end))
+
+    async def _again(self, end: RawEnd) -> None:
+        if not await self._caller.was_refused(self._attempt, self._spec, end):
+            self._finish(self._judge(end))
+            return
+        await self._open()
+        for payload, last in self._held or ():
+            await self._write(self._sealer.seal(payload, end=last), last=last)
+        if self.closed:
+            await self._write(self._sealer.seal_end(), last=True)
+
+    def _judge(self, end: RawEnd) -> Outcome:
+        try:
+            if end.code is _C.OK:
+                self._check_initial(end.initial)
+            return settle(self._attempt.seal, end, (self._opener.count,), late=self._spec.late())
+        except PeerError as error:
+            return self._caller.disbelieved(error, self._spec)
+
+    async def _opened(self, data: bytes) -> bytes:
+        if not self._checked_initial:
+            self._check_initial(tuple(await self._raw.initial_metadata()))
+            self._held = None
+        if self._opener.count and not self.initial.done():
+            # Only a reply of one message may leave its initial metadata to the seal of its end.
+            raise PeerError(Cause.BAD_METADATA, "initial metadata of the reply has no seal")
+        return self._caller.checked_size(message_of(self._opener, data))
+
+    def _check_initial(self, raw: Entries) -> None:
+        self._checked_initial = True
+        entries = initial_entries(self._attempt.seal, raw)
+        if entries is not None:
+            self._take_initial(entries)
+
+    def _take_initial(self, entries: Entries) -> None:
+        if not self.initial.done():
+            self.initial.set_result(entries)
+
+    def _hold(self, payload: bytes, last: bool) -> None:
+        if self._held is None:
+            return
+        self._held_bytes += len(payload)
+        if self._held_bytes > MAX_HELD:
+            self._held = None
+        else:
+            self._held.append((payload, last))
+
+    def abandon(self, outcome: Outcome) -> None:
+        """End the call on this side, with an outcome of our own."""
+        self._finish(outcome)
+        if hasattr(self, "_raw"):
+            self._raw.cancel()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._held = None
+        self.started.set()  # also if it never started: there is nothing more to wait for
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+async def _end(raw: _Raw) -> RawEnd:
+    return RawEnd(
+        await raw.code(),
+        await raw.details() or "",
+        tuple(await raw.initial_metadata()),
+        tuple(await raw.trailing_metadata()),
+    )
+
+
+async def _first(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:
+    # Whichever comes first: something of the transport's, or the outcome that somebody else settled.
+    task = asyncio.ensure_future(waiting)
+    try:
+        await asyncio.wait((task, outcome), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else outcome.result()
+    finally:
+        task.cancel()

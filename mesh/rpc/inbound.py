@@ -1,0 +1,219 @@
+"""One call from the other side: admitted, dispatched with a permit, its reply sealed.
+
+The core decides (``Receiver.admit``); this maps the transport to it and its verdicts back. Whatever the
+application does — return, abort, raise, stream — ends in ``_end``, which seals the status with everything
+that was sent before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+
+from mesh.core.errors import Denied, PeerError, Reason
+from mesh.core.matcher import Permit
+from mesh.core.metadata import END, REFUSAL, Entries, digest
+from mesh.core.receiver import Admitted, Incoming, StalePeerError
+from mesh.core.seal import CallSeal, End
+from mesh.rpc.context import MeshContext
+from mesh.rpc.membership import Membership
+from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.rpc.svid import tls_peer
+
+log = logging.getLogger("mesh")
+
+_C = grpc.StatusCode
+_OK: Final = Outcome(_C.OK, "")
+#: Seconds that a request of one message may take, so that calls left half open do not pile up.
+REQUEST_SECONDS: Final = 30.0
+_BY_NUMBER: Final = {code.value[0]: code for code in _C}
+
+
+class OpenCall:
+    """A dispatched call, so that a change of policy can end it."""
+
+    def __init__(self, admitted: Admitted) -> None:
+        """Belong to the task that is running."""
+        self.admitted = admitted
+        self.denied: Denied | None = None
+        self._task = asyncio.current_task()
+
+    def deny(self, denied: Denied) -> None:
+        """End it: its permission was withdrawn."""
+        self.denied = denied
+        if self._task is not None:
+            self._task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """Handles calls to one method; ``handler`` is the application's ``RpcMethodHandler``, or ``None``."""
+
+    membership: Membership
+    method: str
+    handler: Any
+    max_receive: int
+    open_calls: set[OpenCall]
+
+    async def unary(self, _requests: Any, raw: Any) -> bytes:
+        """Handle a call with one reply: its frame and its end leave in one go."""
+        admitted = await self._admit(raw)
+        context = MeshContext(raw, admitted, self.membership.identity, self.max_receive, self.handler)
+        replies: list[bytes] = []
+
+        async def run() -> None:
+            replies.append(context.seal(await self._reply(context)))
+
+        outcome = await self._run(context, admitted, run)
+        if not outcome.ok:
+            replies.clear()
+        await self._end(raw, admitted.seal, context, outcome, len(replies))
+        return replies[0]
+
+    async def stream(self, _requests: Any, raw: Any) -> None:
+        """Handle a call with many replies."""
+        admitted = await self._admit(raw)
+        context = MeshContext(raw, admitted, self.membership.identity, self.max_receive, self.handler)
+
+        async def run() -> None:
+            await self._replies(context)
+            await context.send_initial_metadata_once()
+
+        outcome = await self._run(context, admitted, run)
+        await self._end(raw, admitted.seal, context, outcome, context.sent)
+
+    async def _admit(self, raw: Any) -> Admitted:
+        now_ms = self.membership.clock.now_ms()
+        peer = "unknown"
+        try:
+            tls = tls_peer(raw.auth_context(), self.membership.identity)
+            peer = f"{tls.service}/{tls.instance}"
+            remaining = raw.time_remaining()
+            deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)
+            incoming = Incoming(self.method, raw.invocation_metadata(), tls, deadline_ms)
+            return self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
+        except PeerError as error:
+            call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
+            outcome = mesh_outcome(error.reason, call_id=call_id)
+            refusal = error.refusal if isinstance(error, StalePeerError) else None
+            proof: Entries = ((REFUSAL, refusal.encode()),) if refusal else ()
+            await raw.abort(outcome.code, outcome.details, (*outcome.trailing, *proof))
+            raise  # abort has raised already
+
+    async def _run(self, context: MeshContext, admitted: Admitted, run: Any) -> Outcome:
+        if not isinstance(admitted.verdict, Permit):
+            return self._refused(admitted, admitted.verdict)
+        call = OpenCall(admitted)
+        self.open_calls.add(call)
+        try:
+            await run()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                # The application's own: nobody cancelled it here, and gRPC would leave the caller waiting.
+                return self._failed(context, admitted, error)
+            if call.denied is None:
+                raise
+            task.uncancel()
+        except Exception as error:  # noqa: BLE001  the application's: it becomes a status, as in gRPC
+            return self._failed(context, admitted, error)
+        finally:
+            self.open_calls.discard(call)
+        if call.denied is not None:
+            return self._refused(admitted, call.denied)
+        if context.fault is not None:
+            return self._refused(admitted, context.fault)
+        return _said(context)
+
+    async def _reply(self, context: MeshContext) -> Any:
+        if self.handler is None:
+            return await context.abort(_C.UNIMPLEMENTED, f"{self.method} is not served here")
+        if self.handler.request_streaming:
+            return await self.handler.stream_unary(_requests(context), context)
+        return await self.handler.unary_unary(await _one_request(context), context)
+
+    async def _replies(self, context: MeshContext) -> None:
+        handler = self.handler
+        if handler is None:
+            raise AssertionError  # pragma: no cover  unknown methods are handled as unary
+        if handler.request_streaming:
+            result = handler.stream_stream(_requests(context), context)
+        else:
+            result = handler.unary_stream(await _one_request(context), context)
+        if inspect.isawaitable(result):
+            await result
+            return
+        async for message in result:
+            await context.write(message)
+
+    def _refused(self, admitted: Admitted, why: Denied | PeerError) -> Outcome:
+        header = admitted.header
+        reason = why.reason if isinstance(why, PeerError) else Reason.POLICY_DENIED
+        cause = why.cause if isinstance(why, PeerError) else "denied"
+        peer = f"{header.source}/{header.source_instance}"
+        call_id = self.membership.rejected(cause, str(why), self.method, peer, admitted.seal.id)
+        return mesh_outcome(reason, call_id=call_id)
+
+    def _failed(self, context: MeshContext, admitted: Admitted, error: BaseException) -> Outcome:
+        if context.fault is not None:
+            return self._refused(admitted, context.fault)
+        if context.aborted:
+            return _said(context)
+        log.error("handler of %s failed", self.method, exc_info=error)
+        said = _said(context)
+        code = _C.UNKNOWN if said.ok else said.code
+        return Outcome(code, f"Unexpected {type(error)}: {error}", trailing=said.trailing)
+
+    async def _end(
+        self,
+        raw: Any,
+        seal: CallSeal,
+        context: MeshContext,
+        outcome: Outcome,
+        count: int,
+    ) -> None:
+        # The text of an OK is not carried by gRPC.
+        details = "" if outcome.ok else outcome.details.encode(errors="replace").decode()
+        end = End(
+            count,
+            outcome.code.value[0],
+            details,
+            context.initial_digest or digest(()),
+            digest(outcome.trailing),
+        )
+        trailing = (*outcome.trailing, (END, seal.seal_end(end)))
+        if not outcome.ok:
+            await raw.abort(outcome.code, details, trailing)
+        raw.set_trailing_metadata(trailing)
+
+
+def _said(context: MeshContext) -> Outcome:
+    code = context.code()
+    if not isinstance(code, _C):
+        code = _C.OK if code is None else _BY_NUMBER.get(code, _C.UNKNOWN)
+    return Outcome(code, context.details(), trailing=tuple(context.trailing_metadata()))
+
+
+async def _one_request(context: MeshContext) -> Any:
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS) as limit:
+            request = await context.read()
+            whole = request is not grpc.aio.EOF and await context.read_bytes() is None
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the deserializer's own
+        await context.abort(_C.DEADLINE_EXCEEDED, f"no request within {REQUEST_SECONDS:.0f} s")
+    if not whole:
+        await context.abort(_C.INVALID_ARGUMENT, "this method takes exactly one message")
+    return request
+
+
+async def _requests(context: MeshContext) -> AsyncIterator[Any]:
+    while (request := await context.read()) is not grpc.aio.EOF:
+        yield request

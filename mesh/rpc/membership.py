@@ -1,0 +1,143 @@
+"""What a node holds at the moment: who it is, its keys and certificate, the time, and who may call it.
+
+It is filled by ``mesh.enrol`` (or, for auth, by auth itself) and read by channels and servers. It holds no
+connection. Nothing is permitted until somebody sets ``authorize``.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mesh.core.epochs import Epoch
+from mesh.core.errors import Cause, Denied
+from mesh.core.keys import Key
+from mesh.core.matcher import Permit
+from mesh.core.metadata import Entries
+from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
+from mesh.core.receiver import Receiver
+from mesh.core.sender import Sender
+from mesh.rpc.svid import Svid
+from mesh.v1 import auth_pb2
+
+log = logging.getLogger("mesh")
+
+
+class Clock:
+    """Auth's clock, as far as this node can tell: set at joining and renewing, monotonic in between."""
+
+    def __init__(self, now_ms: int | None = None) -> None:
+        """Follow auth's time, or (auth itself) the machine's."""
+        self._offset_ms = 0.0
+        self.set(now_ms if now_ms is not None else int(time.time() * 1000))
+
+    def set(self, now_ms: int) -> None:
+        """Take over what auth just said."""
+        self._offset_ms = now_ms - time.monotonic() * 1000
+
+    def now_ms(self) -> int:
+        """Milliseconds of Unix time by auth's clock."""
+        return int(time.monotonic() * 1000 + self._offset_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A call that was not believed or not permitted: what operators see and the caller does not."""
+
+    id: str
+    cause: Cause | str
+    detail: str
+    method: str
+    peer: str
+
+
+RejectionObserver: TypeAlias = Callable[[Rejection], None]
+
+
+def deny_all(source: str, method: str, _entries: Entries) -> Permit:
+    """Judge of a node that has no slice."""
+    raise Denied(source, method, None)
+
+
+class Membership:
+    """One instance's place in the mesh."""
+
+    def __init__(self, identity: Identity, instance: InstanceId, svid: Svid, clock: Clock) -> None:
+        """Start with keys for nothing and permits for nobody."""
+        self.identity, self.instance, self.clock = identity, instance, clock
+        self._svid = svid
+        self._rolled: list[Callable[[], None]] = []
+        self.sender = Sender(identity.service, instance)
+        self.receiver = Receiver(identity.service, instance)
+        self.authorize: Callable[[str, str, Entries], Permit] = deny_all
+        self.policy_key = b""
+        self._observers: list[RejectionObserver] = []
+
+    @property
+    def name(self) -> ServiceName:
+        """The service name."""
+        return self.identity.service
+
+    @property
+    def svid(self) -> Svid:
+        """The certificate in force, with its key."""
+        return self._svid
+
+    @svid.setter
+    def svid(self, svid: Svid) -> None:
+        self._svid = svid
+        for rolled in self._rolled:
+            rolled()
+
+    def on_svid(self, rolled: Callable[[], None]) -> None:
+        """Call ``rolled`` whenever the certificate was replaced, in the event loop that did it."""
+        self._rolled.append(rolled)
+
+    def on_rejected(self, observer: RejectionObserver) -> None:
+        """Call ``observer`` with every call that this node rejects or denies."""
+        self._observers.append(observer)
+
+    def rejected(self, cause: Cause | str, detail: str, method: str, peer: str, call_id: str = "") -> str:
+        """Tell log and observers the truth; give the id that the caller may have."""
+        rejection = Rejection(call_id or secrets.token_hex(8), cause, detail, method, peer)
+        log.warning(
+            "call rejected: id=%s cause=%r detail=%r method=%r peer=%s",
+            rejection.id,
+            str(cause),
+            detail[:200],
+            method[:200],
+            peer,
+        )
+        for observer in self._observers:
+            observer(rejection)
+        return rejection.id
+
+
+def epoch_of(epoch: auth_pb2.Epoch) -> Epoch:
+    """Read an epoch from auth; raise ``ValueError`` if its number is out of range."""
+    return Epoch(KeyEpoch(epoch.number), epoch.begins_ms, epoch.ends_ms, epoch.accepted_until_ms)
+
+
+def learn_credentials(membership: Membership, credentials: auth_pb2.Credentials) -> None:
+    """Take over the clock and the destination keys of joined or renewed credentials; forget what is over."""
+    membership.clock.set(credentials.now_ms)
+    membership.policy_key = credentials.policy_key
+    for held in credentials.destination_keys:
+        membership.receiver.learn(epoch_of(held.epoch), Key(held.key))
+    membership.receiver.expire(credentials.now_ms)
+
+
+def learn_pair_keys(membership: Membership, keys: Iterable[auth_pb2.PairKey], now_ms: int) -> None:
+    """Take over pair keys, and forget those that are over."""
+    for held in keys:
+        membership.sender.learn(ServiceName(held.destination), epoch_of(held.epoch), Key(held.key))
+    membership.sender.expire(now_ms)
+
+
+def identity_of(credentials: auth_pb2.Credentials) -> Identity:
+    """Read who auth says that this node is."""
+    return Identity(TrustDomain(credentials.trust_domain), ServiceName(credentials.service))

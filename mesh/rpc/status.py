@@ -1,0 +1,105 @@
+"""The mesh's own errors as gRPC statuses with ``google.rpc.Status`` details, and back.
+
+Every reason has one code, one text and says what to do. A caller learns the reason and a correlation id;
+the true cause stays with the node that found it (``Membership.rejected``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from mesh.core.errors import Reason
+from mesh.core.metadata import Entries
+
+DETAILS: Final = "grpc-status-details-bin"
+DOMAIN: Final = "mesh"
+
+_C = grpc.StatusCode
+CODES: Final = {
+    Reason.SEAL_REJECTED: _C.UNAUTHENTICATED,
+    Reason.STALE_PEER: _C.UNAVAILABLE,
+    Reason.POLICY_DENIED: _C.PERMISSION_DENIED,
+    Reason.NAME_UNAVAILABLE: _C.NOT_FOUND,
+    Reason.NOT_READY: _C.UNAVAILABLE,
+    Reason.BAD_REQUEST: _C.INVALID_ARGUMENT,
+    Reason.UNSEALED: _C.INTERNAL,
+}
+TEXTS: Final = {
+    Reason.SEAL_REJECTED: "the seal of this call was rejected: ask the destination's operator about the id",
+    Reason.STALE_PEER: "the destination restarted or rolled its keys: try again",
+    Reason.POLICY_DENIED: "policy does not let this service make this call: ask for a rule that allows it",
+    Reason.NAME_UNAVAILABLE: "no service of this name may be called from here: check the name and the policy",
+    Reason.NOT_READY: "the mesh is not ready for this call: try again",
+    Reason.BAD_REQUEST: "the mesh cannot carry this call",
+    Reason.UNSEALED: "the reply did not carry its seal and was not believed",
+}
+#: What a node may say without a seal, because it had to refuse before it could trust the call.
+UNSEALED_REASONS: Final = frozenset({Reason.SEAL_REJECTED, Reason.STALE_PEER, Reason.NOT_READY})
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended, as its application sees it."""
+
+    code: grpc.StatusCode
+    details: str
+    initial: Entries = ()
+    trailing: Entries = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is OK."""
+        return self.code is _C.OK
+
+    def error(self) -> grpc.aio.AioRpcError:
+        """Give the exception that gRPC's users catch."""
+        return grpc.aio.AioRpcError(
+            self.code,
+            grpc.aio.Metadata(*self.initial),
+            grpc.aio.Metadata(*self.trailing),
+            details=self.details,
+        )
+
+
+def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "") -> Outcome:
+    """Give the status of a reason, with ``detail`` (for people) and correlation id where there are any."""
+    text = TEXTS[reason] + (f" ({detail})" if detail else "") + (f" [id {call_id}]" if call_id else "")
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+    if call_id:
+        info.metadata["call_id"] = call_id
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    code = CODES[reason]
+    status = status_pb2.Status(code=code.value[0], message=text, details=[packed])
+    return Outcome(code, text, trailing=((DETAILS, status.SerializeToString()),))
+
+
+def unsealed_reason(trailing: Entries) -> tuple[Reason, str] | None:
+    """Read the reason and id of an unsealed mesh error; ``None`` if it is not one that may go unsealed."""
+    for key, value in trailing:
+        if key == DETAILS and isinstance(value, bytes):
+            return _reason(value)
+    return None
+
+
+def _reason(value: bytes) -> tuple[Reason, str] | None:
+    info = error_details_pb2.ErrorInfo()
+    try:
+        status = status_pb2.Status.FromString(value)
+        if len(status.details) != 1 or not status.details[0].Unpack(info):
+            return None
+        reason = Reason(info.reason)
+    except (DecodeError, ValueError):
+        return None
+    call_id = info.metadata.get("call_id", "")
+    if info.domain != DOMAIN or reason not in UNSEALED_REASONS:
+        return None
+    return reason, call_id if _ID.fullmatch(call_id) else ""

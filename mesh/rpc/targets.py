@@ -1,0 +1,152 @@
+"""Where calls go: by the directory for services, at a fixed address for auth and gatekeeper.
+
+A ``DirectoryTarget`` knows only what the node's slice says; a name that is not in it is unavailable, whether
+it exists or not. A ``FixedTarget`` asks who is there (``Hello``), because those two tell the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import grpc
+
+from mesh.core.document import MAX_DOCUMENT
+from mesh.core.errors import Reason
+from mesh.core.names import InstanceId, ServiceName
+from mesh.rpc.caller import CallFailedError, CallSpec
+from mesh.rpc.connections import Connection, Connections, Endpoint
+from mesh.rpc.membership import Membership
+from mesh.rpc.server import HELLO
+from mesh.rpc.status import mesh_outcome
+from mesh.v1 import wire_pb2
+
+#: How long a call without a deadline waits for keys, slice or a moved instance, in seconds.
+PATIENCE: Final = 10.0
+#: How long a refused call waits for the directory to show that the instance is gone, in seconds.
+SETTLE: Final = 2.0
+HELLO_TIMEOUT: Final = 5.0
+#: The largest reply of auth and gatekeeper, in bytes: a policy, or a slice of it, with room around it.
+MAX_CONTROL: Final = MAX_DOCUMENT + 64 * 1024
+
+KeysFor = Callable[[ServiceName, float], Awaitable[None]]
+
+
+class Directory(Protocol):
+    """The destinations of a node's slice."""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether there is a slice and it is not stale."""
+
+    def endpoints(self, service: ServiceName) -> list[Endpoint] | None:
+        """Give the instances of a service, or ``None`` if its name is not to be known here.
+
+        Raises ``CallFailedError`` if there is no slice in force.
+        """
+
+    def changed(self) -> Awaitable[object]:
+        """Give what waits until any of it changes, from this very moment on."""
+
+    async def ready(self) -> None:
+        """Wait until there is a slice in force."""
+
+
+class DirectoryTarget:
+    """A service of the slice."""
+
+    def __init__(
+        self,
+        service: ServiceName,
+        directory: Directory,
+        connections: Callable[[], Connections],
+        keys_for: KeysFor,
+    ) -> None:
+        """Take the name, the slice's directory, what gives the connections there, and how to get keys."""
+        self.service = service
+        self._directory, self._connections, self._keys_for = directory, connections, keys_for
+        self._waits = f"running instance of {service}"
+
+    async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
+        """Choose a running instance, with keys for it in force."""
+        if not self._directory.in_force:
+            await _within(self._directory.ready(), _patience(spec), "policy in force")
+        endpoints = self._directory.endpoints(self.service)
+        while endpoints is not None and not endpoints:
+            if not spec.wait_for_ready:
+                text = f"no instance of {self.service} is running"
+                raise CallFailedError(mesh_outcome(Reason.NOT_READY, text))
+            await _within(self._directory.changed(), spec.remaining(), self._waits)
+            endpoints = self._directory.endpoints(self.service)
+        if endpoints is None:
+            raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
+        await self._keys_for(self.service, _patience(spec))
+        endpoint, connection = self._connections().choose(endpoints)
+        return endpoint.instance, connection
+
+    async def refused(self, instance: InstanceId, by: InstanceId) -> None:
+        """Wait until the directory has dropped the instance: only then is it gone for certain."""
+        deadline = asyncio.get_running_loop().time() + SETTLE
+        while instance != by and self._lists(instance):
+            left = deadline - asyncio.get_running_loop().time()
+            await _within(self._directory.changed(), max(left, 0.0), self._waits)
+
+    def _lists(self, instance: InstanceId) -> bool:
+        return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())
+
+
+class FixedTarget:
+    """auth or gatekeeper: a known address, and whoever is there now."""
+
+    def __init__(self, service: ServiceName, address: str, membership: Membership) -> None:
+        """Take the name that TLS must prove, ``host:port``, and who asks."""
+        self.service, self._address = service, address
+        self._connections = Connections(membership, service, MAX_CONTROL)
+        self._instance: InstanceId | None = None
+        self._asking = asyncio.Lock()
+
+    async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
+        """Give the connection, and the instance that answered there last."""
+        # The address is the endpoint; who is behind it may change under the same connection.
+        connection = self._connections.to(Endpoint(InstanceId(bytes(16)), self._address))
+        async with self._asking:
+            if self._instance is None:
+                self._instance = await self._hello(connection, spec)
+        return self._instance, connection
+
+    async def refused(self, instance: InstanceId, by: InstanceId) -> None:
+        """Ask again who is there."""
+        if self._instance == instance and instance != by:
+            self._instance = None
+
+    def forget(self) -> None:
+        """Ask again before the next call, because the last one could not be made."""
+        self._instance = None
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._connections.close()
+
+    async def _hello(self, connection: Connection, spec: CallSpec) -> InstanceId:
+        left = spec.remaining()
+        timeout = HELLO_TIMEOUT if left is None else min(HELLO_TIMEOUT, left)
+        request = wire_pb2.HelloRequest().SerializeToString()
+        try:
+            answer = await connection.unary(HELLO)(request, timeout=timeout)
+            return InstanceId(wire_pb2.HelloResponse.FromString(answer).instance)
+        except (grpc.aio.AioRpcError, ValueError):
+            text = f"{self.service} does not answer at {self._address}"
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, text)) from None
+
+
+async def _within(waiting: Awaitable[object], seconds: float | None, what: str) -> None:
+    try:
+        await asyncio.wait_for(waiting, seconds)
+    except TimeoutError:
+        raise CallFailedError(mesh_outcome(Reason.NOT_READY, f"no {what} in time")) from None
+
+
+def _patience(spec: CallSpec) -> float:
+    left = spec.remaining()
+    return PATIENCE if left is None else min(PATIENCE, left)

@@ -1,0 +1,70 @@
+"""What the tests of calls share: a trust domain, an application served as ``callee``, and a way to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.membership import Membership, Rejection
+from mesh.rpc.server import MeshServer
+from tests.rpc.app import Echo
+from tests.rpc.attack import Attacker
+from tests.rpc.pair import World
+
+
+@pytest.fixture
+def world() -> World:
+    """Make a trust domain."""
+    return World()
+
+
+@pytest.fixture
+async def app() -> Echo:
+    """Make an application."""
+    return Echo()
+
+
+@pytest.fixture
+def callee(world: World) -> Membership:
+    """Let the service in that is called."""
+    return world.member("callee")
+
+
+@pytest.fixture
+def caller(world: World) -> Membership:
+    """Let the service in that calls."""
+    return world.member("caller")
+
+
+@pytest.fixture
+async def server(world: World, callee: Membership, app: Echo) -> AsyncIterator[MeshServer]:
+    """Serve the application as ``callee``."""
+    server = world.serve(callee)
+    server.add_generic_rpc_handlers((app,))
+    await server.start()
+    yield server
+    await server.stop(None)
+
+
+@pytest.fixture
+def channel(world: World, server: MeshServer, caller: Membership) -> MeshChannel:  # noqa: ARG001
+    """Give ``caller``'s channel to it."""
+    return world.channel(caller, "callee")
+
+
+@pytest.fixture
+def rejected(callee: Membership) -> list[Rejection]:
+    """Record what ``callee``'s operator is told."""
+    told: list[Rejection] = []
+    callee.on_rejected(told.append)
+    return told
+
+
+@pytest.fixture
+async def attacker(world: World, server: MeshServer, caller: Membership) -> AsyncIterator[Attacker]:  # noqa: ARG001
+    """Stand where TLS ends, with ``caller``'s certificate: what it sends is told apart by the seal alone."""
+    attacker = Attacker(caller.svid, server.port)
+    yield attacker
+    await attacker.close()

@@ -1,0 +1,385 @@
+"""A node's slice, and what a channel makes of names: older, stale, malformed, unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc
+import pytest
+
+from mesh.core.errors import Denied
+from mesh.core.names import InstanceId, ServiceName
+from mesh.rpc import targets
+from mesh.rpc.caller import CallFailedError
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.connections import Connections, Endpoint
+from mesh.rpc.membership import Membership
+from mesh.rpc.server import MeshServer
+from mesh.rpc.targets import DirectoryTarget, FixedTarget
+from mesh.slices import Slice, SliceKeeper
+from mesh.v1 import gatekeeper_pb2
+from tests.rpc.app import Echo, path
+from tests.rpc.attack import eventually, reason_of
+from tests.rpc.pair import World
+
+C = grpc.StatusCode
+A, B = b"a" * 16, b"b" * 16
+ORDERS = ServiceName("orders")
+METHOD = "/shop.v1.Orders/Get"
+ALLOW = b'{"allow":[{"principals":["frontend"],"paths":["*"]}]}'
+
+
+class Time:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        """Start somewhere."""
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Give the seconds."""
+        return self.now
+
+
+def made(
+    version: int = 1,
+    rules: bytes = ALLOW,
+    endpoints: tuple[tuple[bytes, str], ...] = ((A, "h:1"),),
+    *,
+    settling: bool = False,
+    service: str = "orders",
+) -> gatekeeper_pb2.Slice:
+    """Make a slice with one destination."""
+    return gatekeeper_pb2.Slice(
+        policy_version=version,
+        rules=rules,
+        settling=settling,
+        max_stale_ms=60_000,
+        destinations=[
+            gatekeeper_pb2.Destination(
+                service=service,
+                endpoints=[gatekeeper_pb2.Endpoint(instance=i, address=a) for i, a in endpoints],
+            )
+        ],
+    )
+
+
+@pytest.fixture
+def time() -> Time:
+    """Make a clock."""
+    return Time()
+
+
+@pytest.fixture
+async def held(time: Time) -> Slice:
+    """Make a slice with nothing in force."""
+    return Slice(time)
+
+
+async def test_nothing_is_permitted_before_the_first_slice(held: Slice) -> None:
+    """A node without a slice takes no call, makes none, and says that it is not ready."""
+    assert not held.in_force
+    with pytest.raises(Denied):
+        held.authorize("frontend", METHOD, ())
+    with pytest.raises(CallFailedError) as caught:
+        held.endpoints(ORDERS)
+    assert reason_of(caught.value.outcome.trailing)[0] == "NOT_READY"
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(held.ready(), 0.01)
+
+
+async def test_a_slice_in_force(held: Slice) -> None:
+    """A slice judges calls and lists endpoints; a name that is not in it is no name."""
+    assert held.apply(made())
+    assert held.authorize("frontend", METHOD, ()).source == "frontend"
+    with pytest.raises(Denied):
+        held.authorize("evil", METHOD, ())
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1")]
+    assert held.endpoints(ServiceName("nobody")) is None
+    assert held.services() == [ORDERS]
+    await asyncio.wait_for(held.ready(), 1)
+
+
+async def test_an_older_version_never_replaces_a_newer(held: Slice) -> None:
+    """What was withdrawn does not come back with an old slice; the same version may bring endpoints."""
+    assert held.apply(made(5, b"{}"))
+    assert not held.apply(made(4))
+    with pytest.raises(Denied):
+        held.authorize("frontend", METHOD, ())
+    assert held.version == 5
+    assert held.apply(made(5, b"{}", ((B, "h:2"),)))
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(B), "h:2")]
+
+
+async def test_a_stale_slice_denies(held: Slice, time: Time) -> None:
+    """Past its time a slice is worth nothing, until gatekeeper is heard of again."""
+    held.apply(made())
+    time.now += 59.9
+    assert held.in_force
+    time.now += 0.1
+    assert held.in_force is bool(time.now < 1060)
+    with pytest.raises(Denied):
+        held.authorize("frontend", METHOD, ())
+    with pytest.raises(CallFailedError, match="gatekeeper has not been heard of"):
+        held.endpoints(ORDERS)
+    waiting = asyncio.ensure_future(held.ready())
+    await asyncio.sleep(0)
+    held.alive()
+    await asyncio.wait_for(waiting, 1)
+    assert held.authorize("frontend", METHOD, ()).source == "frontend"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        made(2, b""),
+        made(2, b"{"),
+        made(2, b"[]"),
+        made(2, b'{"allow":[{"principals":["*"],"paths":["*"],"unknown":1}]}'),
+        made(2, b'{"allow":[{"principals":["*"]}]}'),
+        made(2, b"\xff"),
+        made(2, endpoints=((b"short", "h:1"),)),
+        made(2, service="Bad Name"),
+    ],
+)
+async def test_a_malformed_slice_changes_nothing(held: Slice, bad: gatekeeper_pb2.Slice) -> None:
+    """A slice that cannot be read is refused whole, and the one in force stays."""
+    held.apply(made())
+    with pytest.raises(ValueError):  # noqa: PT011  each says something else
+        held.apply(bad)
+    assert held.version == 1
+    assert held.authorize("frontend", METHOD, ()).source == "frontend"
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1")]
+
+
+async def test_settling(held: Slice) -> None:
+    """While gatekeeper settles, who is missing may be on the way back; who was replaced is gone."""
+    held.apply(made(endpoints=((A, "h:1"), (B, "h:2"))))
+    held.apply(made(endpoints=(), settling=True))
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1"), Endpoint(InstanceId(B), "h:2")]
+    fresh = Endpoint(InstanceId(b"c" * 16), "h:1")
+    held.apply(made(endpoints=((fresh.instance.raw, "h:1"),), settling=True))
+    assert held.endpoints(ORDERS) == [fresh, Endpoint(InstanceId(B), "h:2")]
+    held.apply(made(endpoints=((fresh.instance.raw, "h:1"),)))
+    assert held.endpoints(ORDERS) == [fresh]
+
+
+async def test_settling_brings_back_no_name(held: Slice) -> None:
+    """A name that policy has taken away is gone at once, settling or not."""
+    held.apply(made())
+    held.apply(gatekeeper_pb2.Slice(policy_version=2, rules=ALLOW, settling=True, max_stale_ms=60_000))
+    assert held.endpoints(ORDERS) is None
+
+
+async def test_no_change_is_missed(held: Slice) -> None:
+    """Who asks to be told of a change is told of one that comes before they begin to wait."""
+    waiting = held.changed()
+    held.apply(made())
+    await asyncio.wait_for(waiting, 1)
+
+
+def channel_of(member: Membership, held: Slice, service: str) -> MeshChannel:
+    """Give a channel by a slice."""
+    name = ServiceName(service)
+    connections = Connections(member, name)
+    return MeshChannel(member, DirectoryTarget(name, held, lambda: connections, _has_keys))
+
+
+async def _has_keys(_service: ServiceName, _patience: float) -> None:
+    pass
+
+
+async def outcome(channel: MeshChannel, kind: str, **options: Any) -> tuple[Any, ...]:
+    """Give all that an application sees of a failed call."""
+    call = getattr(channel, kind)(path("Unary"))(
+        b"x" if kind.startswith("unary") else iter([b"x"]), **options
+    )
+    if kind.endswith("_stream"):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            _ = [message async for message in call]  # no status while a message is unread
+    code = await asyncio.wait_for(call.code(), 10)
+    trailing = tuple(await call.trailing_metadata())
+    return code, await call.details(), trailing, tuple(await call.initial_metadata())
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+async def test_unknown_and_forbidden_names(world: World, held: Slice, caller: Membership, kind: str) -> None:
+    """Names that may not be called give one answer, to the byte, whether they exist or not."""
+    assert world.members[0] is caller
+    held.apply(made())
+    answers = {
+        await outcome(channel_of(caller, held, name), kind)
+        for name in ("callee", "nobody", "a-very-long.name.that-does-not.exist", "mesh.nothing")
+    }
+    ((code, _, trailing, _),) = answers
+    assert (code, reason_of(trailing)) == (C.NOT_FOUND, ("NAME_UNAVAILABLE", None))
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "stream_stream"])
+async def test_no_instance(
+    monkeypatch: pytest.MonkeyPatch,
+    world: World,
+    held: Slice,
+    server: MeshServer,
+    caller: Membership,
+    app: Echo,
+    kind: str,
+) -> None:
+    """A service without an instance is NOT_READY at once, or as soon as there is one if the call waits."""
+    monkeypatch.setattr(targets, "PATIENCE", 0.05)
+    callee = world.members[0]
+    channel = channel_of(caller, held, "callee")
+    code, _, trailing, _ = await outcome(channel, kind)  # no slice in force yet
+    assert (code, reason_of(trailing)[0]) == (C.UNAVAILABLE, "NOT_READY")
+    held.apply(made(service="callee", endpoints=()))
+    code, text, trailing, _ = await outcome(channel, kind)
+    assert (code, reason_of(trailing)[0]) == (C.UNAVAILABLE, "NOT_READY")
+    assert "no instance of callee is running" in text
+    waiting = asyncio.ensure_future(outcome(channel, kind, wait_for_ready=True, timeout=10))
+    await asyncio.sleep(0)
+    held.apply(made(service="callee", endpoints=((callee.instance.raw, f"127.0.0.1:{server.port}"),)))
+    code, *_ = await waiting
+    assert code is C.OK
+    assert app.calls == ["Unary"]
+
+
+async def test_a_fixed_target_that_is_not_there(caller: Membership) -> None:
+    """auth and gatekeeper, when they do not answer, are NOT_READY, by name and address."""
+    target = FixedTarget(ServiceName("mesh.auth"), "127.0.0.1:9", caller)
+    code, text, trailing, _ = await outcome(MeshChannel(caller, target), "unary_unary", timeout=2)
+    assert (code, reason_of(trailing)[0]) == (C.UNAVAILABLE, "NOT_READY")
+    assert "mesh.auth does not answer at 127.0.0.1:9" in text
+    await target.close()
+
+
+async def test_a_fixed_target_that_restarts(
+    world: World, server: MeshServer, caller: Membership, app: Echo
+) -> None:
+    """A fixed target that has another instance id now is asked again, and the call is not lost."""
+    target = FixedTarget(ServiceName("callee"), f"127.0.0.1:{server.port}", caller)
+    unary = MeshChannel(caller, target).unary_unary(path("Unary"))
+    assert await unary(b"before") == b"before"
+    await server.stop(None)
+    again = MeshServer(world.member("callee"), f"127.0.0.1:{server.port}")
+    again.add_generic_rpc_handlers((app,))
+    await again.start()
+    assert await unary(b"after", wait_for_ready=True, timeout=10) == b"after"
+    assert app.seen == [b"before", b"after"]
+    await target.close()
+    await again.stop(None)
+
+
+class Gatekeeper(grpc.GenericRpcHandler):
+    """Sends what it is told to, whatever it is."""
+
+    def __init__(self) -> None:
+        """Record the heartbeats."""
+        self.answers: asyncio.Queue[gatekeeper_pb2.WatchResponse | None] = asyncio.Queue()
+        self.beats: list[gatekeeper_pb2.WatchRequest] = []
+        self.streams = 0
+        self.ends = 0
+
+    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Watch."""
+
+        async def watch(requests: Any, context: Any) -> None:
+            self.streams += 1
+
+            async def listen() -> None:
+                async for request in requests:
+                    self.beats.append(gatekeeper_pb2.WatchRequest.FromString(request))
+                self.ends += 1
+                await self.answers.put(None)
+
+            async with asyncio.TaskGroup() as tasks:
+                listening = tasks.create_task(listen())
+                while (answer := await self.answers.get()) is not None:
+                    await context.write(answer.SerializeToString())
+                listening.cancel()
+
+        return grpc.stream_stream_rpc_method_handler(watch)
+
+
+async def test_a_keeper_outlives_what_gatekeeper_sends(
+    world: World, callee: Membership, caller: Membership, held: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Malformed slices, ended streams and stale ones: the keeper comes back, and leaves when told."""
+    monkeypatch.setattr("mesh.enrol.RETRY_FIRST", 0.01)
+    gatekeeper = Gatekeeper()
+    server = world.serve(callee)
+    server.add_generic_rpc_handlers((gatekeeper,))
+    await server.start()
+    target = FixedTarget(ServiceName("callee"), f"127.0.0.1:{server.port}", caller)
+    method = MeshChannel(caller, target).stream_stream(
+        "/mesh.v1.GatekeeperService/Watch",
+        gatekeeper_pb2.WatchRequest.SerializeToString,
+        gatekeeper_pb2.WatchResponse.FromString,
+    )
+    stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
+    changes: list[int] = []
+    keeper = SliceKeeper(held, stub, target, lambda: changes.append(held.version))
+    keeping = asyncio.ensure_future(keeper.keep())
+    keeper.announce(4711)
+    answer = gatekeeper_pb2.WatchResponse
+    await gatekeeper.answers.put(answer(slice=made(3)))
+    await eventually(lambda: changes == [3])
+    await eventually(lambda: gatekeeper.beats[-1].policy_version == 3)
+    assert gatekeeper.beats[0].port == 4711
+    await gatekeeper.answers.put(answer())
+    await gatekeeper.answers.put(answer(slice=made(2)))
+    await gatekeeper.answers.put(answer(slice=made(4, b"nonsense")))
+    await eventually(lambda: gatekeeper.streams == 2)
+    assert (changes, held.version) == ([3], 3)
+    await gatekeeper.answers.put(answer(slice=made(5)))
+    await eventually(lambda: changes == [3, 5])
+    await gatekeeper.answers.put(None)
+    await eventually(lambda: gatekeeper.streams == 3)
+    keeper.announce(0)
+    await eventually(lambda: gatekeeper.beats[-1].port == 0)
+    keeper.leave()
+    await asyncio.wait_for(keeping, 10)
+    assert gatekeeper.ends == 1
+    await target.close()
+    await server.stop(None)
+
+
+async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
+    world: World, callee: Membership, caller: Membership, held: Slice
+) -> None:
+    """What a lying gatekeeper left behind goes stale under an honest one, whose signs are not for it."""
+    gatekeeper = Gatekeeper()
+    server = world.serve(callee)
+    server.add_generic_rpc_handlers((gatekeeper,))
+    await server.start()
+    target = FixedTarget(ServiceName("callee"), f"127.0.0.1:{server.port}", caller)
+    method = MeshChannel(caller, target).stream_stream(
+        "/mesh.v1.GatekeeperService/Watch",
+        gatekeeper_pb2.WatchRequest.SerializeToString,
+        gatekeeper_pb2.WatchResponse.FromString,
+    )
+    stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
+    held.apply(made(2**63 - 1))
+    lives: list[int] = []
+    alive, held.alive = held.alive, lambda: lives.append(1)  # type: ignore[method-assign]
+    keeper = SliceKeeper(held, stub, target, lambda: None)
+    keeping = asyncio.ensure_future(keeper.keep())
+    await eventually(lambda: len(gatekeeper.beats) > 0)
+    for version in (7, 8):
+        await gatekeeper.answers.put(gatekeeper_pb2.WatchResponse(slice=made(version)))
+        await gatekeeper.answers.put(gatekeeper_pb2.WatchResponse())
+    await gatekeeper.answers.put(None)
+    await eventually(lambda: gatekeeper.streams == 2)
+    assert lives == []
+    held.alive = alive  # type: ignore[method-assign]
+    keeper.leave()
+    await asyncio.wait_for(keeping, 10)
+    await target.close()
+    await server.stop(None)
+
+
+def test_a_version_that_no_policy_has(held: Slice) -> None:
+    """A slice of a version beyond all policies is refused, for nothing could ever follow it."""
+    with pytest.raises(ValueError, match="no policy has the version"):
+        held.apply(made(2**63))
