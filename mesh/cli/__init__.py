@@ -1,0 +1,52 @@
+"""The command ``mesh``.
+
+    domain     init, up           a trust domain, and the mesh that runs on it (``supervisor``)
+    tokens     token create …     join tokens
+    policies   policy apply …     the policy of record (``policy_file`` reads YAML)
+    status     status             what is in force, and who is there
+    workloads  run, sidecar       an application's way into the mesh
+    making     generate, demo     stubs; a mesh to look at
+
+``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from mesh.cli.domain import init, up
+from mesh.cli.errors import OneLineGroup
+from mesh.cli.making import demo, generate
+from mesh.cli.policies import policy
+from mesh.cli.status import status
+from mesh.cli.tokens import token
+from mesh.cli.workloads import run, sidecar
+
+
+def _version() -> str:
+    try:
+        return version("sealmesh")
+    except PackageNotFoundError:
+        return "unknown: not installed"
+
+
+@click.group("mesh", cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="mesh")
+def cli() -> None:
+    """Every call between two services under an identity, sealed, and checked against one policy."""
+    # Commands that talk for long set up logging themselves; the others say all they have to say in one line.
+    logging.getLogger("mesh").addHandler(logging.NullHandler())
+
+
+for _command in (init, up, status, token, policy, run, sidecar, generate, demo):
+    cli.add_command(_command)
+
+
+def main(command: Sequence[str] = ()) -> None:
+    """Run the command line, as if it began with ``command``."""
+    cli.main([*command, *sys.argv[1:]])

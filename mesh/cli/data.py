@@ -1,0 +1,77 @@
+"""The data directory, as far as the command needs it: the operator's credential, and where the mesh is.
+
+``auth.db`` and ``kek`` beside them are auth's alone. Which directory: ``--data``, else ``MESH_DATA``, else
+``./mesh-data``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+
+from mesh.cli.errors import CliError, Exit
+from mesh.core.join import JoinToken
+
+_T = TypeVar("_T")
+
+OPERATOR: Final = "operator.json"
+ADDRESSES: Final = "addresses.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the mesh is, each as ``host:port``."""
+
+    join: str
+    auth: str
+    gatekeeper: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """A trust domain's directory. Reading raises ``CliError`` with what to do."""
+
+    path: Path
+
+    def credential(self) -> JoinToken:
+        """Read the operator's credential."""
+        if not (self.path / OPERATOR).exists():
+            raise CliError(
+                f"no trust domain in {self.path}: make one with mesh init, or name it with --data", Exit.DATA
+            )
+        return self._parsed(OPERATOR, lambda found: JoinToken.parse(found["token"]))
+
+    def addresses(self) -> Addresses:
+        """Read where the mesh that runs on this directory is."""
+        if not (self.path / ADDRESSES).exists():
+            raise CliError(
+                f"the mesh of {self.path} is not running: start it with mesh up --data {self.path}",
+                Exit.UNREACHABLE,
+            )
+        return self._parsed(
+            ADDRESSES, lambda found: Addresses(found["join"], found["auth"], found["gatekeeper"])
+        )
+
+    def _parsed(self, name: str, parse: Callable[[dict[str, str]], _T]) -> _T:
+        path = self.path / name
+        try:
+            return parse(json.loads(path.read_bytes()))
+        except OSError as error:
+            raise CliError(f"cannot read {path}: {error.strerror}", Exit.DATA) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CliError(f"{path} is damaged: put back a copy of {self.path}", Exit.DATA) from None
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="MESH_DATA",
+    default="mesh-data",
+    show_default=True,
+    help="The trust domain's directory.",
+)

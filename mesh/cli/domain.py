@@ -1,0 +1,93 @@
+"""``mesh init`` and ``mesh up``: a trust domain, and the mesh that runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mesh.cli.data import data_option
+from mesh.cli.errors import CliError, Exit
+from mesh.cli.kinds import domain
+from mesh.cli.ports import Ports
+from mesh.cli.supervisor import ChildFailedError, Supervisor
+from mesh.core.names import TrustDomain
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
+)
+def init(directory: Path, trust_domain: TrustDomain) -> None:
+    """Make a trust domain in DIR.
+
+    That is its certificate authority, keys, operator's credential and database.
+    """
+    # Needed by this command alone, and only where auth is to run.
+    from services.auth.errors import StartError  # noqa: PLC0415
+    from services.auth.founding import found  # noqa: PLC0415
+
+    try:
+        found(directory, trust_domain, time.time_ns() // 1_000_000)
+    except StartError as error:
+        raise CliError(str(error), Exit.DATA) from None
+    click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")
+
+
+_port = click.IntRange(0, 65535)
+
+
+@click.command()
+@data_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--advertise", help="Host that nodes are told, if it is not the one listened on.")
+@click.option("--port-base", type=click.IntRange(0, 65533), help="First of three ports in a row; 0: any.")
+@click.option("--join-port", type=_port, help="Where nodes join. [default: 7700; 0: any]")
+@click.option("--auth-port", type=_port, help="Where auth takes sealed calls. [default: 7701; 0: any]")
+@click.option("--gatekeeper-port", type=_port, help="Where gatekeeper does. [default: 7702; 0: any]")
+def up(
+    data: Path,
+    host: str,
+    advertise: str | None,
+    port_base: int | None,
+    join_port: int | None,
+    auth_port: int | None,
+    gatekeeper_port: int | None,
+) -> None:
+    """Run auth and gatekeeper until Ctrl-C.
+
+    Each is a process of its own, and started again if it ends. SIGTERM and SIGHUP end them, too.
+    """
+    base = Ports() if port_base is None else Ports.from_base(port_base)
+    ports = Ports(
+        base.join if join_port is None else join_port,
+        base.auth if auth_port is None else auth_port,
+        base.gatekeeper if gatekeeper_port is None else gatekeeper_port,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise)))
+    except ChildFailedError as error:
+        # The child's own line is on stderr already: one is enough.
+        sys.exit(error.exit_code)
+
+
+async def _up(supervisor: Supervisor) -> None:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        async with supervisor as mesh:
+            at = mesh.addresses
+            click.echo(f"mesh is up: join {at.join}, auth {at.auth}, gatekeeper {at.gatekeeper}")
+            await mesh.wait()
+    except asyncio.CancelledError:
+        logging.getLogger("mesh.up").info("ended")

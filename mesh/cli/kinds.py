@@ -1,0 +1,38 @@
+"""Kinds of values on the command line: service names, trust domains, durations. Each parses once."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import click
+
+from mesh.core.names import ServiceName, TrustDomain
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST: Final = 86400
+
+
+def service(text: str) -> ServiceName:
+    """Parse a service name."""
+    try:
+        return ServiceName(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def domain(text: str) -> TrustDomain:
+    """Parse a trust domain."""
+    try:
+        return TrustDomain(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def duration(text: str) -> int:
+    """Parse a whole number of seconds, or of ``s``, ``m``, ``h`` or ``d``; give seconds, 1 to 86400."""
+    match = re.fullmatch(r"([0-9]{1,6})([smhd]?)", text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(f"{text!r:.80} is not from 1s to 24h, such as 90s, 5m or 1h")
+    return seconds

@@ -1,0 +1,74 @@
+"""The operator's calls: join with the operator's credential, then sealed calls like anybody's.
+
+Every command is an instance of ``mesh.operator`` of its own, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from mesh import enrol
+from mesh.cli.data import DataDirectory
+from mesh.cli.errors import CliError, Exit
+from mesh.core.document import MAX_DOCUMENT
+from mesh.core.names import GATEKEEPER
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.targets import FixedTarget
+from mesh.v1 import auth_pb2_grpc, gatekeeper_pb2_grpc
+
+_T = TypeVar("_T")
+
+#: Seconds to wait for auth to take a join, and for each answer.
+PATIENCE: Final = 5.0
+#: The largest policy, or list of nodes.
+MAX_RECEIVE: Final = MAX_DOCUMENT + 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Stubs of what an operator may call."""
+
+    auth: auth_pb2_grpc.OperatorServiceAsyncStub
+    gatekeeper: gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub
+
+
+@asynccontextmanager
+async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIterator[Operator]:
+    """Join the mesh that runs on a data directory, and leave it at the end of the block.
+
+    Raises ``CliError`` if the directory or the mesh is not there, ``JoinError`` if auth refuses.
+    """
+    token, addresses = data.credential(), data.addresses()
+    try:
+        async with asyncio.timeout(patience):
+            enrolment = await enrol.join(token, addresses.join)
+    except TimeoutError:
+        raise CliError(
+            f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",
+            Exit.UNREACHABLE,
+        ) from None
+    gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
+    try:
+        yield Operator(
+            auth_pb2_grpc.OperatorServiceStub(MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)),
+            gatekeeper_pb2_grpc.GatekeeperServiceStub(
+                MeshChannel(enrolment.membership, gatekeeper, MAX_RECEIVE)
+            ),
+        )
+    finally:
+        await gatekeeper.close()
+        await enrolment.close()
+
+
+def asked(data: DataDirectory, ask: Callable[[Operator], Coroutine[Any, Any, _T]]) -> _T:
+    """Do one thing as the operator, from a command."""
+
+    async def session() -> _T:
+        async with operator(data, PATIENCE) as connected:
+            return await ask(connected)
+
+    return asyncio.run(session())

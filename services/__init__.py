@@ -1,0 +1,1 @@
+"""The mesh's own services: ``auth`` (keys and identities) and ``gatekeeper`` (policy and places)."""

@@ -1,0 +1,34 @@
+"""auth: keys and identities, nothing else. It never sees application traffic.
+
+Pure, to be read first:
+
+``tokens``      the life of a join token, and what a proven request for one gets
+``epochs``      when keys are made, handed out and forgotten
+``ca``          the certificate authority: reads requests, issues X.509-SVIDs
+
+State:
+
+``vault``       secrets sealed at rest under the key-encryption key
+``records``     rows as values; ``schema`` as tables; ``migrations`` how they came to be
+``database``    a SQLite file, opened or refused
+``store``       what is in it: one method, one transaction; ``rows`` to and from values
+``directory``   the data directory: made at once or not at all, opened by one process or not at all
+``founding``    a new one, all of it or nothing
+``clock``       a time that never runs backwards
+
+Around them:
+
+``roots``       the epochs in force, with their secrets opened
+``policies``    the policy of record, signed
+``admission``   tokens and joins
+``authority``   all of it together: what the services below ask, in domain terms; ``messages`` for its answers
+``audit``       what happened, for the audit log and the operator
+
+Edges:
+
+``worker``      the one thread for all that waits for the disk
+``join_service`` ``auth_service`` ``operator_service``      gRPC in, ``authority`` asked, ``status`` out
+``policy_feed`` who watches the policy
+``server``      two ports, auth's own membership, the timer
+``main``        the process
+"""

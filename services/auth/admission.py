@@ -1,0 +1,149 @@
+"""Tokens, and what joins with them.
+
+The order is that of DESIGN section 3: proof, then the token's life, then the request, and last one statement
+that uses the token up together with what it gives. A stranger (no proof) changes nothing, is told nothing
+and takes the same path whether the token exists or not. All refusals are one ``RefusedError``.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mesh.core.join import JoinAsked, JoinToken
+from mesh.core.keys import KEY_BYTES, Key
+from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
+from mesh.core.receiver import Peer
+from services.auth import tokens
+from services.auth.audit import report
+from services.auth.ca import ends_ms, read_csr
+from services.auth.errors import ConflictError, MissingError, RefusedError
+from services.auth.records import AuditEntry, Instance, Kind, Token, token_place
+from services.auth.store import Store
+from services.auth.tokens import State, Verdict
+from services.auth.vault import TamperedError, Vault
+
+Issue = Callable[[ServiceName, InstanceId, ec.EllipticCurvePublicKey, int], bytes]
+"""Gives a certificate (DER) for a service, an instance and its key, at a time."""
+
+REFUSED: Final = (
+    "join refused: the token is unknown, expired, used or wrong: make a new one with mesh token create"
+)
+_TOKEN_ID_BYTES: Final = 8
+
+
+def new_token(
+    vault: Vault, kind: Kind, service: ServiceName, life_ms: int, now_ms: int
+) -> tuple[JoinToken, Token]:
+    """Make a token: what its owner gets, and what is kept."""
+    owned = JoinToken(secrets.token_hex(_TOKEN_ID_BYTES), Key(os.urandom(KEY_BYTES)))
+    expires_ms = now_ms + life_ms
+    sealed = vault.seal(owned.secret.reveal(), token_place(owned.id, kind, service, expires_ms))
+    return owned, Token(owned.id, kind, service, now_ms, expires_ms, sealed)
+
+
+class Admission:
+    """Makes tokens and lets in who holds one."""
+
+    def __init__(self, store: Store, vault: Vault, issue: Issue) -> None:
+        """Take the rows, the secrets and what makes certificates."""
+        self._store, self._vault, self._issue = store, vault, issue
+        # What a request for an unknown token is verified against. Nobody knows its secret, us included.
+        _, self._decoy = new_token(vault, Kind.JOIN, ServiceName("decoy"), 0, 0)
+
+    def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
+        """Make a token for one instance of a service."""
+        owned, token = new_token(self._vault, Kind.JOIN, service, life_ms, now_ms)
+        entry = AuditEntry(now_ms, "token created", service=service.text, token_id=token.id, detail=_by(by))
+        self._store.add_token(token, entry)
+        report(entry)
+        return owned, token
+
+    def revoke(self, token_id: str, by: Peer, now_ms: int) -> None:
+        """Make an unused token useless.
+
+        Raises ``MissingError``, and ``ConflictError`` for a token that was used and for the operator's own
+        credential, without which nobody could operate the mesh again. Revoking twice is no error.
+        """
+        token = self._store.token(token_id)
+        if token is None:
+            raise MissingError("no such token: list them with mesh token list")
+        if token.kind is Kind.OPERATOR:
+            raise ConflictError("that is the operator's own credential, which the mesh cannot do without")
+        if tokens.state(token, now_ms) is State.REVOKED:
+            return
+        service = token.service.text
+        entry = AuditEntry(now_ms, "token revoked", service=service, token_id=token.id, detail=_by(by))
+        if not self._store.revoke_token(token_id, now_ms, entry):
+            raise ConflictError("the token was used: there is nothing left to revoke")
+        report(entry)
+
+    def admit(self, asked: JoinAsked, now_ms: int) -> tuple[Key, Instance]:
+        """Give the join secret and the instance that a request gets; raise ``RefusedError``.
+
+        Raises ``InvalidError`` for a proven request with a bad certificate request, which uses nothing up.
+        """
+        token = self._store.token(asked.token_id)
+        secret = self._secret(token or self._decoy, now_ms)
+        proven = asked.proven_by(secret)
+        if token is None or not proven:
+            raise _refusal(AuditEntry(now_ms, "join not proven", token_id=asked.token_id))
+        # Twice, for between judging and consuming somebody else may have used the token.
+        for _ in range(2):
+            known, before = self._before(token, asked, now_ms)
+            verdict = tokens.judge(token, known=known, alive=before is not None, now_ms=now_ms)
+            if verdict is Verdict.REPEAT and before is not None:
+                return secret, before
+            if verdict is not Verdict.ISSUE:
+                raise self._refusal(verdict, token, now_ms)
+            if (instance := self._consume(token, asked, now_ms)) is not None:
+                return secret, instance
+            token = self._store.token(token.id) or token
+        raise _refusal(AuditEntry(now_ms, "join overtaken", token_id=token.id))
+
+    def _secret(self, token: Token, now_ms: int) -> Key:
+        try:
+            return Key(self._vault.open(token.sealed, token.place))
+        except TamperedError as error:
+            what = str(error)
+            raise _refusal(AuditEntry(now_ms, "token tampered with", True, "", "", token.id, what)) from None
+
+    def _before(self, token: Token, asked: JoinAsked, now_ms: int) -> tuple[bool, Instance | None]:
+        # Whether this very request used the token, and the instance it got unless the certificate has ended.
+        if token.used_ms is None or not self._store.is_used_by(token.id, asked.digest):
+            return False, None
+        before = self._store.joined_by(token.id, asked.digest)
+        return True, before if before and now_ms < ends_ms(before.certificate) else None
+
+    def _consume(self, token: Token, asked: JoinAsked, now_ms: int) -> Instance | None:
+        key = read_csr(asked.csr)
+        new = InstanceId(os.urandom(INSTANCE_BYTES))
+        certificate = self._issue(token.service, new, key, now_ms)
+        ends = ends_ms(certificate)
+        instance = Instance(new, token.service, token.id, asked.digest, certificate, now_ms, ends)
+        entry = AuditEntry(now_ms, "joined", service=token.service.text, instance=str(new), token_id=token.id)
+        if not self._store.consume(instance, entry):
+            return None
+        report(entry)
+        return instance
+
+    def _refusal(self, verdict: Verdict, token: Token, now_ms: int) -> RefusedError:
+        # Somebody holds the secret: that is worth an alarm, and one row, for he may come again and again.
+        # To send what was sent before takes no secret, and an owner who comes late does no harm.
+        alarm = verdict not in (Verdict.EXPIRED, Verdict.ENDED)
+        event = f"token {verdict.name.lower()}"
+        entry = AuditEntry(now_ms, event, alarm, token.service.text, "", token.id, verdict.value)
+        if alarm and not self._store.is_logged(event, token.id):
+            self._store.log(entry)
+        return _refusal(entry)
+
+
+def _refusal(entry: AuditEntry) -> RefusedError:
+    report(entry)
+    return RefusedError(REFUSED)
+
+
+def _by(peer: Peer) -> str:
+    return f"by {peer.service}/{peer.instance}"

@@ -1,0 +1,44 @@
+"""AuthService: what nodes ask. Sealed; the caller is whom the seal proved, never whom a message names.
+
+Which caller may use which method is ``core.builtin``'s.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mesh.rpc.context import peer
+from mesh.v1 import auth_pb2, auth_pb2_grpc
+from services.auth.authority import Authority
+from services.auth.policy_feed import PolicyFeed
+from services.auth.status import answering
+from services.auth.worker import Worker
+
+
+class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
+    """Answers nodes."""
+
+    def __init__(self, authority: Authority, worker: Worker, feed: PolicyFeed) -> None:
+        """Take what decides, the thread that it decides in, and the policies to come."""
+        self._authority, self._worker, self._feed = authority, worker, feed
+
+    async def Renew(self, request: auth_pb2.RenewRequest, context: Any) -> auth_pb2.RenewResponse:  # noqa: N802
+        """Give the caller new credentials."""
+        async with answering(context):
+            credentials = await self._worker.do(self._authority.renew, peer(context), request.csr)
+            return auth_pb2.RenewResponse(credentials=credentials)
+
+    async def GetPairKeys(  # noqa: N802
+        self, request: auth_pb2.GetPairKeysRequest, context: Any
+    ) -> auth_pb2.GetPairKeysResponse:
+        """Give the caller its keys to those that it may call."""
+        async with answering(context):
+            return await self._worker.do(self._authority.pair_keys, peer(context), request.destinations)
+
+    async def WatchPolicy(  # noqa: N802
+        self, _request: auth_pb2.WatchPolicyRequest, context: Any
+    ) -> AsyncIterator[auth_pb2.WatchPolicyResponse]:
+        """Send the policy of record, and each that takes its place."""
+        async with answering(context):
+            await self._worker.do(self._authority.check_known, peer(context))
+        async for policy in self._feed.versions():
+            yield auth_pb2.WatchPolicyResponse(policy=policy)

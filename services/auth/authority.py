@@ -1,0 +1,245 @@
+"""The authority: all that auth decides, by its own clock, in the terms of the domain.
+
+It belongs to one thread at a time (``worker``) and waits for nothing but the disk. Who is asking was proved
+before: a ``Peer`` is what TLS and the seal agree on. What it adds is that the peer is one that auth knows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mesh.core.join import JoinAsked, JoinToken
+from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName, service_name
+from mesh.core.policy import Policy
+from mesh.core.receiver import Peer
+from mesh.v1 import auth_pb2
+from services.auth import messages, tokens
+from services.auth.admission import Admission
+from services.auth.audit import report
+from services.auth.ca import ENDED, ends_ms, half_ms, read_csr
+from services.auth.clock import Clock
+from services.auth.directory import DataDirectory
+from services.auth.epochs import Schedule, fetch_at_ms
+from services.auth.errors import InvalidError, RefusedError, StartError
+from services.auth.policies import Policies
+from services.auth.records import AuditEntry, Token
+from services.auth.roots import Roots
+from services.auth.vault import TamperedError
+
+MAX_DESTINATIONS: Final = 1000
+SWEEP_EVERY_MS: Final = 60_000
+MAX_BEHIND_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where nodes find the mesh's own services: ``host:port`` of their mTLS ports."""
+
+    auth: str
+    gatekeeper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """How long things last."""
+
+    svid_ms: int = 3_600_000
+    schedule: Schedule = field(default_factory=lambda: Schedule(3_600_000, 300_000))
+
+
+class Authority:
+    """One trust domain's auth."""
+
+    def __init__(self, directory: DataDirectory, lives: Lives, clock: Clock) -> None:
+        """Take up where an opened directory left off. Use ``open``."""
+        self._store, self._ca = directory.store, directory.ca
+        self._lives, self._clock, self.domain = lives, clock, directory.domain
+        _catch_up(clock, self._store.last_logged_ms())
+        if clock.now_ms() >= self._ca.ends_ms:
+            raise StartError(ENDED)
+        self._policies = Policies(self._store, directory.signer)
+        self._policy_key = directory.signer.public_key
+        self._admission = Admission(self._store, directory.vault, self._certificate)
+        self._roots = Roots(self._store, directory.vault, self.domain, lives.schedule)
+        self._sweep_at_ms = 0
+        self.addresses = Addresses("", "")
+
+    @classmethod
+    def open(cls, directory: DataDirectory, lives: Lives, clock: Clock) -> Self:
+        """Take up an opened directory, with its keys turned to now; raise ``StartError``."""
+        try:
+            authority = cls(directory, lives, clock)
+        except TamperedError as error:
+            raise StartError(f"{error}: restore it from a backup") from None
+        except (TypeError, ValueError, OverflowError):
+            # SQLite keeps whatever is put into a column; auth puts in nothing that it cannot read.
+            raise StartError("the database was changed: restore it from a backup") from None
+        authority.turn()
+        return authority
+
+    # For nodes
+
+    def join(self, asked: JoinAsked) -> auth_pb2.JoinResponse:
+        """Answer a request to join; raise ``RefusedError`` or, for a proven one, ``InvalidError``."""
+        now_ms = self._now()
+        secret, instance = self._admission.admit(asked, now_ms)
+        mesh = [name for name in (AUTH, GATEKEEPER) if name != instance.service]
+        bundle = auth_pb2.JoinBundle(
+            credentials=self._credentials(instance.service, instance.id, instance.certificate, now_ms),
+            pair_keys=self._pair_keys(instance.service, mesh, now_ms),
+            auth_address=self.addresses.auth,
+            gatekeeper_address=self.addresses.gatekeeper,
+        )
+        return asked.answer(secret, bundle)
+
+    def renew(self, peer: Peer, csr: bytes) -> auth_pb2.Credentials:
+        """Give a node new credentials over a new key; its name and instance stay."""
+        now_ms = self._now()
+        self.check_known(peer)
+        certificate = self._certificate(peer.service, peer.instance, read_csr(csr), now_ms)
+        if not self._store.prolong(peer.instance, ends_ms(certificate)):
+            raise RefusedError(_UNKNOWN)
+        return self._credentials(peer.service, peer.instance, certificate, now_ms)
+
+    def pair_keys(self, peer: Peer, destinations: Sequence[str]) -> auth_pb2.GetPairKeysResponse:
+        """Give a node's keys to those that it may call, and no word about the others, names or not."""
+        if len(destinations) > MAX_DESTINATIONS:
+            raise InvalidError(
+                f"{len(destinations)} names are too many: ask for {MAX_DESTINATIONS} at a time"
+            )
+        now_ms = self._now()
+        self.check_known(peer)
+        permitted = self._policies.permitted(peer.service)
+        asked = (name for name in dict.fromkeys(_names(destinations)) if name in permitted)
+        keys = self._pair_keys(peer.service, asked, now_ms)
+        return auth_pb2.GetPairKeysResponse(keys=keys, now_ms=now_ms)
+
+    def check_known(self, peer: Peer) -> None:
+        """Raise ``RefusedError`` unless auth's record holds this instance of this service, not revoked."""
+        known = self._store.instance(peer.instance)
+        if known is None or known.service != peer.service or known.revoked_ms is not None:
+            service, instance = peer.service.text, str(peer.instance)
+            report(AuditEntry(self._clock.now_ms(), "unknown instance", True, service, instance))
+            raise RefusedError(_UNKNOWN)
+
+    def credentials_for(
+        self, service: ServiceName, instance: InstanceId, public_key: ec.EllipticCurvePublicKey
+    ) -> auth_pb2.Credentials:
+        """Give credentials without a token: auth's own."""
+        now_ms = self._now()
+        certificate = self._certificate(service, instance, public_key, now_ms)
+        return self._credentials(service, instance, certificate, now_ms)
+
+    # For the operator
+
+    def create_token(self, service: str, ttl_seconds: int, by: Peer) -> tuple[JoinToken, Token]:
+        """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
+        self.check_known(by)
+        name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
+        return self._admission.create(name, life_ms, by, self._now())
+
+    def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
+        """List tokens, newest first."""
+        self.check_known(by)
+        now_ms = self._now()
+        return [messages.token(token, now_ms) for token in self._store.tokens()]
+
+    def revoke_token(self, token_id: str, by: Peer) -> None:
+        """Revoke a token; raise ``MissingError`` or ``ConflictError``."""
+        self.check_known(by)
+        self._admission.revoke(token_id, by, self._now())
+
+    def apply_policy(self, policy: Policy, by: Peer) -> auth_pb2.SignedPolicy:
+        """Make a policy the one of record; raise ``ConflictError`` if its guard is not newer."""
+        self.check_known(by)
+        return self._policies.replace(policy, by, self._now())
+
+    def policy(self, by: Peer) -> auth_pb2.SignedPolicy:
+        """Give the policy of record."""
+        self.check_known(by)
+        return self.policy_of_record
+
+    @property
+    def policy_of_record(self) -> auth_pb2.SignedPolicy:
+        """The policy of record, signed."""
+        return self._policies.signed
+
+    def status(self, by: Peer) -> auth_pb2.GetAuthStatusResponse:
+        """Say what is in force."""
+        self.check_known(by)
+        now_ms = self._now()
+        return auth_pb2.GetAuthStatusResponse(
+            trust_domain=self.domain.text,
+            epoch=messages.epoch(self._roots.current(now_ms)),
+            policy_version=self._policies.version,
+            ca_expires_ms=self._ca.ends_ms,
+            now_ms=now_ms,
+        )
+
+    # Of itself
+
+    def turn(self) -> int:
+        """Do what is due: epochs, and from time to time the sweep. Gives the time."""
+        now_ms = self._now()
+        if now_ms >= self._sweep_at_ms:
+            self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
+            self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+        return now_ms
+
+    def _now(self) -> int:
+        now_ms = self._clock.now_ms()
+        self._roots.turn(now_ms)
+        return now_ms
+
+    def _certificate(
+        self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int
+    ) -> bytes:
+        return self._ca.issue(Identity(self.domain, service), instance, key, now_ms, self._lives.svid_ms)
+
+    def _credentials(
+        self, service: ServiceName, instance: InstanceId, certificate: bytes, now_ms: int
+    ) -> auth_pb2.Credentials:
+        keys = self._roots.destination_keys(service, now_ms)
+        return auth_pb2.Credentials(
+            trust_domain=self.domain.text,
+            service=service.text,
+            instance=instance.raw,
+            certificate_chain=[certificate],
+            trust_bundle=[self._ca.certificate],
+            destination_keys=[messages.destination_key(epoch, key) for epoch, key in keys],
+            now_ms=now_ms,
+            policy_key=self._policy_key,
+            renew_at_ms=min(half_ms(certificate), fetch_at_ms(self._roots.epochs())),
+        )
+
+    def _pair_keys(
+        self, source: ServiceName, destinations: Iterable[ServiceName], now_ms: int
+    ) -> list[auth_pb2.PairKey]:
+        return [
+            messages.pair_key(name, epoch, key)
+            for name in destinations
+            for epoch, key in self._roots.pair_keys(source, name, now_ms)
+        ]
+
+
+_UNKNOWN: Final = "this instance is not known here, or no longer: join again with a new token"
+
+
+def _catch_up(clock: Clock, logged_ms: int) -> None:
+    # A little behind is a clock that was set back. Far behind means that it is wrong now, or was when the
+    # entry was made; certificates made by a clock that is wrong by days are of no use to anybody.
+    behind_ms = logged_ms - clock.now_ms()
+    if behind_ms > MAX_BEHIND_MS:
+        days = behind_ms // MAX_BEHIND_MS
+        raise StartError(f"this machine's clock is {days} days behind the audit log: set it right")
+    clock.set(logged_ms)
+
+
+def _names(texts: Iterable[str]) -> Iterable[ServiceName]:
+    for text in texts:
+        try:
+            yield service_name(text)
+        except ValueError:
+            continue

@@ -1,0 +1,131 @@
+"""The data directory of a trust domain: opened by one process with everything in place, or not at all.
+
+    auth.db          the database (0600); beside it, while in use, its write-ahead log
+    kek              32 bytes that open the secrets in it (0600); keep a copy elsewhere
+    operator.json    the operator's credential (0600): {"token": "mesh1.…"}
+    addresses.json   where a running auth is found; not secret
+    auth.lock        held by the running auth
+
+Nothing here ever makes a missing part anew: a new CA over an old one would cut off every node.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from mesh.core.names import TrustDomain
+from services.auth.ca import CertificateAuthority
+from services.auth.database import Database
+from services.auth.errors import StartError
+from services.auth.policies import PolicySigner
+from services.auth.records import Secret
+from services.auth.store import Store
+from services.auth.vault import Place, TamperedError, Vault, read_kek
+
+DATABASE: Final = "auth.db"
+KEK: Final = "kek"
+OPERATOR: Final = "operator.json"
+ADDRESSES: Final = "addresses.json"
+LOCK: Final = "auth.lock"
+
+#: Names of the trust domain's own secrets. CHECK tells a wrong KEK from a changed row.
+CA, POLICY, CHECK = "ca", "policy", "check"
+
+
+class DataDirectory:
+    """An opened data directory, locked until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock and open a directory; raise ``StartError`` with one line about what is wrong."""
+        if not path.is_dir():
+            raise StartError(f"no data directory {path}: make one with mesh init {path}")
+        self._lock = _lock(path / LOCK)
+        try:
+            self.vault = Vault(read_kek(path / KEK))
+            self.store = Store(Database.open(path / DATABASE))
+            try:
+                self._read(path)
+            except BaseException:
+                self.store.close()
+                raise
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _read(self, path: Path) -> None:
+        changed = f"{path / DATABASE} was changed: restore it from a backup"
+        wrong_kek = f"{path / KEK} is not the key of this database: put back the one it was made with"
+        try:
+            self.domain = self.store.domain()
+            self._open(CHECK, wrong_kek)
+            certificate, key = self._open(CA, changed)
+            _, signing_key = self._open(POLICY, changed)
+            self.ca = CertificateAuthority(certificate, key)
+        except (TypeError, ValueError):
+            raise StartError(changed) from None
+        self.signer = PolicySigner(self.domain, signing_key)
+
+    def _open(self, name: str, wrong: str) -> tuple[bytes, bytes]:
+        secret = self.store.secret(name)
+        if secret is None:
+            raise StartError(wrong)
+        try:
+            return secret.public, self.vault.open(
+                secret.sealed, secret_place(self.domain, name, secret.version)
+            )
+        except TamperedError:
+            raise StartError(wrong) from None
+
+    def close(self) -> None:
+        """Close the database and let go of the lock."""
+        self.store.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def sealed_secret(vault: Vault, domain: TrustDomain, name: str, public: bytes, private: bytes) -> Secret:
+    """Seal a secret of a trust domain, as its first version."""
+    return Secret(name, 1, public, vault.seal(private, secret_place(domain, name, 1)))
+
+
+def secret_place(domain: TrustDomain, name: str, version: int) -> Place:
+    """Give the place of a secret of a trust domain."""
+    return Place("secret.sealed", f"{name} {domain}", version)
+
+
+def publish_addresses(path: Path, addresses: dict[str, str]) -> None:
+    """Write where auth and gatekeeper are found, at once; raise ``StartError``."""
+    scratch = path / f".{ADDRESSES}"
+    try:
+        scratch.write_text(json.dumps(addresses) + "\n")
+        scratch.replace(path / ADDRESSES)
+    except OSError as error:
+        raise StartError(f"cannot write {path / ADDRESSES}: {error.strerror}") from None
+
+
+def withdraw_addresses(path: Path) -> None:
+    """Remove what nobody serves any more, or what a run before this one may have left."""
+    with suppress(OSError):
+        (path / ADDRESSES).unlink()
+
+
+def _lock(path: Path) -> int:
+    # The kernel lets go of it when the process ends, however it ends.
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"cannot write {path}: {error.strerror}: give this user the directory") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StartError(f"{path.parent} is in use by another auth: stop that one first") from None
+    return lock

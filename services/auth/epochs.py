@@ -1,0 +1,72 @@
+"""The schedule of epochs: when keys are made, handed out, fetched and forgotten. Pure.
+
+           begins        half          5/8                    ends        accepted until
+    e      |-------------|-------------|----------------------|-----------|
+    e+1                  made, given out                      begins
+    nodes                              fetch e+1 (± 10 %)                 e is forgotten
+
+Numbers only go up. After a time in which auth did not run, the next epoch begins when auth does.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mesh.core.epochs import Epoch
+from mesh.core.names import KeyEpoch
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long new epochs last, and how much longer they are accepted. A change leaves old ones alone."""
+
+    epoch_ms: int
+    grace_ms: int
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be in force."""
+        if self.epoch_ms <= 0 or self.grace_ms < 0:
+            raise ValueError("an epoch lasts longer than nothing, and its grace is not negative")
+
+    def due(self, epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
+        """Give the epochs that have to be made now: the current one, the next, both or none."""
+        made: list[Epoch] = []
+        newest = max(epochs, default=None)
+        if newest is None or newest.ends_ms <= now_ms:
+            newest = self._epoch(newest.number.number + 1 if newest else 1, now_ms)
+            made.append(newest)
+        if now_ms >= _half(newest):
+            made.append(self._epoch(newest.number.number + 1, newest.ends_ms))
+        return made
+
+    def _epoch(self, number: int, begins_ms: int) -> Epoch:
+        ends = begins_ms + self.epoch_ms
+        return Epoch(KeyEpoch(number), begins_ms, ends, ends + self.grace_ms)
+
+
+def accepted(epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
+    """Give the epochs that receivers need keys of: previous, current and next, as they are."""
+    return sorted(epoch for epoch in epochs if now_ms < epoch.accepted_until_ms)
+
+
+def sendable(epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
+    """Give the epochs that senders need keys of: current and next."""
+    return sorted(epoch for epoch in epochs if now_ms < epoch.ends_ms)
+
+
+def fetch_at_ms(epochs: Sequence[Epoch]) -> int:
+    """When a node that holds these should come for newer keys.
+
+    5/8 into the newest: far enough past its half, when the next is made, that a node which comes 10 % early
+    finds it, and early enough to leave a quarter of an epoch to one for which auth is not there.
+    """
+    newest = max(epochs)
+    return newest.begins_ms + (newest.ends_ms - newest.begins_ms) * 5 // 8
+
+
+def turn_at_ms(epochs: Sequence[Epoch]) -> int:
+    """When the next epoch has to be made or an old one forgotten."""
+    return min(_half(max(epochs)), *(epoch.accepted_until_ms for epoch in epochs))
+
+
+def _half(epoch: Epoch) -> int:
+    return epoch.begins_ms + (epoch.ends_ms - epoch.begins_ms) // 2

@@ -1,0 +1,95 @@
+"""Making a trust domain: CA, policy key, KEK, operator's credential and database, all of it or nothing.
+
+It is built beside the place where it will be, written through to the disk, and moved there in one step, which
+fails if anything is there. The first epoch is made when auth first starts, and lasts as that is told.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mesh.core.keys import KEY_BYTES, Key
+from mesh.core.names import OPERATOR, TrustDomain
+from mesh.core.policy import Policy
+from services.auth import directory
+from services.auth.admission import new_token
+from services.auth.ca import CertificateAuthority
+from services.auth.database import Database
+from services.auth.directory import sealed_secret
+from services.auth.errors import StartError
+from services.auth.policies import PolicySigner
+from services.auth.records import AuditEntry, Kind
+from services.auth.store import Store
+from services.auth.tokens import OPERATOR_LIFE_MS
+from services.auth.vault import Vault
+
+
+def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
+    """Make the data directory of a new trust domain; raise ``StartError`` and leave nothing behind."""
+    target = path.resolve()
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise StartError(f"{path} is not empty: choose another directory")
+        if target == Path.cwd():
+            raise StartError("cannot make the directory that you are in: name another")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            _build(scratch, domain, now_ms)
+            _write_through(scratch)
+            scratch.rename(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise StartError(
+            f"cannot make {path}: {error.strerror}: choose a directory in one that you may write to"
+        ) from None
+
+
+def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
+    kek = Key(os.urandom(KEY_BYTES))
+    vault = Vault(kek)
+    ca, ca_key = CertificateAuthority.create(domain, now_ms)
+    policy_key = Ed25519PrivateKey.generate().private_bytes_raw()
+    signer = PolicySigner(domain, policy_key)
+    secrets = (
+        sealed_secret(vault, domain, directory.CHECK, b"", b"mesh"),
+        sealed_secret(vault, domain, directory.CA, ca.certificate, ca_key),
+        sealed_secret(vault, domain, directory.POLICY, signer.public_key, policy_key),
+    )
+    credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
+    _write(path / directory.KEK, kek.reveal())
+    _write(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
+    _write(path / directory.DATABASE, b"")
+    store = Store(Database.open(path / directory.DATABASE, new=True))
+    try:
+        nothing = Policy.parse(b'{"services": {}}')
+        store.found(domain, secrets, signer.sign(0, nothing, now_ms))
+        store.add_token(token, AuditEntry(now_ms, "trust domain made", token_id=token.id, detail=domain.text))
+    finally:
+        store.close()
+
+
+def _write(path: Path, content: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "wb") as out:
+        out.write(content)
+
+
+def _write_through(path: Path) -> None:
+    for file in path.iterdir():
+        _sync(file)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

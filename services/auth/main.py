@@ -1,0 +1,96 @@
+"""The process of auth: options in, signals heard, addresses told.
+
+Ends with status 0 on SIGTERM and SIGINT, after the calls in progress. If it cannot start it says why in one
+line and ends with status 1 for an address that it cannot have, 2 for bad arguments, 5 for the data directory.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mesh.descriptors import allow_many
+from services.auth.authority import Addresses, Authority, Lives
+from services.auth.clock import Clock
+from services.auth.directory import DataDirectory, publish_addresses, withdraw_addresses
+from services.auth.epochs import Schedule
+from services.auth.errors import AuthError, ListenError
+from services.auth.server import AuthServer, OwnMembership
+from services.auth.worker import Worker
+
+log = logging.getLogger("mesh.auth")
+
+#: Exit statuses, as those of the command.
+FAILED, DATA = 1, 5
+_ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  compared with, not bound to
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="The directory of mesh init.")
+@click.option("--join-listen", default="127.0.0.1:7700", show_default=True, help="Where nodes join.")
+@click.option("--listen", default="127.0.0.1:7701", show_default=True, help="Where sealed calls are taken.")
+@click.option("--gatekeeper", default="127.0.0.1:7702", show_default=True, help="Where gatekeeper is.")
+@click.option("--advertise", help="Host that nodes are told to reach auth at, if not the one listened on.")
+@click.option("--svid-seconds", default=3600, show_default=True, type=click.IntRange(2))
+@click.option("--epoch-seconds", default=3600, show_default=True, type=click.IntRange(2))
+@click.option("--grace-seconds", default=300, show_default=True, type=click.IntRange(1))
+def main(
+    data: Path,
+    join_listen: str,
+    listen: str,
+    gatekeeper: str,
+    advertise: str | None,
+    svid_seconds: int,
+    epoch_seconds: int,
+    grace_seconds: int,
+) -> None:
+    """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    allow_many()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    lives = Lives(svid_seconds * 1000, Schedule(epoch_seconds * 1000, grace_seconds * 1000))
+    try:
+        hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
+        asyncio.run(_run(data, lives, (join_listen, listen), hosts, gatekeeper))
+    except AuthError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
+        sys.exit(FAILED if isinstance(error, ListenError) else DATA)
+
+
+async def _run(
+    data: Path, lives: Lives, listen: tuple[str, str], hosts: tuple[str, str], gatekeeper: str
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = Clock()
+    with DataDirectory(data) as directory, Worker() as worker:
+        withdraw_addresses(data)
+        authority = await worker.do(Authority.open, directory, lives, clock)
+        own = await worker.do(OwnMembership, authority, worker, clock)
+        server = AuthServer(authority, worker, own, *listen)
+        addresses = {
+            "join": f"{hosts[0]}:{server.join_port}",
+            "auth": f"{hosts[1]}:{server.port}",
+            "gatekeeper": gatekeeper,
+        }
+        authority.addresses = Addresses(addresses["auth"], gatekeeper)
+        try:
+            await server.start()
+            publish_addresses(data, addresses)
+            log.info("auth of %s is ready: join at %s", authority.domain, addresses["join"])
+            await server.keep_until(stop)
+        finally:
+            withdraw_addresses(data)
+            await server.stop()
+
+
+def _advertised(listen: str, advertise: str | None) -> str:
+    host = advertise or listen.rpartition(":")[0]
+    if host in _ANYWHERE:
+        raise ListenError(f"nodes cannot be told to go to {listen}: name a host with --advertise")
+    return host

@@ -1,0 +1,103 @@
+"""Rows of auth's database as values. Secrets in them are sealed (``vault``); none prints."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mesh.core.epochs import Epoch
+from mesh.core.names import InstanceId, ServiceName
+from services.auth.vault import Place
+
+
+class Kind(StrEnum):
+    """What a token is good for."""
+
+    JOIN = "join"
+    """One instance of one service."""
+    OPERATOR = "operator"
+    """The operator, again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of the trust domain itself, with the public part that goes with it."""
+
+    name: str
+    version: int
+    public: bytes
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RootRow:
+    """An epoch and its sealed root."""
+
+    epoch: Epoch
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A join token. ``used_ms`` of an operator's credential is its latest use."""
+
+    id: str
+    kind: Kind
+    service: ServiceName
+    created_ms: int
+    expires_ms: int
+    sealed: bytes = field(repr=False)
+    used_ms: int | None = None
+    revoked_ms: int | None = None
+    instance: InstanceId | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the secret belongs. It opens for no other service and no longer life than it was made for."""
+        return token_place(self.id, self.kind, self.service, self.expires_ms)
+
+
+def token_place(token_id: str, kind: Kind, service: ServiceName, expires_ms: int) -> Place:
+    """Give the place of a token's secret."""
+    return Place("token.sealed", f"{token_id} {kind} {service} {expires_ms}", 1)
+
+
+def root_place(epoch: Epoch) -> Place:
+    """Give the place of an epoch's root."""
+    row = f"{epoch.number.number} {epoch.begins_ms} {epoch.ends_ms} {epoch.accepted_until_ms}"
+    return Place("epoch.sealed", row, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A running copy of a service, as long as it can renew: until its newest certificate ends."""
+
+    id: InstanceId
+    service: ServiceName
+    token_id: str
+    request_digest: bytes
+    certificate: bytes
+    joined_ms: int
+    expires_ms: int
+    revoked_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """A version of the policy of record. Version 0, of a new trust domain, allows nothing."""
+
+    version: int
+    document: bytes
+    signature: bytes
+    applied_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Something that happened, without secrets. Empty fields do not apply."""
+
+    at_ms: int
+    event: str
+    alarm: bool = False
+    service: str = ""
+    instance: str = ""
+    token_id: str = ""
+    detail: str = ""

@@ -1,0 +1,62 @@
+"""The epochs in force and the keys that come from them.
+
+A root is made, sealed and committed before any key of it is handed out, so a crash forgets none that is in
+use. ``turn`` is cheap when nothing is due, and is called before every answer: keys do not depend on a timer.
+"""
+
+import os
+
+from mesh.core.epochs import Epoch
+from mesh.core.keys import KEY_BYTES, Key, destination_key, pair_key
+from mesh.core.names import ServiceName, TrustDomain
+from services.auth.epochs import Schedule, accepted, sendable, turn_at_ms
+from services.auth.records import RootRow, root_place
+from services.auth.store import Store
+from services.auth.vault import Vault
+
+
+class Roots:
+    """Roots of one trust domain, opened."""
+
+    def __init__(self, store: Store, vault: Vault, domain: TrustDomain, schedule: Schedule) -> None:
+        """Open every root that is kept; raise ``TamperedError`` if one does not open."""
+        self._store, self._vault, self._domain, self._schedule = store, vault, domain, schedule
+        self._held = {row.epoch: Key(vault.open(row.sealed, root_place(row.epoch))) for row in store.roots()}
+        self._turn_at_ms = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Make the epochs that are due, and forget those that are over."""
+        if now_ms < self._turn_at_ms:
+            return
+        made = {epoch: Key(os.urandom(KEY_BYTES)) for epoch in self._schedule.due(self._held, now_ms)}
+        rows = [
+            RootRow(epoch, self._vault.seal(root.reveal(), root_place(epoch))) for epoch, root in made.items()
+        ]
+        self._store.turn_epochs(rows, now_ms)
+        both = self._held | made
+        self._held = {epoch: both[epoch] for epoch in accepted(both, now_ms)}
+        self._turn_at_ms = turn_at_ms(self.epochs())
+
+    def epochs(self) -> list[Epoch]:
+        """Give the epochs that are kept, oldest first."""
+        return sorted(self._held)
+
+    def current(self, now_ms: int) -> Epoch:
+        """Give the epoch that senders use."""
+        return max(epoch for epoch in self._held if epoch.begins_ms <= now_ms)
+
+    def destination_keys(self, service: ServiceName, now_ms: int) -> list[tuple[Epoch, Key]]:
+        """Give D(service, e) for every epoch that is accepted, the next one included."""
+        return [(epoch, self._destination(service, epoch)) for epoch in accepted(self._held, now_ms)]
+
+    def pair_keys(
+        self, source: ServiceName, destination: ServiceName, now_ms: int
+    ) -> list[tuple[Epoch, Key]]:
+        """Give P(source, destination, e) for the current epoch and the next; who may was asked before."""
+        return [
+            (epoch, pair_key(self._destination(destination, epoch), source))
+            for epoch in sendable(self._held, now_ms)
+        ]
+
+    def _destination(self, service: ServiceName, epoch: Epoch) -> Key:
+        return destination_key(self._held[epoch], self._domain, service)

@@ -1,0 +1,117 @@
+"""The tables. Columns called ``sealed`` hold nothing usable without the KEK; see ``vault``.
+
+Times are milliseconds of Unix time by auth's clock. ``migrations`` makes exactly these, which a test holds
+them to.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+#: Names of constraints are part of the schema: a later migration has to be able to drop them by name.
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+DOMAIN: Final = Table(
+    "trust_domain",
+    METADATA,
+    Column("name", String(127), primary_key=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+SECRET: Final = Table(
+    "secret",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("public", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+EPOCH: Final = Table(
+    "epoch",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("begins_ms", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Column("accepted_until_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+TOKEN: Final = Table(
+    "token",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("service", String(125), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("used_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+    Column("instance", LargeBinary(16)),
+    Index(None, "expires_ms"),
+)
+
+INSTANCE: Final = Table(
+    "instance",
+    METADATA,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("service", String(125), nullable=False),
+    Column("token_id", String(16), nullable=False),
+    Column("request_digest", LargeBinary(32), nullable=False),
+    Column("certificate", LargeBinary, nullable=False),
+    Column("joined_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    UniqueConstraint("token_id", "request_digest"),
+    Index(None, "expires_ms"),
+)
+
+#: Every request that a token was used by, for as long as the token is remembered: instances are not.
+REQUEST: Final = Table(
+    "request",
+    METADATA,
+    Column("token_id", String(16), primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+)
+
+POLICY: Final = Table(
+    "policy",
+    METADATA,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("signature", LargeBinary(64), nullable=False),
+    Column("applied_ms", BigInteger, nullable=False),
+)
+
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    # SQLite counts by itself only in a column that is exactly INTEGER.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("alarm", Boolean, nullable=False),
+    Column("service", String(125), nullable=False),
+    Column("instance", String(32), nullable=False),
+    Column("token_id", String(16), nullable=False),
+    Column("detail", String(200), nullable=False),
+    Index(None, "token_id", "event"),
+)

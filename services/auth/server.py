@@ -1,0 +1,154 @@
+"""auth as a running thing: two ports, its own identity, and the timer that keeps all of it fresh.
+
+auth is a node like any other, but for two things: it issues its own credentials, and it judges callers by
+the built-in rules instead of a slice. It calls nobody.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import grpc
+
+from mesh.core.builtin import SECTIONS
+from mesh.core.document import MAX_DOCUMENT
+from mesh.core.matcher import Matcher
+from mesh.core.names import AUTH, INSTANCE_BYTES, Identity, InstanceId
+from mesh.rpc.lasting import OPTIONS as LASTING
+from mesh.rpc.lasting import LastingServer
+from mesh.rpc.membership import Membership, learn_credentials
+from mesh.rpc.server import MeshServer
+from mesh.rpc.svid import Svid, new_key
+from mesh.v1 import auth_pb2, auth_pb2_grpc
+from services.auth.auth_service import AuthServicer
+from services.auth.authority import MAX_DESTINATIONS, Authority
+from services.auth.clock import Clock
+from services.auth.errors import AuthError, ListenError
+from services.auth.join_service import JoinServicer
+from services.auth.operator_service import OperatorServicer
+from services.auth.policy_feed import PolicyFeed
+from services.auth.worker import Worker
+
+_T = TypeVar("_T")
+
+log = logging.getLogger("mesh.auth")
+
+#: How often the timer looks. Short, because a machine that slept, or whose clock was set, is noticed by it.
+TICK_SECONDS: Final = 0.5
+GRACE_SECONDS: Final = 2.0
+#: A join request is at most 8 KiB and its mac.
+MAX_JOIN: Final = 16 * 1024
+#: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
+MAX_REQUEST: Final = 64 * 1024
+#: Requests that may be larger: a policy with what a message adds to its document, and names for keys, each
+#: of 125 bytes and two more.
+LIMITS: Final = MappingProxyType(
+    {
+        "/mesh.v1.OperatorService/ApplyPolicy": MAX_DOCUMENT + 1024,
+        "/mesh.v1.AuthService/GetPairKeys": MAX_DESTINATIONS * 127,
+    }
+)
+
+_JOIN_OPTIONS: Final = (
+    *LASTING,
+    ("grpc.max_receive_message_length", MAX_JOIN),
+    ("grpc.max_concurrent_streams", 1000),
+)
+
+
+class OwnMembership:
+    """Auth's own place in the mesh, and its upkeep."""
+
+    def __init__(self, authority: Authority, worker: Worker, clock: Clock) -> None:
+        """Get an instance id and credentials for it."""
+        self._authority, self._worker, self._clock = authority, worker, clock
+        self._instance = InstanceId(os.urandom(INSTANCE_BYTES))
+        svid, credentials = self._issue()
+        self.membership = Membership(Identity(authority.domain, AUTH), self._instance, svid, clock)
+        self.membership.authorize = Matcher(SECTIONS[AUTH]).permit
+        self._learn(svid, credentials)
+
+    async def keep(self) -> None:
+        """Turn epochs and renew, on time, for ever; run it as a task of its own."""
+        failing = False
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                now_ms = await self._worker.do(self._authority.turn)
+                if now_ms >= self._renew_at_ms:
+                    self._learn(*await self._worker.do(self._issue))
+                failing = False
+            except AuthError as error:
+                if not failing:
+                    log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
+                failing = True
+
+    def _issue(self) -> tuple[Svid, auth_pb2.Credentials]:
+        key, _ = new_key()
+        credentials = self._authority.credentials_for(AUTH, self._instance, key.public_key())
+        return Svid.build(key, credentials.certificate_chain, credentials.trust_bundle), credentials
+
+    def _learn(self, svid: Svid, credentials: auth_pb2.Credentials) -> None:
+        self.membership.svid = svid
+        learn_credentials(self.membership, credentials)
+        self._renew_at_ms = credentials.renew_at_ms
+
+
+class AuthServer:
+    """Both ports of a running auth. It listens from the start, and answers once started."""
+
+    def __init__(
+        self, authority: Authority, worker: Worker, own: OwnMembership, join_at: str, listen_at: str
+    ) -> None:
+        """Listen at two ``host:port``; raise ``ListenError`` if one is in use."""
+        self._own, self._feed = own, PolicyFeed(authority.policy_of_record)
+        membership = own.membership
+        self._sealed = _listen(
+            listen_at, lambda: MeshServer(membership, listen_at, max_receive=MAX_REQUEST, limits=LIMITS)
+        )
+        self.port = self._sealed.port
+        joins = JoinServicer(authority, worker)
+        self._join = _listen(join_at, lambda: LastingServer(partial(_join_server, joins), join_at))
+        self.join_port = self._join.port
+        nodes = AuthServicer(authority, worker, self._feed)
+        operators = OperatorServicer(authority, worker, self._feed)
+        auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
+        auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)
+
+    async def start(self) -> None:
+        """Begin to take calls."""
+        await self._sealed.start()
+        await self._join.start()
+
+    async def keep_until(self, stop: asyncio.Event) -> None:
+        """Keep keys and certificate fresh until it is time to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            upkeep = tasks.create_task(self._own.keep())
+            await stop.wait()
+            upkeep.cancel()
+
+    async def stop(self) -> None:
+        """Take no more calls; end the streams, and give other calls in progress a moment."""
+        self._feed.close()
+        await asyncio.gather(self._join.stop(GRACE_SECONDS), self._sealed.stop(GRACE_SECONDS))
+
+
+def _join_server(servicer: JoinServicer, address: str) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server(options=_JOIN_OPTIONS)
+    auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, server)
+    try:
+        return server, server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
+def _listen(address: str, listen: Callable[[], _T]) -> _T:
+    try:
+        return listen()
+    except OSError:
+        wrong = "the port is in use, or the address not ours"
+        raise ListenError(f"cannot listen on {address}: {wrong}") from None

@@ -1,0 +1,79 @@
+"""One thread for everything that waits for the disk, so that the event loop never does.
+
+What is handed to it runs in the order in which it was handed over, one at a time: that is why ``Authority``
+needs no locks. A caller who gives up waiting stops nothing. Results go back to the loop in batches: under
+load, changing threads would otherwise cost as much as the work.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+#: Few enough that the first of a batch does not wait long for the last.
+BATCH: Final = 16
+
+_Deliver: TypeAlias = Callable[[], None]
+_Job: TypeAlias = Callable[[], _Deliver]
+
+
+class Worker:
+    """Runs functions in its thread, for one event loop."""
+
+    def __init__(self) -> None:
+        """Start the thread; to be made in the loop that it works for."""
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="auth", daemon=True)
+        self._thread.start()
+
+    async def do(self, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Run ``work`` in the thread, and give what it gives or raise what it raises."""
+        future: asyncio.Future[_R] = self._loop.create_future()
+        self._jobs.put(partial(_outcome, future, partial(work, *args, **kwargs)))
+        return await future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do what was handed over, then end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        batch: list[_Deliver] = []
+        while (job := self._jobs.get()) is not None:
+            batch.append(job())
+            if len(batch) >= BATCH or self._jobs.empty():
+                self._loop.call_soon_threadsafe(_deliver, batch)
+                batch = []
+        self._loop.call_soon_threadsafe(_deliver, batch)
+
+
+def _outcome(future: asyncio.Future[_R], work: Callable[[], _R]) -> _Deliver:
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is the caller's
+        return partial(_fail, future, error)
+    return partial(_give, future, result)
+
+
+def _give(future: asyncio.Future[_R], result: _R) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[_R], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _deliver(batch: list[_Deliver]) -> None:
+    for deliver in batch:
+        deliver()

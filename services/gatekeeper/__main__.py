@@ -1,0 +1,156 @@
+"""``python -m services.gatekeeper``: joins the mesh, then serves until it is told to end.
+
+Auth need not be there yet: joining waits for it, and so does the policy. SIGTERM and SIGINT drain: watching
+nodes are sent away to find the next gatekeeper, questions in progress are answered. Exit status is 0 after a
+drain, 2 for bad arguments, 3 if auth refuses, 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+# gRPC reads this when it is loaded. What it says by itself on stderr, gatekeeper says in a line of its own.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from mesh.core.builtin import SECTIONS
+from mesh.core.document import MAX_DOCUMENT
+from mesh.core.join import JoinToken
+from mesh.core.matcher import Matcher
+from mesh.core.names import GATEKEEPER
+from mesh.descriptors import allow_many
+from mesh.enrol import Enrolment, JoinError, join
+from mesh.rpc.channel import MeshChannel
+from mesh.slices import HEARTBEAT
+from services.gatekeeper.policy_source import PolicySource
+from services.gatekeeper.service import serving
+from services.gatekeeper.watchers import Watchers
+
+log = logging.getLogger("mesh.gatekeeper")
+
+#: Seconds that a drain gives to questions in progress.
+DRAIN_SECONDS: Final = 2.0
+#: The largest policy, and what a message adds to its document.
+MAX_RECEIVE: Final = MAX_DOCUMENT + 1024
+FAILED, REFUSED = 1, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; give the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    allow_many()
+    try:
+        token = _read_token(options.token_file)
+        asyncio.run(_run(token, options))
+    except JoinError as error:
+        return _say(error, REFUSED)
+    except (OSError, ValueError) as error:
+        return _say(error, FAILED)
+    return 0
+
+
+async def serve(enrolment: Enrolment, listen: str, lease_ms: int, max_stale_ms: int) -> None:
+    """Serve for as long as this runs; drain when it is cancelled.
+
+    Raises ``JoinError`` if the enrolment is not gatekeeper's, and ``OSError`` if it cannot listen.
+    """
+    membership = enrolment.membership
+    if membership.name != GATEKEEPER:
+        msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
+        raise JoinError(msg)
+    membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
+    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
+    channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
+    source = PolicySource(membership, channel, watchers.take)
+    server = serving(watchers, membership, listen)
+    await server.start()
+    log.info("serving on port %d as instance %s", server.port, membership.instance)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for keeping in (enrolment.keep(), source.run(), watchers.keep_time()):
+                tasks.create_task(keeping)
+    finally:
+        watchers.drain()
+        await server.stop(DRAIN_SECONDS)
+
+
+async def _run(token: JoinToken, options: argparse.Namespace) -> None:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        enrolment = await join(token, options.auth)
+        try:
+            await serve(
+                enrolment,
+                options.listen,
+                int(options.lease_seconds * 1000),
+                int(options.max_stale_seconds * 1000),
+            )
+        finally:
+            await enrolment.close()
+    except asyncio.CancelledError:
+        log.info("drained")
+
+
+def _read_token(path: str) -> JoinToken:
+    if path == "-":
+        return JoinToken.parse(sys.stdin.readline())
+    try:
+        return JoinToken.parse(Path(path).read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"cannot read the token from {path}: {getattr(error, 'strerror', None) or error}"
+        raise ValueError(msg) from None
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86400:  # noqa: PLR2004  a day
+        raise argparse.ArgumentTypeError("not above 0 and up to a day")
+    return seconds
+
+
+def _lease(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < 2 * HEARTBEAT:
+        raise argparse.ArgumentTypeError(f"under {2 * HEARTBEAT:.0f}: nodes are heard every {HEARTBEAT:.0f}")
+    return seconds
+
+
+def _say(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.gatekeeper", description=__doc__)
+    parser.add_argument("--auth", required=True, metavar="HOST:PORT", help="auth's join port")
+    parser.add_argument(
+        "--token-file",
+        required=True,
+        metavar="FILE",
+        help=f"a join token for {GATEKEEPER}; - for standard input",
+    )
+    parser.add_argument("--listen", default="127.0.0.1:7702", metavar="HOST:PORT", help="for sealed calls")
+    parser.add_argument(
+        "--lease-seconds", type=_lease, default=15.0, help="how long a silent node is believed in"
+    )
+    parser.add_argument(
+        "--max-stale-seconds", type=_seconds, default=600.0, help="how long nodes go on without gatekeeper"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

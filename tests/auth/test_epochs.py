@@ -1,0 +1,98 @@
+"""The schedule of epochs: always one in force, the next one ready, numbers that only go up."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.core.epochs import Epoch
+from mesh.core.names import KeyEpoch
+from services.auth.epochs import Schedule, accepted, fetch_at_ms, sendable, turn_at_ms
+
+SCHEDULE = Schedule(epoch_ms=1000, grace_ms=100)
+FIRST = Epoch(KeyEpoch(1), 5000, 6000, 6100)
+SECOND = Epoch(KeyEpoch(2), 6000, 7000, 7100)
+
+
+@pytest.mark.parametrize(
+    ("held", "now_ms", "made"),
+    [
+        ([], 5000, [FIRST]),
+        ([FIRST], 5000, []),
+        ([FIRST], 5499, []),
+        ([FIRST], 5500, [SECOND]),
+        ([FIRST], 5999, [SECOND]),
+        ([FIRST, SECOND], 5500, []),
+        ([FIRST, SECOND], 6499, []),
+        ([FIRST, SECOND], 6500, [Epoch(KeyEpoch(3), 7000, 8000, 8100)]),
+        ([FIRST], 6000, [SECOND]),
+        ([FIRST], 90_000, [Epoch(KeyEpoch(2), 90_000, 91_000, 91_100)]),
+        ([FIRST, SECOND], 7000, [Epoch(KeyEpoch(3), 7000, 8000, 8100)]),
+    ],
+)
+def test_what_is_due(held: list[Epoch], now_ms: int, made: list[Epoch]) -> None:
+    """The next is made at half time; after an absence, a new one begins at once, with the next number."""
+    assert SCHEDULE.due(held, now_ms) == made
+
+
+def test_who_needs_which_keys() -> None:
+    """Receivers hold an epoch for its grace as well; senders only until it ends."""
+    held = [SECOND, FIRST]
+    assert accepted(held, 6099) == [FIRST, SECOND]
+    assert accepted(held, 6100) == [SECOND]
+    assert sendable(held, 5999) == [FIRST, SECOND]
+    assert sendable(held, 6000) == [SECOND]
+
+
+def test_when_it_is_time_again() -> None:
+    """The timer is due at half time of the newest, or when the grace of the oldest is over."""
+    assert turn_at_ms([FIRST]) == 5500
+    assert turn_at_ms([FIRST, SECOND]) == 6100
+    assert turn_at_ms([SECOND]) == 6500
+
+
+@pytest.mark.parametrize(("epoch_ms", "grace_ms"), [(0, 1), (-1, 1), (1, -1)])
+def test_a_schedule_that_cannot_be(epoch_ms: int, grace_ms: int) -> None:
+    """An epoch without length is refused."""
+    with pytest.raises(ValueError, match="longer than nothing"):
+        Schedule(epoch_ms, grace_ms)
+
+
+def test_a_change_of_lengths_leaves_old_epochs_alone() -> None:
+    """New lengths hold for new epochs only: what nodes were told stays true."""
+    assert Schedule(10, 1).due([FIRST], 5400) == []
+    assert Schedule(10, 1).due([FIRST], 5500) == [Epoch(KeyEpoch(2), 6000, 6010, 6011)]
+
+
+@given(
+    st.integers(40, 5000),
+    st.integers(0, 5000),
+    st.lists(st.integers(0, 20_000), min_size=1, max_size=40),
+)
+def test_there_is_always_one_in_force(epoch_ms: int, grace_ms: int, steps: list[int]) -> None:
+    """After every turn, whenever it comes, there is an epoch to send under, and no number came twice."""
+    schedule, held, now, numbers = Schedule(epoch_ms, grace_ms), list[Epoch](), 0, list[int]()
+    for step in steps:
+        now += step
+        made = schedule.due(held, now)
+        numbers += [epoch.number.number for epoch in made]
+        held = accepted([*held, *made], now)
+        assert [epoch for epoch in sendable(held, now) if epoch.begins_ms <= now]
+        assert turn_at_ms(held) > now
+    assert numbers == sorted(set(numbers))
+
+
+@settings(max_examples=50)
+@given(st.integers(400, 5000), st.integers(0, 4999), st.lists(st.floats(0.9, 1.1), min_size=30, max_size=30))
+def test_a_node_that_comes_when_told_never_runs_out(epoch_ms: int, joined: int, jitter: list[float]) -> None:
+    """A node that fetches at the time it is told, give or take 10 %, holds the epoch in force throughout."""
+    schedule, held, now = Schedule(epoch_ms, 0), list[Epoch](), 0
+    held = schedule.due(held, now)
+    now = joined % epoch_ms
+    for factor in jitter:
+        # Auth is punctual to the millisecond here; the node is not.
+        while turn_at_ms(held) <= now:
+            at = turn_at_ms(held)
+            held = accepted([*held, *schedule.due(held, at)], at)
+        node_holds_until = max(held).ends_ms
+        now += max(1, int((fetch_at_ms(held) - now) * factor))
+        assert now < node_holds_until

@@ -1,0 +1,102 @@
+"""A thief of the database gets no usable key: nothing secret is in it, in whatever spelling."""
+
+import base64
+import json
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from mesh.core.keys import join_keys
+from tests.auth.world import HOUR_MS, World
+
+
+def spellings(secret: bytes) -> list[bytes]:
+    """Give what a secret looks like raw, in hex and in base64 at each alignment."""
+    found = [secret, secret.hex().encode(), secret.hex().upper().encode()]
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        # Two characters at each end depend on what stands beside it.
+        found += [encode(b"\0" * shift + secret)[4 : 4 + len(secret) - 3] for shift in range(3)]
+    return found
+
+
+def everything(path: Path, without: tuple[str, ...]) -> bytes:
+    return b"".join(file.read_bytes() for file in path.iterdir() if file.name not in without)
+
+
+def test_the_search_finds_what_is_there() -> None:
+    """The test below can fail."""
+    secret = bytes(range(100, 132))
+    for shift in range(5):
+        held = b"x" * shift + secret + b"yz"
+        for written in (held, held.hex().encode(), base64.b64encode(held), base64.urlsafe_b64encode(held)):
+            assert any(spelling in written for spelling in spellings(secret))
+
+
+def test_no_secret_is_in_the_database(world: World) -> None:
+    """Neither the database nor its write-ahead log holds a root, a token's secret or a signing key."""
+    token, used = world.token(), world.token()
+    joined = world.join(used)
+    world.time.pass_ms(HOUR_MS // 2)
+    world.authority.turn()
+    roots = [root.reveal() for root in world.authority._roots._held.values()]
+    assert len(roots) == 2
+    owned = [one.secret for one in (token, used, world.credential)]
+    assert world.store.secret("ca")
+    ca = world.directory.ca._key.private_numbers().private_value.to_bytes(32, "big")
+    secrets = {
+        "kek": (world.path / "kek").read_bytes(),
+        "ca": ca,
+        "policy": world.directory.signer._key.private_bytes_raw(),
+        **{f"root {number}": root for number, root in enumerate(roots)},
+        **{f"token {number}": secret.reveal() for number, secret in enumerate(owned)},
+        **{
+            f"proof {number}": key.reveal()
+            for number, secret in enumerate(owned)
+            for key in join_keys(secret)
+        },
+        **{f"destination {held.epoch.number}": held.key for held in joined.credentials.destination_keys},
+        **{f"pair {held.destination}": held.key for held in joined.bundle.pair_keys},
+    }
+    written = everything(world.path, ("kek", "operator.json"))
+    assert (world.path / "auth.db-wal").stat().st_size
+    assert token.id.encode() in written
+    assert {name for name, secret in secrets.items() if any(s in written for s in spellings(secret))} == set()
+
+
+def test_only_two_files_are_secret(world: World) -> None:
+    """The KEK is in its file and nowhere else; the credential is in its file, and unlocks no row."""
+    kek = (world.path / "kek").read_bytes()
+    assert not any(spelling in everything(world.path, ("kek",)) for spelling in spellings(kek))
+    assert set(json.loads((world.path / "operator.json").read_text())) == {"token"}
+
+
+def test_forgotten_roots_leave_no_trace(world: World) -> None:
+    """A root that is accepted no more is gone from the file, sealed as it was."""
+    [row] = world.store.roots()
+    world.time.pass_ms(3 * HOUR_MS)
+    world.authority.turn()
+    world.stop()
+    assert row.sealed not in everything(world.path, ())
+
+
+def test_secrets_do_not_print(world: World) -> None:
+    """Records and tokens show nothing of what they hold."""
+    token = world.token()
+    row = world.store.token(token.id)
+    assert row is not None
+    [root] = world.store.roots()
+    for shown in (repr(row), repr(root), repr(world.store.secret("ca")), repr(token)):
+        assert repr(row.sealed) not in shown
+        assert "sealed" not in shown
+        assert token.text.rpartition(".")[2] not in shown
+
+
+def test_the_ca_key_opens_only_through_the_vault(world: World) -> None:
+    """What stands in the secret's row is no key."""
+    secret = world.store.secret("ca")
+    assert secret is not None
+    try:
+        load_der_private_key(secret.sealed, None)
+    except ValueError:
+        return
+    raise AssertionError("the sealed CA key is a key")

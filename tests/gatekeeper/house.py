@@ -1,0 +1,140 @@
+"""A gatekeeper on a real socket in a throwaway trust domain, and nodes that talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from mesh.core.builtin import SECTIONS
+from mesh.core.keys import destination_key, pair_key
+from mesh.core.matcher import Matcher
+from mesh.core.names import GATEKEEPER, ServiceName
+from mesh.core.policy import Policy
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.membership import Membership
+from mesh.rpc.targets import FixedTarget
+from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
+from services.gatekeeper import service
+from services.gatekeeper.signed import VersionedPolicy
+from services.gatekeeper.watchers import Watchers
+from tests.rpc.pair import DOMAIN, World
+
+SHOP = {
+    "services": {
+        "frontend": {},
+        "orders": {
+            "allow": [{"principals": ["frontend"], "paths": ["/shop.v1.Orders/*"]}],
+            "deny": [{"name": "no-purge", "principals": ["*"], "paths": ["*/Purge"]}],
+        },
+        "inventory": {
+            "allow": [
+                {
+                    "principals": ["orders"],
+                    "paths": ["*"],
+                    "headers": [{"key": "x-tenant", "values": ["acme"]}],
+                }
+            ]
+        },
+    }
+}
+
+
+def policy(version: int, document: object = None) -> VersionedPolicy:
+    """Give a policy as if auth had signed it."""
+    text = json.dumps(document or SHOP)
+    return VersionedPolicy(version, Policy.parse(text), text.encode())
+
+
+@dataclass
+class Node:
+    """A node and its stub of gatekeeper."""
+
+    membership: Membership
+    target: FixedTarget
+
+    @property
+    def stub(self) -> gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub:
+        """Give a stub."""
+        return gatekeeper_pb2_grpc.GatekeeperServiceStub(MeshChannel(self.membership, self.target))
+
+    async def watch(self, port: int = 0, version: int = 0) -> Any:
+        """Open a stream and send its first heartbeat."""
+        call = self.stub.Watch()
+        await call.write(beat(port, version))
+        return call
+
+
+def beat(port: int = 0, version: int = 0) -> gatekeeper_pb2.WatchRequest:
+    """Give a heartbeat."""
+    return gatekeeper_pb2.WatchRequest(port=port, policy_version=version)
+
+
+async def next_slice(call: Any) -> gatekeeper_pb2.Slice:
+    """Read up to the next slice."""
+    while True:
+        response = await call.read()
+        assert isinstance(response, gatekeeper_pb2.WatchResponse), "the stream ended"
+        if response.HasField("slice"):
+            return response.slice
+
+
+async def end_of(call: Any) -> grpc.StatusCode:
+    """Read all that is left, and give the status."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+    code: grpc.StatusCode = await call.code()
+    return code
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition inside the served gatekeeper."""
+    while not condition():  # noqa: ASYNC110  what is looked at tells nobody
+        await asyncio.sleep(0.005)
+
+
+def addresses(cut: gatekeeper_pb2.Slice) -> dict[str, list[str]]:
+    """Give the endpoints of each destination."""
+    return {found.service: [e.address for e in found.endpoints] for found in cut.destinations}
+
+
+class House:
+    """A served gatekeeper."""
+
+    def __init__(self, lease_ms: int = 15_000) -> None:
+        """Let gatekeeper in; ``start`` serves it."""
+        self.world = World()
+        member = self.world.member(GATEKEEPER.text)
+        member.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
+        self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000)
+        self.server = service.serving(self.watchers, member, "127.0.0.1:0")
+        self.nodes: list[Node] = []
+
+    def node(self, service: str) -> Node:
+        """Let a node in, with a key for calling gatekeeper."""
+        member = self.world.member(service)
+        key = pair_key(destination_key(self.world.root, DOMAIN, GATEKEEPER), ServiceName(service))
+        member.sender.learn(GATEKEEPER, self.world.epoch, key)
+        target = FixedTarget(GATEKEEPER, f"127.0.0.1:{self.server.port}", member)
+        self.nodes.append(Node(member, target))
+        return self.nodes[-1]
+
+
+@asynccontextmanager
+async def serving(lease_ms: int = 15_000) -> AsyncIterator[House]:
+    """Serve a gatekeeper for the length of the block."""
+    house = House(lease_ms)
+    await house.server.start()
+    try:
+        yield house
+    finally:
+        house.watchers.drain()
+        for node in house.nodes:
+            await node.target.close()
+        await house.server.stop(None)
