@@ -1,0 +1,78 @@
+"""The mesh's way to the application: every admitted call is made to it, in plaintext, on this host.
+
+The application sees its own method, metadata and messages, and ``mesh-peer``: who calls. It is taken into
+the directory once it accepts connections, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from mesh.node import Node
+from mesh.rpc.connections import MAX_METADATA
+from sidecar.relay import relay
+
+log = logging.getLogger("mesh")
+
+#: Seconds for which it is no news that the application is not there yet.
+PATIENCE: Final = 2.0
+#: Seconds that calls in progress have to end in.
+STOP_GRACE: Final = 2.0
+
+_OPTIONS: Final = (
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class Inbound(grpc.GenericRpcHandler):
+    """Serves an application's methods, whatever they are, by calling it."""
+
+    def __init__(self, node: Node, app: str, max_message: int) -> None:
+        """Take the node, where the application listens (``host:port`` or ``unix:/path``), and a limit."""
+        limit = ("grpc.max_receive_message_length", max_message)
+        self._address = app
+        self._app = grpc.aio.insecure_channel(app, (*_OPTIONS, limit))
+        self._server = node.server((limit,))
+        self._server.add_generic_rpc_handlers((self,))
+
+    @property
+    def port(self) -> int:
+        """The port on which other nodes call."""
+        return self._server.port
+
+    async def follow(self) -> None:
+        """Wait for the application, then take calls for it."""
+        ready = asyncio.ensure_future(self._app.channel_ready())
+        try:
+            done, _ = await asyncio.wait((ready,), timeout=PATIENCE)
+            if not done:
+                log.warning("waiting for the app at %s: it does not accept connections yet", self._address)
+            await ready
+        finally:
+            ready.cancel()
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Take no more calls, let those in progress end, and close the way to the application."""
+        await self._server.stop(STOP_GRACE)
+        await self._app.close()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Give the handler of a method."""
+        make: Any = self._app.stream_stream(handler_call_details.method)
+
+        async def forward(requests: AsyncIterator[bytes], context: Any) -> None:
+            call = make(metadata=context.invocation_metadata(), timeout=context.time_remaining())
+            await relay(requests, context, call, sealed=True)
+
+        return grpc.stream_stream_rpc_method_handler(forward)

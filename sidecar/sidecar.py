@@ -1,0 +1,102 @@
+"""One sidecar: a node, the application's way out, and the mesh's way in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mesh
+from sidecar.inbound import Inbound
+from sidecar.outbound import Outbound
+
+#: The largest message a sidecar carries, in bytes: 64 MiB. The applications' own limits hold beside it.
+MAX_MESSAGE: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one sidecar is told. ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls."""
+
+    service: str
+    token: str | None = None
+    auth: str | None = None
+    app: str | None = None
+    listen: str = "127.0.0.1:0"
+    advertise_port: int | None = None
+    run_dir: Path | None = None
+    outbound_port: int = 0
+    max_message: int = MAX_MESSAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A running sidecar, and where to find it."""
+
+    node: mesh.Node
+    run_dir: Path
+    outbound_port: int
+    inbound_port: int | None
+    tasks: tuple[asyncio.Task[None], ...]
+
+    async def failed(self) -> None:
+        """Wait until a part fails, and raise what it raised."""
+        working = set(self.tasks)
+        while working:
+            done, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+
+@asynccontextmanager
+async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
+    """Run a sidecar for the length of the block.
+
+    Raises what ``mesh.join`` does, and ``OSError`` where it cannot listen.
+    """
+    async with (
+        mesh.join(
+            settings.service,
+            token=settings.token,
+            auth=settings.auth,
+            listen=settings.listen,
+            advertise_port=settings.advertise_port,
+        ) as node,
+        _directory(settings) as run_dir,
+    ):
+        outbound = Outbound(node, run_dir, settings.max_message)
+        inbound = Inbound(node, settings.app, settings.max_message) if settings.app else None
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            port = await outbound.open_port(settings.outbound_port)
+            tasks = [asyncio.create_task(part.follow()) for part in (outbound, inbound) if part is not None]
+            yield Sidecar(node, run_dir, port, inbound.port if inbound else None, tuple(tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # At once: calls to the application may be waiting for calls that it makes.
+            await asyncio.gather(*(part.close() for part in (outbound, inbound) if part is not None))
+
+
+@asynccontextmanager
+async def _directory(settings: Settings) -> AsyncIterator[Path]:
+    if settings.run_dir is not None:
+        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = settings.run_dir.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            msg = f"others can change {settings.run_dir}: choose a directory that only you can write to"
+            raise OSError(msg)
+        yield settings.run_dir
+        return
+    made = Path(tempfile.mkdtemp(prefix=f"mesh-{settings.service}-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
