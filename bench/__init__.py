@@ -1,0 +1,13 @@
+"""What the mesh costs: direct, embedded, sidecar and a pair of Envoys, side by side from one run.
+
+    figures    the arithmetic: percentiles, medians over rounds, what a variant adds to direct
+    report     figures as a table for people and as JSON
+    process    one child process: its lines, its CPU time, its memory, its end
+    echo, load the server and the client, the same programs in every variant
+    direct, envoy, meshed      how each variant is laid out; ``meshed`` has a trust domain of its own
+    rounds     who is measured when
+    decision, joins            the rows that need no traffic between services
+
+``python -m bench`` runs it all on loopback, on free ports and in a temporary directory that goes with it.
+The yardstick is an ordinary Envoy configuration, neither crippled nor tuned; nothing here asserts a timing.
+"""

@@ -1,0 +1,84 @@
+"""What one decision on a node takes under the policy of a large mesh: no call, only the judgement of one.
+
+A matcher remembers what it narrowed down, so ``permitted`` and ``denied`` are what a node does call after
+call. ``unseen`` is the slowest that it can meet: a caller and method never seen before, at a service that
+has all the rules of the policy.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, Final
+
+from mesh.core.errors import Denied
+from mesh.core.matcher import Matcher
+from mesh.core.names import ServiceName
+from mesh.core.policy import Policy
+
+SERVICES: Final = 1_000
+RULES: Final = 10_000
+REPEATS: Final = 5
+UNSEEN: Final = 500
+
+_METHOD: Final = "/shop.v1.Shop/Method{}"
+_JUDGED: Final = "judged"
+
+
+def policy(services: int, rules: int) -> bytes:
+    """Give a policy of a thousand services, ``rules`` rules spread evenly over the first ``services``."""
+    names = [_JUDGED, *(_caller(index) for index in range(SERVICES - 1))]
+    sections: dict[str, Any] = {name: {} for name in names}
+    for index, name in enumerate(names[:services]):
+        sections[name] = {
+            "allow": [
+                {"principals": [_caller(index + rule)], "paths": [_METHOD.format(rule)]}
+                for rule in range(rules // services)
+            ]
+        }
+    return json.dumps({"services": sections}).encode()
+
+
+def measure() -> dict[str, float]:
+    """Give the median seconds of a decision of each kind."""
+    few = range(RULES // SERVICES)
+    permitted = [(_caller(rule), _METHOD.format(rule)) for rule in few]
+    denied = [(_caller(rule + 1), _METHOD.format(rule)) for rule in few]
+    unseen = [(_caller(rule), _METHOD.format(rule)) for rule in range(0, RULES, RULES // UNSEEN)]
+    spread, heaped = (
+        Policy.parse(document).section(ServiceName(_JUDGED))
+        for document in (policy(SERVICES, RULES), policy(1, RULES))
+    )
+    matcher = Matcher(spread)
+    return {
+        "permitted": _timed(lambda: matcher, permitted * UNSEEN, expected=True),
+        "denied": _timed(lambda: matcher, denied * UNSEEN, expected=False),
+        "unseen": _timed(lambda: Matcher(heaped), unseen, expected=True),
+    }
+
+
+def _caller(index: int) -> str:
+    number = index % (SERVICES - 1)
+    return f"team-{number % 20}.caller-{number}"
+
+
+def _timed(make: Callable[[], Matcher], calls: Sequence[tuple[str, str]], *, expected: bool) -> float:
+    times = []
+    for _ in range(REPEATS):
+        matcher = make()
+        begun = time.perf_counter()
+        verdicts = {_is_permitted(matcher, source, method) for source, method in calls}
+        times.append((time.perf_counter() - begun) / len(calls))
+        if verdicts != {expected}:
+            raise RuntimeError("the policy of the bench does not say what it should")
+    return median(times)
+
+
+def _is_permitted(matcher: Matcher, source: str, method: str) -> bool:
+    try:
+        matcher.permit(source, method, ())
+    except Denied:
+        return False
+    return True
