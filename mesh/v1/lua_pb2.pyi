@@ -31,7 +31,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class HostFrame(_message.Message):
-    """To the worker."""
+    """HostFrame is what the worker hears."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,11 +39,17 @@ class HostFrame(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def start(self) -> Global___Start: ...
+    def start(self) -> Global___Start:
+        """Once, at first."""
+
     @_builtins.property
-    def request(self) -> Global___Request: ...
+    def request(self) -> Global___Request:
+        """To an idle worker."""
+
     @_builtins.property
-    def result(self) -> Global___Result: ...
+    def result(self) -> Global___Result:
+        """To one that has asked."""
+
     def __init__(
         self,
         *,
@@ -63,7 +69,7 @@ Global___HostFrame: _TypeAlias = HostFrame  # noqa: Y015
 
 @_typing.final
 class WorkerFrame(_message.Message):
-    """From the worker."""
+    """WorkerFrame is what the worker says."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -125,7 +131,7 @@ Global___WorkerFrame: _TypeAlias = WorkerFrame  # noqa: Y015
 
 @_typing.final
 class Start(_message.Message):
-    """Everything that a worker needs to serve."""
+    """Start is everything that a worker needs to serve."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -139,6 +145,7 @@ class Start(_message.Message):
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_FIELD_NUMBER: _builtins.int
     CHECK_ONLY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     script_name: _builtins.str
     """File name of the script, for messages."""
     script: _builtins.bytes
@@ -153,6 +160,8 @@ class Start(_message.Message):
     """Largest message, in bytes."""
     check_only: _builtins.bool
     """Compile and inspect the script, and run nothing."""
+    seed: _builtins.int
+    """For math.random: Lua's own seed is made of an address, which the numbers would give away."""
     @_builtins.property
     def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Functions and modules of Lua's library beyond the core: "string", "table.concat"."""
@@ -178,10 +187,11 @@ class Start(_message.Message):
         max_depth: _builtins.int = ...,
         max_message: _builtins.int = ...,
         check_only: _builtins.bool = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "calls", b"calls", "check_only", b"check_only", "descriptors", b"descriptors", "kept", b"kept", "max_depth", b"max_depth", "max_message", b"max_message", "script", b"script", "script_name", b"script_name", "serves", b"serves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow", b"allow", "calls", b"calls", "check_only", b"check_only", "descriptors", b"descriptors", "kept", b"kept", "max_depth", b"max_depth", "max_message", b"max_message", "script", b"script", "script_name", b"script_name", "seed", b"seed", "serves", b"serves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,7 +199,7 @@ Global___Start: _TypeAlias = Start  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):
-    """Methods of a service that the manifest names."""
+    """Grant names methods of a service that the manifest lets a script call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,7 +227,7 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class Request(_message.Message):
-    """A call for the script to answer."""
+    """Request is a call for the script to answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -229,18 +239,30 @@ class Request(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     REMAINING_MS_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    NEXT_SEED_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """"/package.Service/Method"."""
     payload: _builtins.bytes
+    """The request message."""
     identity: _builtins.str
-    """The verified caller's SPIFFE ID, service name and instance id in hex."""
+    """The verified caller's SPIFFE ID."""
     service: _builtins.str
+    """The verified caller's service name."""
     instance: _builtins.str
+    """The verified caller's instance id, in hex."""
     remaining_ms: _builtins.int
-    """Time left, and the mesh's time since 1970, in milliseconds."""
+    """Time left, in milliseconds."""
     now_ms: _builtins.int
+    """The mesh's time, in milliseconds since 1970."""
+    seed: _builtins.int
+    """For math.random, during the call."""
+    next_seed: _builtins.int
+    """For math.random, while things are put in order after it."""
     @_builtins.property
-    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]:
+        """The caller's metadata, in its order."""
+
     def __init__(
         self,
         *,
@@ -252,10 +274,12 @@ class Request(_message.Message):
         metadata: _abc.Iterable[Global___Metadatum] | None = ...,
         remaining_ms: _builtins.int = ...,
         now_ms: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        next_seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "instance", b"instance", "metadata", b"metadata", "method", b"method", "now_ms", b"now_ms", "payload", b"payload", "remaining_ms", b"remaining_ms", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "instance", b"instance", "metadata", b"metadata", "method", b"method", "next_seed", b"next_seed", "now_ms", b"now_ms", "payload", b"payload", "remaining_ms", b"remaining_ms", "seed", b"seed", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,12 +287,16 @@ Global___Request: _TypeAlias = Request  # noqa: Y015
 
 @_typing.final
 class Metadatum(_message.Message):
+    """Metadatum is an entry of metadata."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
+    """Its key, in lower case."""
     value: _builtins.bytes
+    """Its value: ASCII, or any bytes where the key ends in "-bin"."""
     def __init__(
         self,
         *,
@@ -285,7 +313,7 @@ Global___Metadatum: _TypeAlias = Metadatum  # noqa: Y015
 
 @_typing.final
 class Result(_message.Message):
-    """The answer to `call`, `next` or `item`."""
+    """Result is the answer to `call`, `next` or `item`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,10 +321,13 @@ class Result(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
+    """The reply message."""
     done: _builtins.bool
     """The end of a stream, or leave to go on."""
     @_builtins.property
-    def failure(self) -> Global___Failure: ...
+    def failure(self) -> Global___Failure:
+        """How the call failed."""
+
     def __init__(
         self,
         *,
@@ -316,7 +347,7 @@ Global___Result: _TypeAlias = Result  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):
-    """An error with a status of gRPC."""
+    """Failure is an error with a status of gRPC."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -326,6 +357,7 @@ class Failure(_message.Message):
     code: _builtins.int
     """Number of the status, never 0."""
     message: _builtins.str
+    """Its text."""
     reason: _builtins.str
     """"<domain>/<reason>" of the error's ErrorInfo, if it has one."""
     def __init__(
@@ -345,6 +377,8 @@ Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
 class Ready(_message.Message):
+    """Ready says that the worker waits for a call."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HANDLES_FIELD_NUMBER: _builtins.int
@@ -367,12 +401,16 @@ Global___Ready: _TypeAlias = Ready  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
+    """Report tells what is wrong with a script."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROBLEMS_FIELD_NUMBER: _builtins.int
     HANDLES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___Problem]: ...
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___Problem]:
+        """All that was found."""
+
     @_builtins.property
     def handles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Methods named to mesh.handle in so many words."""
@@ -393,6 +431,8 @@ Global___Report: _TypeAlias = Report  # noqa: Y015
 
 @_typing.final
 class Problem(_message.Message):
+    """Problem is one thing that is wrong."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LINE_FIELD_NUMBER: _builtins.int
@@ -400,6 +440,7 @@ class Problem(_message.Message):
     line: _builtins.int
     """From 1; 0 if it belongs to no line."""
     text: _builtins.str
+    """What is wrong, and what to do."""
     def __init__(
         self,
         *,
@@ -416,6 +457,8 @@ Global___Problem: _TypeAlias = Problem  # noqa: Y015
 
 @_typing.final
 class Log(_message.Message):
+    """Log is a line for the operator."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Level:
@@ -425,22 +468,36 @@ class Log(_message.Message):
     class _LevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Log._Level.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         LEVEL_UNSPECIFIED: Log._Level.ValueType  # 0
+        """Not said: as LEVEL_INFO."""
         LEVEL_DEBUG: Log._Level.ValueType  # 1
+        """For whoever writes the script."""
         LEVEL_INFO: Log._Level.ValueType  # 2
+        """Something happened."""
         LEVEL_WARNING: Log._Level.ValueType  # 3
+        """Something may be wrong."""
         LEVEL_ERROR: Log._Level.ValueType  # 4
+        """Something is wrong."""
 
-    class Level(_Level, metaclass=_LevelEnumTypeWrapper): ...
+    class Level(_Level, metaclass=_LevelEnumTypeWrapper):
+        """Level is how much it matters."""
+
     LEVEL_UNSPECIFIED: Log.Level.ValueType  # 0
+    """Not said: as LEVEL_INFO."""
     LEVEL_DEBUG: Log.Level.ValueType  # 1
+    """For whoever writes the script."""
     LEVEL_INFO: Log.Level.ValueType  # 2
+    """Something happened."""
     LEVEL_WARNING: Log.Level.ValueType  # 3
+    """Something may be wrong."""
     LEVEL_ERROR: Log.Level.ValueType  # 4
+    """Something is wrong."""
 
     LEVEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     level: Global___Log.Level.ValueType
+    """How much it matters."""
     text: _builtins.str
+    """What the script says."""
     def __init__(
         self,
         *,
@@ -457,6 +514,8 @@ Global___Log: _TypeAlias = Log  # noqa: Y015
 
 @_typing.final
 class Call(_message.Message):
+    """Call asks for a call to another service."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICE_FIELD_NUMBER: _builtins.int
@@ -466,15 +525,19 @@ class Call(_message.Message):
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     service: _builtins.str
+    """Name of the service in the mesh."""
     method: _builtins.str
     """"/package.Service/Method"."""
     payload: _builtins.bytes
+    """The request message."""
     timeout_ms: _builtins.int
     """0: as long as the call in progress has."""
     stream: _builtins.int
     """Number of the stream that this opens, counted from 1; 0 for a method with one reply."""
     @_builtins.property
-    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]: ...
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metadatum]:
+        """The script's own metadata; what ties the call to its trace, the host adds."""
+
     def __init__(
         self,
         *,
@@ -495,10 +558,13 @@ Global___Call: _TypeAlias = Call  # noqa: Y015
 
 @_typing.final
 class Next(_message.Message):
+    """Next asks for a message of a stream."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STREAM_FIELD_NUMBER: _builtins.int
     stream: _builtins.int
+    """Its number."""
     def __init__(
         self,
         *,
@@ -514,10 +580,13 @@ Global___Next: _TypeAlias = Next  # noqa: Y015
 
 @_typing.final
 class Item(_message.Message):
+    """Item is a message of a streamed reply."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
+    """The message."""
     def __init__(
         self,
         *,
@@ -533,6 +602,8 @@ Global___Item: _TypeAlias = Item  # noqa: Y015
 
 @_typing.final
 class Reply(_message.Message):
+    """Reply is the end of the call in progress."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_FIELD_NUMBER: _builtins.int
@@ -540,6 +611,7 @@ class Reply(_message.Message):
     FAULT_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
+    """The reply message."""
     done: _builtins.bool
     """The end of a streamed reply."""
     @_builtins.property
@@ -570,6 +642,8 @@ Global___Reply: _TypeAlias = Reply  # noqa: Y015
 
 @_typing.final
 class Fault(_message.Message):
+    """Fault tells how a script broke."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
@@ -577,6 +651,7 @@ class Fault(_message.Message):
     text: _builtins.str
     """For the operator's log, with a traceback."""
     out_of_memory: _builtins.bool
+    """Whether memory was what it lacked."""
     def __init__(
         self,
         *,
