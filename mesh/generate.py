@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,31 +51,49 @@ def _protoc(files: Sequence[Path], roots: Sequence[Path], out: Path) -> None:
     plugins = {name: _script(f"protoc-gen-{name}") for name in _TYPES}
     if None in plugins.values() or find_spec("grpc_tools") is None:
         raise GenerateError(_MISSING)
+    wrong = protoc(
+        [
+            *(f"--plugin=protoc-gen-{name}={script}" for name, script in plugins.items()),
+            *(f"--proto_path={root}" for root in roots),
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            *(f"--{name}_out=quiet:{out}" for name in _TYPES),
+            *map(str, files),
+        ]
+    )
+    if wrong:
+        raise GenerateError(wrong[0])
+
+
+def protoc(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float | None = None
+) -> list[str]:
+    """Run protoc; give its own lines about what is wrong, none if nothing is.
+
+    Raises ``subprocess.TimeoutExpired``.
+    """
     # -P: a directory called grpc_tools where the user stands is not the generator.
-    command = [sys.executable, "-P", "-m", "grpc_tools.protoc"]
-    command += [f"--plugin=protoc-gen-{name}={script}" for name, script in plugins.items()]
-    command += [f"--proto_path={root}" for root in roots]
-    command += [
-        f"--python_out={out}",
-        f"--grpc_python_out={out}",
-        *(f"--{name}_out=quiet:{out}" for name in _TYPES),
-    ]
-    command += map(str, files)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise GenerateError(_reason(done.stderr) or f"protoc failed with status {done.returncode}")
+    command = [sys.executable, "-P", "-m", "grpc_tools.protoc", *arguments]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        check=False,
+        env=environment,
+        timeout=seconds,
+    )
+    if not done.returncode:
+        return []
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if ".proto:" in line and ": warning:" not in line]
+    return errors or lines[-1:] or [f"protoc failed with status {done.returncode}"]
 
 
 def _script(name: str) -> str | None:
     """Return the script ``name``: beside this interpreter, which may not be on the PATH, else on it."""
     return shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-
-
-def _reason(stderr: str) -> str:
-    """Return protoc's own line about what is wrong: the first that is an error."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if ".proto:" in line and ": warning:" not in line]
-    return next(iter(errors or lines[-1:]), "")
 
 
 def _move(scratch: Path, out: Path) -> list[Path]:

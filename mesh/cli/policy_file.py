@@ -1,48 +1,21 @@
 """Policy files: YAML for people, JSON for the mesh.
 
-Only what JSON can say is read: texts, numbers, true, false and null as in YAML 1.2, so ``no``, ``on`` and a
-date are texts. A key that comes twice is an error, for one of the two would be lost without a word; so is an
-alias, for a handful of them fills any memory. What the document means is for ``mesh.core.policy`` to judge,
-here and again in auth.
+How YAML is read is ``mesh.strict_yaml``'s business. What the document means is for ``mesh.core.policy`` to
+judge, here and again in auth.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
-from typing import Any, Final
 
 import yaml
 
 from mesh.cli.errors import CliError, Exit
 from mesh.core.document import MAX_DOCUMENT, PolicyError
 from mesh.core.policy import Policy
-
-_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "bool", "null", "int", "float")
-)
-_KNOWN: Final = {_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT}
-#: Plain scalars by the core schema of YAML 1.2 (section 10.3.2), without octal and hexadecimal numbers.
-_PLAIN: Final = (
-    (_NULL, r"~|null|", ("~", "n", "")),
-    (_BOOL, r"true|false", ("t", "f")),
-    (_INT, r"[-+]?(?:0|[1-9][0-9]*)", tuple("-+0123456789")),
-    (_FLOAT, r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", tuple("-+0123456789")),
-)
-#: libyaml's is twenty times faster; every wheel of PyYAML has it, a build from source may not.
-_Parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Parent):  # type: ignore[misc]  # either of the two
-    """A safe loader that takes plain scalars as YAML 1.2 does."""
-
-    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the parent's is a class attribute, too
-
-
-for _tag, _pattern, _first in _PLAIN:
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+from mesh.strict_yaml import YamlError, compose, plain
 
 
 def read_policy(name: str) -> bytes:
@@ -53,16 +26,13 @@ def read_policy(name: str) -> bytes:
     document = _read(name)
     try:
         return Policy.parse(json.dumps(_load(document))).encode()
+    except YamlError as error:
+        where = f"{name}:{error.line}:{error.column}" if error.line else name
+        raise CliError(f"{where}: {error}", Exit.REFUSED) from None
     except PolicyError as error:
         raise CliError(f"{name}: {error}", Exit.REFUSED) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise CliError(f"{where}: {error.problem or 'not YAML'}", Exit.REFUSED) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise CliError(f"{name}: not YAML: {' '.join(str(error).split())}", Exit.REFUSED) from None
     except RecursionError:
-        raise CliError(f"{name}: nested too deeply: see docs/policy.md", Exit.REFUSED) from None
+        raise CliError(f"{name}: nested too deeply", Exit.REFUSED) from None
 
 
 def write_policy(document: bytes) -> str:
@@ -90,42 +60,7 @@ def _start_of(path: Path) -> bytes:
 
 
 def _load(text: str) -> object:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            raise yaml.MarkedYAMLError(problem="is empty: write 'services: {}' to deny everything")
-        _check(node)
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _check(root: Any) -> None:
-    met, waiting = set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in met:
-            raise _problem(node, "aliases are not supported: write it out")
-        met.add(id(node))
-        if node.tag not in _KNOWN:
-            raise _problem(node, f"{node.tag} is not supported: use texts, numbers, lists and mappings")
-        if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-            waiting.extend(value for _, value in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
-
-
-def _check_keys(mapping: yaml.MappingNode) -> None:
-    seen = set()
-    for key, _ in mapping.value:
-        if key.tag != _STR:
-            raise _problem(key, "a key has to be a text: put it into quotes")
-        if key.value in seen:
-            raise _problem(key, f"{key.value!r} is there twice: remove one")
-        seen.add(key.value)
-
-
-def _problem(node: Any, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    root = compose(text)
+    if root is None:
+        raise YamlError("is empty: write 'services: {}' to deny everything")
+    return plain(root)

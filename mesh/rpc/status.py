@@ -82,6 +82,19 @@ def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "") -> Outcome
     return Outcome(code, text, trailing=((DETAILS, status.SerializeToString()),))
 
 
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Give ``<domain>/<reason>`` of an error's ``ErrorInfo``, such as ``mesh/POLICY_DENIED``; or nothing."""
+    info = error_details_pb2.ErrorInfo()
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS and isinstance(value, bytes):
+            try:
+                if any(detail.Unpack(info) for detail in status_pb2.Status.FromString(value).details):
+                    return f"{info.domain}/{info.reason}"
+            except DecodeError:
+                return ""
+    return ""
+
+
 def unsealed_reason(trailing: Entries) -> tuple[Reason, str] | None:
     """Read the reason and id of an unsealed mesh error; ``None`` if it is not one that may go unsealed."""
     for key, value in trailing:

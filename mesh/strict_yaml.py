@@ -1,0 +1,174 @@
+"""YAML that people write, read as strictly as JSON.
+
+Only what JSON can say is read: texts, numbers, true, false and null as in YAML 1.2, so ``no``, ``on`` and a
+date are texts. A key that comes twice is an error, for one of the two would be lost without a word; so is an
+alias, for a handful of them fills any memory. Nodes know their lines; ``plain`` gives what they say.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import yaml
+
+_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "bool", "null", "int", "float")
+)
+_KNOWN: Final = {_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT}
+#: Plain scalars by the core schema of YAML 1.2 (section 10.3.2), without octal and hexadecimal numbers.
+_PLAIN: Final = (
+    (_NULL, r"~|null|", ("~", "n", "")),
+    (_BOOL, r"true|false", ("t", "f")),
+    (_INT, r"[-+]?(?:0|[1-9][0-9]*)", tuple("-+0123456789")),
+    (_FLOAT, r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", tuple("-+0123456789")),
+)
+#: The deepest nesting of lists and mappings.
+MAX_DEPTH: Final = 200
+#: libyaml's is twenty times faster; every wheel of PyYAML has it, a build from source may not.
+_Parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class YamlError(ValueError):
+    """A text that is no YAML, or says what is not read here. Lines and columns count from 1; 0: not known."""
+
+    def __init__(self, problem: str, line: int = 0, column: int = 0) -> None:
+        """Take what is wrong, and where."""
+        super().__init__(problem)
+        self.line, self.column = line, column
+
+
+class _Loader(_Parent):  # type: ignore[misc]  # either of the two
+    """A safe loader that takes plain scalars as YAML 1.2 does."""
+
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the parent's is a class attribute, too
+
+
+for _tag, _pattern, _first in _PLAIN:
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def compose(document: str) -> yaml.Node | None:
+    """Read a document as a tree of nodes, ``None`` if there is nothing in it; raise ``YamlError``."""
+    try:
+        return _composed(document)
+    except yaml.MarkedYAMLError as error:
+        raise _told(error) from None
+    except yaml.YAMLError as error:
+        raise YamlError(f"not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise YamlError("nested too deeply") from None
+
+
+def plain(node: yaml.Node) -> Any:
+    """Give what a node says: texts, numbers, booleans, ``None``, lists and dicts; raise ``YamlError``."""
+    loader = _Loader("")
+    try:
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise _told(error) from None
+    except ValueError as error:  # a number of too many digits
+        raise YamlError(str(error), *_place(node.start_mark)) from None
+    except RecursionError:
+        raise YamlError("nested too deeply") from None
+    finally:
+        loader.dispose()
+
+
+def fields(node: yaml.Node, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, yaml.Node]:
+    """Give the values of a mapping that has all required keys, and besides these only optional ones."""
+    found = members(node)
+    known = (*required, *optional)
+    for key, value in found.items():
+        if key not in known:
+            raise wrong(value, f"unknown key {key!r:.80}: use {', '.join(known)}")
+    for key in required:
+        if key not in found:
+            raise wrong(node, f"{key} is missing: add it")
+    return found
+
+
+def members(node: yaml.Node) -> dict[str, yaml.Node]:
+    """Give the values of a mapping of any keys."""
+    if not isinstance(node, yaml.MappingNode):
+        raise wrong(node, "has to be a mapping, {key: value}")
+    return {key.value: value for key, value in node.value}
+
+
+def items(node: yaml.Node) -> list[yaml.Node]:
+    """Give the items of a list."""
+    if not isinstance(node, yaml.SequenceNode):
+        raise wrong(node, "has to be a list, [...]")
+    return list(node.value)
+
+
+def text(node: yaml.Node) -> str:
+    """Give a text."""
+    if node.tag != _STR:
+        raise wrong(node, "has to be a text: put it into quotes")
+    value: str = node.value
+    return value
+
+
+def wrong(node: yaml.Node, problem: str) -> YamlError:
+    """Give the error of a node."""
+    return YamlError(problem, *_place(node.start_mark))
+
+
+def _composed(document: str) -> yaml.Node | None:
+    _check_depth(document)
+    loader = _Loader(document)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    finally:
+        loader.dispose()
+    if node is not None:
+        _check(node)
+    return node
+
+
+def _check_depth(document: str) -> None:
+    # The composer of libyaml calls itself in C, where nothing but the end of the stack ends it.
+    depth = 0
+    for event in yaml.parse(document, _Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise YamlError("nested too deeply", *_place(event.start_mark))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check(root: yaml.Node) -> None:
+    met: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            raise wrong(node, "aliases are not supported: write it out")
+        met.add(id(node))
+        if node.tag not in _KNOWN:
+            raise wrong(node, f"{node.tag} is not supported: use texts, numbers, lists and mappings")
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+            waiting.extend(value for _, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+
+
+def _check_keys(mapping: yaml.MappingNode) -> None:
+    seen = set()
+    for key, _ in mapping.value:
+        if key.tag != _STR:
+            raise wrong(key, "a key has to be a text: put it into quotes")
+        if key.value in seen:
+            raise wrong(key, f"{key.value!r} is there twice: remove one")
+        seen.add(key.value)
+
+
+def _told(error: yaml.MarkedYAMLError) -> YamlError:
+    return YamlError(error.problem or "not YAML", *_place(error.problem_mark))
+
+
+def _place(mark: Any) -> tuple[int, int]:
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
