@@ -12,7 +12,7 @@ uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
-on_floor := $(addprefix tests/,auth core examples gatekeeper rpc sidecar e2e/test_rollover.py e2e/test_languages.py)
+on_floor := $(addprefix tests/,auth core examples gatekeeper lua_host rpc sidecar e2e/test_rollover.py e2e/test_languages.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
@@ -58,8 +58,9 @@ proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
 
 .PHONY: bench
-bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE")
+bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua
 	@.venv-bench/bin/python -m bench $(ARGS)
+	@.venv-bench/bin/python -m bench.jailed
 
 .PHONY: lock
 lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest

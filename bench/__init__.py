@@ -7,7 +7,9 @@
     direct, envoy, meshed      how each variant is laid out; ``meshed`` has a trust domain of its own
     rounds     who is measured when
     decision, joins            the rows that need no traffic between services
+    jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
 
-``python -m bench`` runs it all on loopback, on free ports and in a temporary directory that goes with it.
+``python -m bench`` and ``python -m bench.jailed`` run it all on loopback, on free ports and in a temporary
+directory that goes with it.
 The yardstick is an ordinary Envoy configuration, neither crippled nor tuned; nothing here asserts a timing.
 """

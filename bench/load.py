@@ -34,7 +34,7 @@ async def until_answered(call: Call) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
-            await call(b"ready?", timeout=CALL_SECONDS)
+            await call(payload(8), timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError:
             if time.monotonic() > deadline:
                 raise
@@ -61,8 +61,25 @@ async def run(call: Call, size: int, at_once: int, seconds: float) -> tuple[floa
     begun = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
-            group.create_task(caller(call, bytes(size), begun + seconds, latencies))
+            group.create_task(caller(call, payload(size), begun + seconds, latencies))
     return time.perf_counter() - begun, latencies
+
+
+def payload(size: int) -> bytes:
+    """Give a message of so many bytes that is one to protobuf, too: one field of bytes, number 1."""
+    for width in range(1, 6):
+        length = size - 1 - width
+        if length >= 0 and _varint(length, width) is not None:
+            return b"\x0a" + (_varint(length, width) or b"") + bytes(length)
+    raise ValueError(f"no message has {size} bytes")
+
+
+def _varint(value: int, width: int) -> bytes | None:
+    """Give a number as exactly so many bytes of varint, or nothing if it does not fit."""
+    if value >= 1 << (7 * width):
+        return None
+    groups = [(value >> shift) & 0x7F for shift in range(0, 7 * width, 7)]
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
 
 
 def tell(line: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,8 @@ TOKEN_SECONDS: Final = 300
 #: Who calls whom: embedded, and behind sidecars.
 CALLER, CALLEE = "caller", "callee"
 FRONT, BACK = "front", "back"
+#: Who does in Lua what CALLEE does in Python.
+SCRIPTED: Final = "scripted"
 #: Who joins, to see how fast.
 JOINER: Final = "joiner"
 
@@ -61,13 +64,17 @@ class Domain:
 
     async def token_file(self, service: str) -> Path:
         """Make a join token, in a file that only its owner may read."""
-        return _private(self.scratch / f"{service}.token", await self.token(service))
+        secret = await self.token(service)
+        descriptor, path = tempfile.mkstemp(".token", f"{service}-", self.scratch)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret)
+        return Path(path)
 
 
 def policy() -> bytes:
     """Give the policy of the bench: one rule for each of the two destinations."""
     services: dict[str, object] = {name: {} for name in (CALLER, FRONT, JOINER)}
-    for source, destination in ((CALLER, CALLEE), (FRONT, BACK)):
+    for source, destination in ((CALLER, CALLEE), (CALLER, SCRIPTED), (FRONT, BACK)):
         services[destination] = {"allow": [{"principals": [source], "paths": ["/bench.Echo/*"]}]}
     return json.dumps({"services": services}).encode()
 
@@ -133,9 +140,3 @@ async def _service(name: str, scratch: Path, arguments: list[str]) -> AsyncItera
     command = [sys.executable, "-m", f"services.{name}", *arguments]
     async with Process.started(name, command, scratch, talks=False) as process:
         yield process
-
-
-def _private(path: Path, secret: str) -> Path:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret)
-    return path

@@ -5,6 +5,8 @@
 ``orders``       Python, embedded; calls inventory and payments
 ``payments``     Python, embedded
 ``node/``        inventory, in JavaScript: an ordinary gRPC service; calls orders through its sidecar
+``pricing/``     Lua, in a jail; calls inventory
+``gremlin/``     Lua, in a jail, by an enemy: what it tries is stopped
 ``inventory``    the same in Python, for machines without Node
 ``serve``        runs an ordinary service, ``joined`` one with the mesh inside; ``refusal`` is how they say no
 ``customer``     a command that buys something

@@ -5,6 +5,7 @@
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
+    lua        lua run …          services in Lua
     making     generate, demo     stubs; a mesh to look at
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
@@ -21,6 +22,7 @@ import click
 
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
 from mesh.cli.status import status
@@ -43,7 +45,7 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, run, sidecar, generate, demo):
+for _command in (init, up, status, token, policy, run, sidecar, lua, generate, demo):
     cli.add_command(_command)
 
 

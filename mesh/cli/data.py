@@ -41,20 +41,25 @@ class DataDirectory:
     def credential(self) -> JoinToken:
         """Read the operator's credential."""
         if not (self.path / OPERATOR).exists():
-            raise CliError(
-                f"no trust domain in {self.path}: make one with mesh init, or name it with --data", Exit.DATA
-            )
+            raise self._missing()
         return self._parsed(OPERATOR, lambda found: JoinToken.parse(found["token"]))
 
     def addresses(self) -> Addresses:
         """Read where the mesh that runs on this directory is."""
         if not (self.path / ADDRESSES).exists():
+            if not (self.path / OPERATOR).exists():
+                raise self._missing()
             raise CliError(
                 f"the mesh of {self.path} is not running: start it with mesh up --data {self.path}",
                 Exit.UNREACHABLE,
             )
         return self._parsed(
             ADDRESSES, lambda found: Addresses(found["join"], found["auth"], found["gatekeeper"])
+        )
+
+    def _missing(self) -> CliError:
+        return CliError(
+            f"no trust domain in {self.path}: make one with mesh init, or name it with --data", Exit.DATA
         )
 
     def _parsed(self, name: str, parse: Callable[[dict[str, str]], _T]) -> _T:

@@ -132,5 +132,6 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _exit(message: str, status: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
+    print(f"error: {shown}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
     sys.exit(status)

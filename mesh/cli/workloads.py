@@ -113,14 +113,15 @@ def _settings(
     directory = DataDirectory(data)
     return Settings(
         service=service.text,
-        token=_token(service, token_file, directory),
+        token=token_for(service, token_file, directory),
         auth=auth or os.environ.get("MESH_AUTH") or directory.addresses().join,
         app=f"127.0.0.1:{app_port}" if app_port is not None else app,
         **rest,
     )
 
 
-def _token(service: ServiceName, token_file: str | None, data: DataDirectory) -> str | None:
+def token_for(service: ServiceName, token_file: str | None, data: DataDirectory) -> str | None:
+    """Give a service's join token; ``None`` if ``mesh.join`` finds it by itself. Raises ``CliError``."""
     if token_file == "-":  # noqa: S105  standard input
         return sys.stdin.readline()
     if token_file is not None:

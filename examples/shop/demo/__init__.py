@@ -6,7 +6,7 @@
 ``tap``         the attacker on the wire; ``tricks`` what it can do; ``victims`` whom it does it to
 ``forgery``     calls made by hand
 ``attack``      what an attack is, and how it is judged
-``attacks``     all of them: ``on_the_wire``, by ``impostors`` and by ``thieves``
+``attacks``     all of them: ``on_the_wire``, by ``impostors``, by ``thieves`` and by ``scripts``
 ``report``      what is shown of it
 """
 
@@ -65,10 +65,13 @@ async def _play(
     async with stage(report, directory) as shop:
         report.heading("Good calls; those to payments pass through the attacker's hands")
         for call in GOOD_CALLS:
-            await _make(report, shop, call)
+            if shop.has_jail or not call.jailed:
+                await _make(report, shop, call)
         for stand, tried in attacks.items():
-            report.attacks(stand)
-            for attack in tried:
+            possible = [attack for attack in tried if shop.has_jail or not attack.jailed]
+            if possible:
+                report.attacks(stand)
+            for attack in possible:
                 report.verdict(await judge(shop, attack))
         report.heading("Afterwards")
         await _make(report, shop, LAST_CALL)

@@ -90,6 +90,8 @@ class Attack:
     run: Run
     stop: Stop
     reached: Reached = NOTHING
+    jailed: bool = False
+    """Whether it takes a Lua service."""
 
 
 @dataclass(frozen=True, slots=True)

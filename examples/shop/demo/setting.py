@@ -25,9 +25,11 @@ from mesh.cli.policy_file import read_policy
 from mesh.core.names import TrustDomain
 from mesh.v1 import auth_pb2
 from services.auth.founding import found
+from services.lua_host.inspection import jail_lacks
 
 DOMAIN = "shop.example"
 _COMMAND = "examples.shop.demo.command"
+_SCRIPTS = ("pricing", "gremlin")
 _NODE = SHOP / "node"
 _IMPATIENT = tuple((f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max"))
 
@@ -77,6 +79,16 @@ async def stage(report: Report, directory: Path) -> AsyncIterator[Stage]:
                 log = directory / f"{service}.log"
                 beside = running(f"mesh run {service}", log, arguments, token)
                 processes.append(await stack.enter_async_context(beside))
+        has_jail = not (lacking := await jail_lacks())
+        if has_jail:
+            with report.step("pricing and gremlin (Lua), each in a jail of its own, started"):
+                arguments = [*(_COMMAND, "lua", "run", "--auth", auth_at, "--token-file", "-")]
+                arguments += ["-I", str(SHOP.parents[1]), *(str(SHOP / name) for name in _SCRIPTS)]
+                tokens = [await new_token(by_operator, name) for name in _SCRIPTS]
+                hosted = running("mesh lua run", directory / "lua.log", arguments, "\n".join(tokens))
+                processes.append(await stack.enter_async_context(hosted))
+        else:
+            report.note(f"no services in Lua, and no attacks by their scripts: {lacking}")
         with report.step("orders, payments and mallory, embedded in this process, joined"):
             nodes = await stack.enter_async_context(embedded(by_operator, auth_at, ports.tap))
         customer = grpc.aio.insecure_channel(f"{LOCAL}:{ports.frontend}", _IMPATIENT)
@@ -92,6 +104,8 @@ async def stage(report: Report, directory: Path) -> AsyncIterator[Stage]:
             frontend_at=f"{LOCAL}:{ports.frontend}",
             orders_socket=f"unix:{directory / 'frontend' / 'orders.sock'}",
             mesh_port=f"{LOCAL}:{ports.mesh}",
+            has_jail=has_jail,
+            lua_log=directory / "lua.log",
         )
         shown.watch(nodes.orders)
         shown.watch(nodes.payments)

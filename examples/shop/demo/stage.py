@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
@@ -29,6 +30,7 @@ from examples.shop.v1 import (
 )
 from mesh.cli.operator import Operator
 from mesh.core.errors import Cause
+from mesh.core.names import ServiceName
 from mesh.rpc.membership import Rejection
 from mesh.v1 import auth_pb2
 
@@ -53,6 +55,10 @@ class Stage:
     """Frontend's sidecar's socket for orders."""
     mesh_port: str
     """Frontend's sidecar's loopback port."""
+    has_jail: bool
+    """Whether there are services in Lua: where a layer of the jail is missing, there are none."""
+    lua_log: Path
+    """What their host tells its operator."""
     rejections: list[tuple[str, Cause | str]] = field(default_factory=list)
     """What orders and payments told their operators: which node, and the true cause."""
 
@@ -133,6 +139,9 @@ async def settled(stage: Stage) -> None:
     await _until(lambda: _stock(stage.orders.channel("inventory")))
     await _until(lambda: _no_order(stage.orders_socket))
     await _until(lambda: _level(stage.mesh_port))
+    for service in (ServiceName("pricing"), ServiceName("gremlin")) if stage.has_jail else ():
+        while not stage.orders.slice.endpoints(service):
+            await stage.orders.slice.changed()
     while not stage.orders.slice.endpoints(stage.payments.identity.service):
         await stage.orders.slice.changed()
 

@@ -23,6 +23,8 @@ from examples.shop.v1 import (
     orders_pb2_grpc,
     payments_pb2,
     payments_pb2_grpc,
+    pricing_pb2,
+    pricing_pb2_grpc,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class GoodCall:
     name: str
     way: str
     run: Callable[[Stage], Awaitable[str]]
+    jailed: bool = False
+    """Whether it takes a Lua service."""
 
 
 def _expect(got: object, wanted: object) -> None:
@@ -167,6 +171,17 @@ async def reconcile(stage: Stage) -> str:
     return f"{counted.sold} sold, {counted.reserved} reserved"
 
 
+async def price(stage: Stage) -> str:
+    """Ask a script for two prices; it asks inventory what is left."""
+    stub = pricing_pb2_grpc.PricingStub(stage.orders.channel("pricing"))
+    told = []
+    for item in ("mug", "piano"):
+        priced = await stub.Price(pricing_pb2.PriceRequest(item=item, quantity=1), timeout=TIMEOUT)
+        told.append((priced.cents, priced.scarce))
+    _expect(told, [(900, False), (1_080_000, True)])
+    return ", ".join(f"{cents / 100:.2f}" for cents, _ in told)
+
+
 async def still_open(stage: Stage) -> str:
     """Buy again, after all the attacks, through every service."""
     request = frontend_pb2.BuyRequest(customer="eve", item="mug", quantity=1)
@@ -186,6 +201,7 @@ GOOD_CALLS = (
     GoodCall("server stream: ada's statement", "orders > payments", statement),
     GoodCall("client stream, then server stream: a delivery", "orders > inventory", restock),
     GoodCall("a service in another language calls out", "orders > inventory > orders", reconcile),
+    GoodCall("a service in Lua, in its jail, calls out", "orders > pricing > inventory", price, jailed=True),
     GoodCall("a refusal from the other branch", "frontend > orders > payments", declined),
 )
 

@@ -1,0 +1,4 @@
+-- Gives back what it got.
+mesh.handle("Echo", function(request)
+  return {body = request.body}
+end)
