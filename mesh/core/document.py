@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, TypeVar
+
+_T = TypeVar("_T")
 
 MAX_DOCUMENT: Final = 10 * 1024 * 1024
 
@@ -106,17 +108,18 @@ def text(at: str, node: Node) -> str:
     return node
 
 
-def texts(at: str, node: Node, checked: Callable[[str], str]) -> tuple[str, ...]:
-    """Give the texts of a list that has any, each as ``checked`` gives it back or refuses it."""
-    found = []
-    for place, item in some(at, node):
-        try:
-            found.append(checked(text(place, item)))
-        except PolicyError:
-            raise
-        except ValueError as error:
-            raise PolicyError(place, str(error)) from None
-    return tuple(found)
+def checked(at: str, node: Node, parse: Callable[[str], _T]) -> _T:
+    """Give what a text is parsed to; where ``parse`` refuses it with ``ValueError``, that with its place."""
+    plain = text(at, node)
+    try:
+        return parse(plain)
+    except ValueError as error:
+        raise PolicyError(at, str(error)) from None
+
+
+def texts(at: str, node: Node, parse: Callable[[str], str]) -> tuple[str, ...]:
+    """Give the texts of a list that has any, each as ``parse`` gives it back or refuses it."""
+    return tuple(checked(place, item, parse) for place, item in some(at, node))
 
 
 def count(at: str, node: Node, most: int) -> int:

@@ -14,6 +14,7 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.keys import lp
 from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
+from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
 from services.auth.audit import report
@@ -123,6 +124,8 @@ class Policies:
 def parse(document: bytes) -> Policy:
     """Read a policy that somebody wants to apply; raise ``InvalidError`` with what is wrong and where."""
     try:
-        return Policy.parse(document)
+        policy = Policy.parse(document)
+        check_reach(policy)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
+    return policy

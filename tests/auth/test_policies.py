@@ -127,6 +127,13 @@ def test_a_guard_cannot_use_up_the_numbers(world: World) -> None:
         (b'{"services": {"a": {"allow": [{"principals": ["b"], "paths": ["*"]}]}}}', "principals"),
         (b'{"services": {"a": {"alow": []}}}', "alow"),
         (b'{"services": {}}' + b" " * MAX_DOCUMENT, "too many"),
+        (
+            (
+                b'{"services": {"a": {"deny": [{"principals": ["*"], "paths": ["*"]}],'
+                b' "allow": [{"principals": ["a"], "paths": ["*"]}]}}}'
+            ),
+            "allow[0]: is never reached",
+        ),
     ],
 )
 def test_what_is_no_policy_is_refused(document: bytes, where: str) -> None:
