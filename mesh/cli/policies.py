@@ -1,4 +1,7 @@
-"""``mesh policy``: the policy of record."""
+"""``mesh policy``: the policy of record, and the tools around policy files.
+
+``policy_check`` and the modules beside it work on files alone; what is here talks to auth.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,18 @@ import click
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import output_option, show_json
+from mesh.cli.policy_check import check, schema
 from mesh.cli.policy_file import read_policy, write_policy
 from mesh.v1 import auth_pb2
 
 
 @click.group()
 def policy() -> None:
-    """Apply and show the policy."""
+    """Check, apply and show the policy."""
+
+
+for _command in (check, schema):
+    policy.add_command(_command)
 
 
 @policy.command()

@@ -1,131 +1,57 @@
-"""Policy files: YAML for people, JSON for the mesh.
+"""Policy files: YAML or JSON for people, canonical JSON for the mesh.
 
-Only what JSON can say is read: texts, numbers, true, false and null as in YAML 1.2, so ``no``, ``on`` and a
-date are texts. A key that comes twice is an error, for one of the two would be lost without a word; so is an
-alias, for a handful of them fills any memory. What the document means is for ``mesh.core.policy`` to judge,
-here and again in auth.
+``yaml_file`` reads them; what a document means is for ``mesh.core`` to judge, here and again in auth.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-from pathlib import Path
-from typing import Any, Final
+from contextlib import suppress
 
 import yaml
 
 from mesh.cli.errors import CliError, Exit
-from mesh.core.document import MAX_DOCUMENT, PolicyError
-from mesh.core.policy import Policy
-
-_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "bool", "null", "int", "float")
-)
-_KNOWN: Final = {_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT}
-#: Plain scalars by the core schema of YAML 1.2 (section 10.3.2), without octal and hexadecimal numbers.
-_PLAIN: Final = (
-    (_NULL, r"~|null|", ("~", "n", "")),
-    (_BOOL, r"true|false", ("t", "f")),
-    (_INT, r"[-+]?(?:0|[1-9][0-9]*)", tuple("-+0123456789")),
-    (_FLOAT, r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", tuple("-+0123456789")),
-)
-#: libyaml's is twenty times faster; every wheel of PyYAML has it, a build from source may not.
-_Parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from mesh.cli.places import place
+from mesh.cli.yaml_file import load_yaml, one_line, read_text, uncollected
+from mesh.core.policy import Policy, PolicyError
+from mesh.core.reach import check_reach
 
 
-class _Loader(_Parent):  # type: ignore[misc]  # either of the two
-    """A safe loader that takes plain scalars as YAML 1.2 does."""
+def load_policy(name: str) -> Policy:
+    """Read a policy from a file, or from standard input for ``-``, as strictly as auth does.
 
-    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the parent's is a class attribute, too
+    Raises ``CliError`` in one line: file, line and column, the field, and what to do.
+    """
+    with uncollected():
+        return _load(name, read_text(name))
 
 
-for _tag, _pattern, _first in _PLAIN:
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
+def _load(name: str, text: str) -> Policy:
+    if text.lstrip().startswith("{"):
+        # JSON is read as it is: that is many times faster. Where something is wrong, only YAML says where.
+        with suppress(PolicyError):
+            return _checked(text)
+    with one_line(name):
+        root, value = load_yaml(text)
+        try:
+            return _checked(json.dumps(value))
+        except PolicyError as error:
+            line, column = place(root, error)
+            raise CliError(f"{name}:{line}:{column}: {error}", Exit.REFUSED) from None
+
+
+def _checked(text: str) -> Policy:
+    policy = Policy.parse(text)
+    check_reach(policy)
+    return policy
 
 
 def read_policy(name: str) -> bytes:
-    """Read a policy from a file, or from standard input for ``-``, as canonical JSON.
-
-    Raises ``CliError`` in one line: where in the file, or which field, and what to do.
-    """
-    document = _read(name)
-    try:
-        return Policy.parse(json.dumps(_load(document))).encode()
-    except PolicyError as error:
-        raise CliError(f"{name}: {error}", Exit.REFUSED) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise CliError(f"{where}: {error.problem or 'not YAML'}", Exit.REFUSED) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise CliError(f"{name}: not YAML: {' '.join(str(error).split())}", Exit.REFUSED) from None
-    except RecursionError:
-        raise CliError(f"{name}: nested too deeply: see docs/policy.md", Exit.REFUSED) from None
+    """Read a policy like ``load_policy``, as canonical JSON."""
+    return load_policy(name).encode()
 
 
 def write_policy(document: bytes) -> str:
     """Give a policy as YAML, to be read, changed and applied again."""
     shown: str = yaml.safe_dump(json.loads(document), sort_keys=False, default_flow_style=False, width=110)
     return shown
-
-
-def _read(name: str) -> str:
-    try:
-        document = sys.stdin.buffer.read(MAX_DOCUMENT + 1) if name == "-" else _start_of(Path(name))
-        text = document.decode()
-    except OSError as error:
-        raise CliError(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CliError(f"{name}: not UTF-8: save it as UTF-8", Exit.REFUSED) from None
-    if len(document) > MAX_DOCUMENT:
-        raise CliError(f"{name}: larger than {MAX_DOCUMENT} bytes: use wildcards", Exit.REFUSED)
-    return text
-
-
-def _start_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_DOCUMENT + 1)
-
-
-def _load(text: str) -> object:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            raise yaml.MarkedYAMLError(problem="is empty: write 'services: {}' to deny everything")
-        _check(node)
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _check(root: Any) -> None:
-    met, waiting = set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in met:
-            raise _problem(node, "aliases are not supported: write it out")
-        met.add(id(node))
-        if node.tag not in _KNOWN:
-            raise _problem(node, f"{node.tag} is not supported: use texts, numbers, lists and mappings")
-        if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-            waiting.extend(value for _, value in node.value)
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
-
-
-def _check_keys(mapping: yaml.MappingNode) -> None:
-    seen = set()
-    for key, _ in mapping.value:
-        if key.tag != _STR:
-            raise _problem(key, "a key has to be a text: put it into quotes")
-        if key.value in seen:
-            raise _problem(key, f"{key.value!r} is there twice: remove one")
-        seen.add(key.value)
-
-
-def _problem(node: Any, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

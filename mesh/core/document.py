@@ -21,10 +21,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 class PolicyError(ValueError):
     """A document that is no policy: ``<path of field>: <what is wrong, what to do>``."""
 
-    def __init__(self, path: str, wrong: str) -> None:
-        """Take the path of the field and the text about it."""
+    def __init__(self, path: str, wrong: str, key: str | None = None) -> None:
+        """Take the path of the field, the text about it, and which key of the field it is if it is one."""
         super().__init__(f"{path}: {wrong}")
-        self.path = path
+        self.path, self.key = path, key
 
 
 class Object:
@@ -68,7 +68,7 @@ def members(at: str, node: Node) -> dict[str, Node]:
     seen: dict[str, Node] = {}
     for key, value in node.pairs:
         if key in seen:
-            raise PolicyError(_below(at, key), f"{key!r:.80} is there twice: remove one")
+            raise PolicyError(_below(at, key), f"{key!r:.80} is there twice: remove one", key)
         seen[key] = value
     return seen
 
@@ -79,7 +79,7 @@ def fields(at: str, node: Node, required: tuple[str, ...], optional: tuple[str, 
     known = (*required, *optional)
     for key in found:
         if key not in known:
-            raise PolicyError(_below(at, key), f"unknown field {key!r:.80}: use {', '.join(known)}")
+            raise PolicyError(_below(at, key), f"unknown field {key!r:.80}: use {', '.join(known)}", key)
     for key in required:
         if key not in found:
             raise PolicyError(_below(at, key), "is missing: add it")

@@ -48,7 +48,7 @@ class Groups:
         members = {}
         for name, listed in document.members(at, node).items():
             if not _NAME.fullmatch(name):
-                raise PolicyError(at, f"bad group name {name!a:.80}: use a-z, 0-9 and inner hyphens")
+                raise PolicyError(at, f"bad group name {name!a:.80}: use a-z, 0-9 and inner hyphens", name)
             members[name] = document.texts(f"{at}.{name}", listed, principal)
         groups = cls(members)
         for name, listed in groups.members.items():

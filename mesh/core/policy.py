@@ -132,9 +132,9 @@ def _service(at: str, key: str) -> ServiceName:
     try:
         name = ServiceName(key)
     except ValueError as error:
-        raise PolicyError(at, str(error)) from None
+        raise PolicyError(at, str(error), key) from None
     if name.reserved:
-        raise PolicyError(f"{at}.{name}", "names below mesh are the mesh's own: choose another")
+        raise PolicyError(f"{at}.{name}", "names below mesh are the mesh's own: choose another", key)
     return name
 
 
