@@ -15,7 +15,7 @@ from mesh.core.document import PolicyError
 
 def place(root: Any, error: PolicyError) -> tuple[int, int]:
     """Give line and column, each from 1: of the field, or of what it is missing in."""
-    _, node, mark = _find(root, error.path.removeprefix(error.path.partition(".")[0]))
+    _, node, mark = _find(root, error.path.removeprefix(error.path.partition(".")[0]), error.key)
     # A wrong key stands at the end of the path, unless it is too odd to stand in one.
     for key, _ in _entries(node):
         if key.value == error.key:
@@ -23,12 +23,12 @@ def place(root: Any, error: PolicyError) -> tuple[int, int]:
     return mark.line + 1, mark.column + 1
 
 
-def _find(node: Any, rest: str) -> tuple[int, Any, Any]:
+def _find(node: Any, rest: str, wrong: str | None) -> tuple[int, Any, Any]:
     # Gives how much of the path leads nowhere, the node that the remainder leads to, and its mark.
     best = (len(rest), node, node.start_mark)
     for key, value, after in _steps(node, rest):
-        found = _find(value, after)
-        if not after and key is not None and not isinstance(value, yaml.ScalarNode):
+        found = _find(value, after, wrong)
+        if not after and key is not None and (key.value == wrong or not isinstance(value, yaml.ScalarNode)):
             found = (0, value, key.start_mark)
         best = min(best, found, key=lambda one: one[0])
     return best

@@ -15,15 +15,16 @@ from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_check import check, schema
 from mesh.cli.policy_file import read_policy, write_policy
+from mesh.cli.policy_test import test
 from mesh.v1 import auth_pb2
 
 
 @click.group()
 def policy() -> None:
-    """Check, apply and show the policy."""
+    """Check, test, apply and show the policy."""
 
 
-for _command in (check, schema):
+for _command in (check, schema, test):
     policy.add_command(_command)
 
 

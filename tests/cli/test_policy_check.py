@@ -74,6 +74,7 @@ WRONG = [
     ("services:\n  a: {}\n  Bad: {}\n", 3, 3, "bad service name 'Bad'"),
     ("services:\n  a:\n    alow: []\n", 3, 5, "unknown field 'alow'"),
     ("services:\n  a.b:\n    allow:\n    - principals: [a.b]\n", 4, 7, "paths: is missing"),
+    ("services:\n  a: {mod: off}\n", 2, 7, "unknown field 'mod'"),
     ("services:\n  a: {mode: off}\n", 2, 13, "bad mode"),
     ("services:\n  a: {}\n  a.b: {allow: [{principals: [a, c], paths: [x]}]}\n", 3, 46, "bad path 'x'"),
     ("services:\n  a: {}\n  a.b: {allow: [{principals: [a, c], paths: ['*']}]}\n", 3, 34, "no service 'c'"),
