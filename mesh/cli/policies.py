@@ -14,6 +14,7 @@ from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_check import check, schema
+from mesh.cli.policy_explain import explain
 from mesh.cli.policy_file import read_policy, write_policy
 from mesh.cli.policy_test import test
 from mesh.v1 import auth_pb2
@@ -21,10 +22,10 @@ from mesh.v1 import auth_pb2
 
 @click.group()
 def policy() -> None:
-    """Check, test, apply and show the policy."""
+    """Check, test, explain, apply and show the policy."""
 
 
-for _command in (check, schema, test):
+for _command in (check, schema, test, explain):
     policy.add_command(_command)
 
 

@@ -81,7 +81,8 @@ class Condition:
     keys: tuple[str, ...] = field(compare=False)
     #: Service names that it compares the source or the destination with.
     services: tuple[str, ...] = field(compare=False)
-    _timed: bool = field(compare=False, repr=False)
+    #: Whether it looks at the time.
+    timed: bool = field(compare=False)
     _program: _Program = field(compare=False, repr=False)
 
     @classmethod
@@ -92,7 +93,7 @@ class Condition:
     @property
     def lasting(self) -> bool:
         """Whether it says the same of every call of a source to a method."""
-        return not self.keys and not self._timed
+        return not self.keys and not self.timed
 
     def holds(self, call: Call) -> bool | None:
         """Judge a call; ``None`` if that cannot be done."""
@@ -106,7 +107,7 @@ class Condition:
             if values is None:
                 return None
             data[_METADATA] = values
-        if self._timed:
+        if self.timed:
             if call.now_ms is None:
                 return None
             data[_TIME] = Timestamp(seconds=call.now_ms // 1000, nanos=call.now_ms % 1000 * 1_000_000)

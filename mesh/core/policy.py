@@ -35,7 +35,8 @@ MAX_VERSION: Final = 2**63 - 1
 #: Different conditions in one policy: each takes 0.1 ms to read and 5 kB to keep.
 MAX_CONDITIONS: Final = 10_000
 
-_OWN: Final = frozenset(name.text for name in (AUTH, GATEKEEPER, OPERATOR))
+#: The mesh's own services, which a policy speaks of without listing them.
+OWN: Final = frozenset(name.text for name in (AUTH, GATEKEEPER, OPERATOR))
 _NOTHING: Final = Section()
 
 
@@ -139,7 +140,7 @@ def _service(at: str, key: str) -> ServiceName:
 
 
 def _check_names(at: str, services: Mapping[ServiceName, Section], groups: Groups) -> None:
-    declared = {name.text for name in services} | _OWN
+    declared = {name.text for name in services} | OWN
     for group, members in groups.members.items():
         _check_declared(f"policy.groups.{group}", members, declared)
     conditions = set()

@@ -74,6 +74,14 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A rule, and where it stands in a document: ``("services", "orders", "allow", 0)``."""
+
+    place: tuple[str | int, ...]
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """All rules about calls to one service. The empty one denies everything.
 
