@@ -14,6 +14,7 @@ from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_check import check, schema
+from mesh.cli.policy_diff import diff
 from mesh.cli.policy_explain import explain
 from mesh.cli.policy_file import read_policy, write_policy
 from mesh.cli.policy_test import test
@@ -25,7 +26,7 @@ def policy() -> None:
     """Check, test, explain, apply and show the policy."""
 
 
-for _command in (check, schema, test, explain):
+for _command in (check, schema, test, explain, diff):
     policy.add_command(_command)
 
 

@@ -19,8 +19,8 @@ from mesh.core.patterns import wider_paths, wider_principals
 from mesh.core.policy import Policy
 from mesh.core.rules import Mode, Rule
 
-_Demand: TypeAlias = tuple[frozenset[tuple[str, frozenset[str]]], Condition | None]
-_NONE: Final[_Demand] = (frozenset(), None)
+Demand: TypeAlias = tuple[frozenset[tuple[str, frozenset[str]]], Condition | None]
+_NONE: Final[Demand] = (frozenset(), None)
 
 
 def check_reach(policy: Policy) -> None:
@@ -56,26 +56,25 @@ class _Rules:
         self._groups = groups
         self._wider: dict[str, tuple[str, ...]] = {}
         self._rules: list[Rule] = []
-        self._places: dict[tuple[_Demand, str], set[int]] = {}
+        self._places: dict[tuple[Demand, str], set[int]] = {}
 
     def add(self, rule: Rule) -> None:
-        demand = _demand(rule)
+        asked = demand(rule)
         for pattern in (*rule.principals, *map(_path, rule.paths)):
-            self._places.setdefault((demand, pattern), set()).add(len(self._rules))
+            self._places.setdefault((asked, pattern), set()).add(len(self._rules))
         self._rules.append(rule)
 
     def covering(self, rule: Rule) -> Rule | None:
         """Give the first rule that applies whenever this one does."""
         wanted = [self._principals(pattern) for pattern in rule.principals]
         wanted += [tuple(map(_path, wider_paths(path))) for path in rule.paths]
-        found = set[int]().union(*(self._all_of(demand, wanted) for demand in {_NONE, _demand(rule)}))
+        found = set[int]().union(*(self._all_of(one, wanted) for one in {_NONE, demand(rule)}))
         return self._rules[min(found)] if found else None
 
-    def _all_of(self, demand: _Demand, wanted: list[tuple[str, ...]]) -> set[int]:
+    def _all_of(self, asked: Demand, wanted: list[tuple[str, ...]]) -> set[int]:
         # Each pattern of the rule needs one that is as wide. The rarest are looked at first.
         holding = [
-            [self._places[demand, wide] for wide in wider if (demand, wide) in self._places]
-            for wider in wanted
+            [self._places[asked, wide] for wide in wider if (asked, wide) in self._places] for wider in wanted
         ]
         holding.sort(key=lambda places: sum(map(len, places)))
         found = set[int]().union(*holding[0])
@@ -92,7 +91,8 @@ class _Rules:
         return known
 
 
-def _demand(rule: Rule) -> _Demand:
+def demand(rule: Rule) -> Demand:
+    """Give what a rule asks for beyond principal and path, as something to compare."""
     return frozenset((header.key, frozenset(header.values)) for header in rule.headers), rule.when
 
 
