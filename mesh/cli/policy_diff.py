@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 import click
 
+from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.output import output_option, show_json
-from mesh.cli.policy_file import load_policy
+from mesh.cli.policy_record import fetched, named
 from mesh.core.difference import Difference, differences
 from mesh.core.patterns import ANY
 from mesh.core.policy import Policy
@@ -20,13 +22,19 @@ SHOWN: Final = 6
 
 @click.command()
 @click.argument("old")
-@click.argument("new")
+@click.argument("new", required=False)
 @output_option
-def diff(old: str, new: str, output: str) -> None:
-    """Say which calls the policy in the file NEW grants otherwise than the one in OLD. Needs no mesh."""
-    before, after = load_policy(old), load_policy(new)
+@data_option
+def diff(old: str, new: str | None, output: str, data: Path) -> None:
+    """Say which calls the policy NEW grants otherwise than OLD.
+
+    Each is a file, or the number of a version that auth keeps; one alone is compared with the one in force.
+    """
+    directory = DataDirectory(data)
+    before = named(old, directory) if new else fetched(directory).policy
+    after = named(new or old, directory)
     if output == "json":
-        show_json([_data(one) for one in differences(before, after)])
+        show_json([difference_data(one) for one in differences(before, after)])
         return
     for line in compared(before, after):
         click.echo(line)
@@ -67,7 +75,8 @@ def _summary(found: list[Difference]) -> str:
     return "granted " + ", ".join(f"{what}: {signs.count(sign)}" for sign, what in told if sign in signs)
 
 
-def _data(one: Difference) -> dict[str, object]:
+def difference_data(one: Difference) -> dict[str, object]:
+    """Give a difference for programs."""
     return {
         "sign": one.sign,
         "sources": one.sources,

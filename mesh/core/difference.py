@@ -20,6 +20,9 @@ from mesh.core.policy import Policy
 from mesh.core.reach import Demand, demand
 from mesh.core.rules import Mode, Rule, Section
 
+#: Names that a prefix and a suffix match both are told apart as long as there are no more of them than this.
+MEETINGS: Final = 10_000
+
 
 class Grant(StrEnum):
     """What a caller may do with a method."""
@@ -115,7 +118,8 @@ def _told_apart(patterns: Collection[str], joint: str) -> list[str]:
     ends = {pattern for pattern in patterns if pattern.startswith(ANY + joint)}
     begins = {pattern for pattern in patterns if pattern.endswith(joint + ANY)}
     exact = set(patterns) - ends - begins - {ANY}
-    exact |= {begin[:-1] + end[2:] for begin in begins for end in ends}
+    if len(begins) * len(ends) <= MEETINGS:
+        exact |= {begin[:-1] + end[2:] for begin in begins for end in ends}
     return [*sorted(exact), *sorted(begins), *sorted(ends), ANY]
 
 

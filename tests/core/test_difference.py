@@ -185,6 +185,15 @@ def test_like_verdicts(old: dict[str, Any], new: dict[str, Any]) -> None:
             assert said == ([permitted] if permitted[0] != permitted[1] else [])
 
 
+def test_wildcards_that_meet_too_often() -> None:
+    """A thousand prefixes and a thousand suffixes are not a million methods to look at."""
+    half = 1000
+    prefixes, suffixes = [f"/p{n}.S/*" for n in range(half)], [f"*/M{n}" for n in range(half)]
+    old, new = policy({}), policy({"allow": [rule("a", paths=(*prefixes, *suffixes))]})
+    (found,) = differences(old, new)
+    assert len(found.methods) == 2 * half
+
+
 def test_a_large_policy() -> None:
     """1,000 services with 10,000 rules, one of them changed, take about as long as reading them."""
     names = [f"s{n}" for n in range(1000)]
