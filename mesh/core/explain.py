@@ -7,10 +7,10 @@ was tried: the changed policy is a good one, and permits the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mesh.core.condition import Call, Condition
+from mesh.core.condition import MAX_VALUE, Call, Condition
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher
 from mesh.core.metadata import Entries
@@ -123,15 +123,17 @@ def _sent(key: str, entries: Entries) -> str:
     return f"the call has {key}: {', '.join(values)}" if values else f"the call has no {key}"
 
 
+def _unfit(key: str, entries: Entries) -> str:
+    values = [value for name, value in entries if name == key]
+    if len(values) != 1:
+        return "comes several times" if values else "is not sent"
+    return "is too long" if len(values[0]) > MAX_VALUE else ""
+
+
 def _failing(condition: Condition, call: Call) -> str:
     if condition.holds(call) is False:
         return f"its condition is false: {condition.text}"
-    sent = [key for key, _ in call.entries]
-    reasons: list[tuple[Callable[[str], bool], str]] = [
-        (lambda key: sent.count(key) > 1, "comes several times"),
-        (lambda key: key not in sent, "is not sent"),
-    ]
-    why = [f"{key} {what}" for found, what in reasons for key in condition.keys if found(key)]
+    why = [f"{key} {what}" for key in condition.keys if (what := _unfit(key, call.entries))]
     if call.now_ms is None and condition.timed:
         why.append("the time is not known")
     reason = f" ({', '.join(why)})" if why else ""

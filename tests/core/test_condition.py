@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.condition import MAX_CONDITION, Call, Condition
+from mesh.core.condition import MAX_CONDITION, MAX_VALUE, Call, Condition
 from mesh.core.metadata import Entries
 
 NOW = 1_700_000_000_123  # 2023-11-14, 22:13 in UTC, a Tuesday
@@ -71,6 +71,7 @@ REFUSED: list[tuple[str, str]] = [
     ('{"a": source}["a"] == "b"', "maps and messages"),
     ("google.protobuf.Struct{} == google.protobuf.Struct{}", "maps and messages"),
     ('source.matches("front.*")', "regular expressions"),
+    ('metadata["a"].contains(metadata["b"])', "contains needs a text"),
     ('matches(source, "((a{100}){100}){100}")', "regular expressions"),
     ('source == "front*"', "has a star"),
     ('source.startsWith("team.*")', "has a star"),
@@ -126,6 +127,9 @@ SENT: list[tuple[Entries, bool | None]] = [
     ((("k", "1"), ("l", "1"), ("l", "2")), True),
     ((("K", "1"), ("k", "2")), False),
     ((("k", "\udcff"),), None),
+    ((("k", "1" * MAX_VALUE),), False),
+    ((("k", "1" * (MAX_VALUE + 1)),), None),
+    ((("l", "1" * (MAX_VALUE + 1)),), True),
 ]
 
 
@@ -143,15 +147,15 @@ def test_time_that_is_not_known() -> None:
 
 
 def test_the_costliest_condition_is_cheap() -> None:
-    """A condition as long as can be, on a value as long as can be, stays far below a millisecond."""
-    part = 'metadata["k"].contains("b")'
+    """As many searches as fit, each for a text that is nearly found everywhere, in the longest value."""
+    part = f'metadata.k.contains("{"a" * 20}b")'
     text = " || ".join([part] * (MAX_CONDITION // (len(part) + 4)))
-    call = CALL._replace(entries=(("k", "a" * 16_000),))
+    call = CALL._replace(entries=(("k", "a" * MAX_VALUE),))
     read = Condition.parse(text)
     begun = perf_counter()
     for _ in range(10):
         assert read.holds(call) is False
-    assert perf_counter() - begun < 1  # 0.1 ms each on any machine of today
+    assert perf_counter() - begun < 0.5  # 0.4 ms each, and a machine may be busy
 
 
 @given(st.text(max_size=40) | st.text("()[]{}.=!&|<>+-*/?:\"' \\abcsourcemetadatatime0123", max_size=60))

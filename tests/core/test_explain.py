@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.condition import MAX_CONDITION, Call
+from mesh.core.condition import MAX_CONDITION, MAX_VALUE, Call
 from mesh.core.explain import Explanation, explain
 from mesh.core.metadata import Entries
 from mesh.core.policy import Policy
@@ -134,6 +134,14 @@ NEAR: list[tuple[str, list[dict[str, Any]], Entries, int | None, int | None, lis
         None,
         0,
         ["its condition cannot be judged (the time is not known): time.getHours() > 1"],
+    ),
+    (
+        "a long value",
+        [rule("a", when='metadata.k == "1"')],
+        (("k", "1" * (MAX_VALUE + 1)),),
+        NOON,
+        0,
+        ['its condition cannot be judged (k is too long): metadata.k == "1"'],
     ),
     (
         "keys",
