@@ -1,8 +1,9 @@
 """What one decision on a node takes under the policy of a large mesh: no call, only the judgement of one.
 
 A matcher remembers what it narrowed down, so ``permitted`` and ``denied`` are what a node does call after
-call. ``unseen`` is the slowest that it can meet: a caller and method never seen before, at a service that
-has all the rules of the policy.
+call. ``conditional`` is a permit by a condition over metadata and time, which has to be judged anew for every
+call. ``unseen`` is the slowest that it can meet: a caller and method never seen before, at a service that has
+all the rules of the policy.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ RULES: Final = 10_000
 REPEATS: Final = 5
 UNSEEN: Final = 500
 
+_NOW_MS: Final = 1_700_000_000_000
+_SENT: Final = (("x-tenant", "acme"),)
+_CONDITION: Final = 'metadata["x-tenant"] == "acme" && time.getHours() < 24'
 _METHOD: Final = "/shop.v1.Shop/Method{}"
 _JUDGED: Final = "judged"
 
 
-def policy(services: int, rules: int) -> bytes:
-    """Give a policy of a thousand services, ``rules`` rules spread evenly over the first ``services``."""
+def policy(services: int, rules: int, **more: str) -> bytes:
+    """Give a policy of a thousand services, ``rules`` rules spread evenly over the first ``services``.
+
+    ``more`` stands in every rule besides.
+    """
     names = [_JUDGED, *(_caller(index) for index in range(SERVICES - 1))]
     sections: dict[str, Any] = {name: {} for name in names}
     for index, name in enumerate(names[:services]):
         sections[name] = {
             "allow": [
-                {"principals": [_caller(index + rule)], "paths": [_METHOD.format(rule)]}
+                {"principals": [_caller(index + rule)], "paths": [_METHOD.format(rule)], **more}
                 for rule in range(rules // services)
             ]
         }
@@ -47,14 +54,15 @@ def measure() -> dict[str, float]:
     permitted = [(_caller(rule), _METHOD.format(rule)) for rule in few]
     denied = [(_caller(rule + 1), _METHOD.format(rule)) for rule in few]
     unseen = [(_caller(rule), _METHOD.format(rule)) for rule in range(0, RULES, RULES // UNSEEN)]
-    spread, heaped = (
+    spread, heaped, asking = (
         Policy.parse(document).section(ServiceName(_JUDGED))
-        for document in (policy(SERVICES, RULES), policy(1, RULES))
+        for document in (policy(SERVICES, RULES), policy(1, RULES), policy(SERVICES, RULES, when=_CONDITION))
     )
-    matcher = Matcher(spread)
+    matcher, conditional = Matcher(spread), Matcher(asking)
     return {
         "permitted": _timed(lambda: matcher, permitted * UNSEEN, expected=True),
         "denied": _timed(lambda: matcher, denied * UNSEEN, expected=False),
+        "conditional": _timed(lambda: conditional, permitted * UNSEEN, expected=True),
         "unseen": _timed(lambda: Matcher(heaped), unseen, expected=True),
     }
 
@@ -78,7 +86,7 @@ def _timed(make: Callable[[], Matcher], calls: Sequence[tuple[str, str]], *, exp
 
 def _is_permitted(matcher: Matcher, source: str, method: str) -> bool:
     try:
-        matcher.permit(source, method, ())
+        matcher.permit(source, method, _SENT, _NOW_MS)
     except Denied:
         return False
     return True

@@ -45,7 +45,7 @@ class Node:
     def __init__(self, enrolment: Enrolment, listen: str, advertise_port: int | None) -> None:
         """Take an enrolment, where to listen once there is a server, and what port to register instead."""
         self._enrolment, self._listen, self._advertise_port = enrolment, listen, advertise_port
-        self._slice = Slice(asyncio.get_running_loop().time, self._certified)
+        self._slice = Slice(asyncio.get_running_loop().time, self._certified, self.membership.clock.now_ms)
         self.membership.authorize = self._slice.authorize
         self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
         stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 
+from mesh.audits import Audits
 from mesh.core.errors import Denied, Reason
 from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
@@ -40,13 +41,20 @@ SILENCE: Final = 15.0
 class Slice:
     """What the node may know and must enforce. Nothing is permitted before the first, or past its time."""
 
-    def __init__(self, now: Callable[[], float], certified: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        certified: Callable[[], bool] = lambda: True,
+        clock_ms: Callable[[], int | None] = lambda: None,
+    ) -> None:
         """Start with nothing in force.
 
         ``now`` gives seconds that never run backwards, ``certified`` whether the node's certificate is in
-        time: nothing is in force past its end.
+        time: nothing is in force past its end. ``clock_ms`` gives the mesh's own time in Unix milliseconds;
+        ``None`` where it is not known: then no condition about time can be judged, which denies.
         """
-        self._now, self._certified = now, certified
+        self._now, self._certified, self._clock_ms = now, certified, clock_ms
+        self._audits = Audits(now)
         self._matcher: Matcher | None = None
         self._destinations: dict[ServiceName, list[Endpoint]] = {}
         self._good_until = 0.0
@@ -68,7 +76,10 @@ class Slice:
         """Judge a call to this node; raise ``Denied``, also for want of a slice in force."""
         if self._matcher is None or not self.in_force:
             raise Denied(source, method, None)
-        return self._matcher.permit(source, method, entries)
+        permit = self._matcher.permit(source, method, entries, self._clock_ms())
+        if permit.audited is not None:
+            self._audits.note(permit, self.version)
+        return permit
 
     def services(self) -> list[ServiceName]:
         """Give the names that this node may call."""

@@ -31,6 +31,7 @@ PURE = {
     "abc",
     "base64",
     "bisect",
+    "cel_expr_python",  # parses and evaluates CEL: values in, values out
     "collections",
     "collections.abc",
     "cryptography",
@@ -38,6 +39,7 @@ PURE = {
     "enum",
     "functools",
     "google.protobuf.message",
+    "google.protobuf.timestamp_pb2",
     "hashlib",
     "heapq",
     "hmac",
@@ -47,6 +49,7 @@ PURE = {
     "math",
     "mesh.core",
     "mesh.v1.auth_pb2",
+    "mesh.v1.condition_pb2",
     "mesh.v1.gatekeeper_pb2",
     "mesh.v1.wire_pb2",
     "operator",

@@ -28,6 +28,7 @@ _ROWS: Final = {
                 "/mesh.v1.OperatorService/RevokeToken",
                 "/mesh.v1.OperatorService/ApplyPolicy",
                 "/mesh.v1.OperatorService/GetPolicy",
+                "/mesh.v1.OperatorService/ListPolicies",
                 "/mesh.v1.OperatorService/GetAuthStatus",
             ),
         ),

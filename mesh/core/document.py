@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, TypeVar
+
+_T = TypeVar("_T")
 
 MAX_DOCUMENT: Final = 10 * 1024 * 1024
 
@@ -19,10 +21,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 class PolicyError(ValueError):
     """A document that is no policy: ``<path of field>: <what is wrong, what to do>``."""
 
-    def __init__(self, path: str, wrong: str) -> None:
-        """Take the path of the field and the text about it."""
+    def __init__(self, path: str, wrong: str, key: str | None = None) -> None:
+        """Take the path of the field, the text about it, and which key of the field it is if it is one."""
         super().__init__(f"{path}: {wrong}")
-        self.path = path
+        self.path, self.key = path, key
 
 
 class Object:
@@ -66,7 +68,7 @@ def members(at: str, node: Node) -> dict[str, Node]:
     seen: dict[str, Node] = {}
     for key, value in node.pairs:
         if key in seen:
-            raise PolicyError(_below(at, key), f"{key!r:.80} is there twice: remove one")
+            raise PolicyError(_below(at, key), f"{key!r:.80} is there twice: remove one", key)
         seen[key] = value
     return seen
 
@@ -77,7 +79,7 @@ def fields(at: str, node: Node, required: tuple[str, ...], optional: tuple[str, 
     known = (*required, *optional)
     for key in found:
         if key not in known:
-            raise PolicyError(_below(at, key), f"unknown field {key!r:.80}: use {', '.join(known)}")
+            raise PolicyError(_below(at, key), f"unknown field {key!r:.80}: use {', '.join(known)}", key)
     for key in required:
         if key not in found:
             raise PolicyError(_below(at, key), "is missing: add it")
@@ -106,17 +108,18 @@ def text(at: str, node: Node) -> str:
     return node
 
 
-def texts(at: str, node: Node, checked: Callable[[str], str]) -> tuple[str, ...]:
-    """Give the texts of a list that has any, each as ``checked`` gives it back or refuses it."""
-    found = []
-    for place, item in some(at, node):
-        try:
-            found.append(checked(text(place, item)))
-        except PolicyError:
-            raise
-        except ValueError as error:
-            raise PolicyError(place, str(error)) from None
-    return tuple(found)
+def checked(at: str, node: Node, parse: Callable[[str], _T]) -> _T:
+    """Give what a text is parsed to; where ``parse`` refuses it with ``ValueError``, that with its place."""
+    plain = text(at, node)
+    try:
+        return parse(plain)
+    except ValueError as error:
+        raise PolicyError(at, str(error)) from None
+
+
+def texts(at: str, node: Node, parse: Callable[[str], str]) -> tuple[str, ...]:
+    """Give the texts of a list that has any, each as ``parse`` gives it back or refuses it."""
+    return tuple(checked(place, item, parse) for place, item in some(at, node))
 
 
 def count(at: str, node: Node, most: int) -> int:

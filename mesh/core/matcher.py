@@ -7,41 +7,63 @@ one of its headers the metadata. A header of a rule looks at every entry of its 
     allow   there is an entry, and all of them match: sending a second value gains nothing
     deny    one of them matches: hiding it among others gains nothing
 
-Without an entry of the key, a rule with that header does not apply, be it allow or deny. Deny wins; among
-equals the first in the document gives its name. No rule, no permit.
+Without an entry of the key, a rule with that header does not apply, be it allow or deny. A condition that
+cannot be judged denies: an allow rule applies if its condition is true, a deny rule unless it is false. Deny
+wins; among equals the first in the document gives its name. No rule, no permit.
+
+Under ``mode: audit`` nothing is denied, and the permit says what would have denied it: a deny rule in audit
+does not deny, a section in audit permits what no rule allows, and an allow rule in audit permits, and tells
+where nothing else would have.
 
 Whom the caller is and what it calls was verified before (``receiver``). Which rules can apply to a source and
 method is worked out once and remembered, up to a bound, so that a caller that tries methods at random costs
-time but no memory. The rules of other services are not in a section and cost nothing.
+time but no memory. What hangs on metadata or time is judged anew for each call. The rules of other services
+are not in a section and cost nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from mesh.core.condition import Call
 from mesh.core.errors import Denied
 from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
-from mesh.core.patterns import method_patterns, source_patterns, value_matches
-from mesh.core.policy import HeaderRule, Rule, Section
+from mesh.core.patterns import method_patterns, value_matches
+from mesh.core.rules import HeaderRule, Mode, Rule, Section
 
 #: How many pairs of source and method a matcher remembers before it starts afresh.
 REMEMBERED: Final = 4096
 
+#: What a condition has to say for a rule to apply; ``None``: it cannot be judged.
+_ALLOWING: Final[frozenset[bool | None]] = frozenset({True})
+_DENYING: Final[frozenset[bool | None]] = frozenset({True, None})
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What would have denied a call, were nothing in audit: a rule, or ``None`` for the want of one."""
+
+    rule: str | None
+
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to dispatch one method for one verified caller, and the rule that gives it."""
+    """Leave to dispatch one method for one verified caller, and the rule that gives it.
+
+    The rule is empty where only ``mode: audit`` permits.
+    """
 
     source: str
     method: str
     rule: str
+    audited: Audited | None = None
 
 
 class _Undecided(NamedTuple):
-    """The rules that apply to a source and method but for their headers, in order."""
+    """The rules that apply to a source and method but for headers and conditions, in order."""
 
     deny: tuple[Rule, ...]
     allow: tuple[Rule, ...]
@@ -50,22 +72,26 @@ class _Undecided(NamedTuple):
 class Matcher:
     """Judges calls to one service."""
 
-    __slots__ = ("_allow", "_deny", "_known")
+    __slots__ = ("_allow", "_deny", "_known", "_section")
 
     def __init__(self, section: Section) -> None:
         """Compile the rules of a section."""
+        self._section = section
         self._allow, self._deny = _Index(section.allow), _Index(section.deny)
         self._known: dict[tuple[str, str], Permit | _Undecided] = {}
 
-    def permit(self, source: str, method: str, entries: Entries) -> Permit:
+    def permit(self, source: str, method: str, entries: Entries, now_ms: int | None = None) -> Permit:
         """Judge a call of ``source`` (a verified service name) with the application's metadata.
 
-        Raises ``Denied``, naming the deny rule, or none where no rule allows the call.
+        ``now_ms`` is Unix time by the mesh's clock; without it no condition about time can be judged. Raises
+        ``Denied``, naming the deny rule, or none where no rule allows the call.
         """
         known = self._known.get((source, method))
         if known is None:
             known = self._narrow(source, method)
-        return known if isinstance(known, Permit) else _weigh(known, source, method, entries)
+        if isinstance(known, Permit):
+            return known
+        return self._weigh(known, Call(source, self._section.service, method, entries, now_ms))
 
     def _narrow(self, source: str, method: str) -> Permit | _Undecided:
         try:
@@ -74,9 +100,12 @@ class Matcher:
         except ValueError:
             # No rule speaks of what is no name; it is not remembered either, for it has no bounds.
             raise Denied(source, method, None) from None
-        deny, allow = self._deny.applying(source, method), self._allow.applying(source, method)
+        patterns = self._section.groups.patterns(source)
+        call = Call(source, self._section.service, method, (), None)
+        deny = _lasting(self._deny.applying(patterns, method, self._section.enforces), call, _DENYING)
+        allow = _lasting(self._allow.applying(patterns, method, _settles), call, _ALLOWING)
         narrowed: Permit | _Undecided
-        if not deny and allow and not allow[0].headers:
+        if not deny and allow and not allow[0].conditional and _settles(allow[0]):
             narrowed = Permit(source, method, allow[0].name)
         else:
             narrowed = _Undecided(deny, allow)
@@ -84,6 +113,23 @@ class Matcher:
             self._known.clear()
         self._known[source, method] = narrowed
         return narrowed
+
+    def _weigh(self, rules: _Undecided, call: Call) -> Permit:
+        audited = None
+        for rule in rules.deny:
+            if _denies(rule, call):
+                if self._section.enforces(rule):
+                    raise Denied(call.source, call.method, rule.name)
+                audited = audited or Audited(rule.name)
+        on_trial = None
+        for rule in rules.allow:
+            if _allows(rule, call):
+                if _settles(rule):
+                    return Permit(call.source, call.method, rule.name, audited)
+                on_trial = on_trial or rule.name
+        if on_trial is None and not self._section.audits:
+            raise Denied(call.source, call.method, None)
+        return Permit(call.source, call.method, on_trial or "", audited or Audited(None))
 
 
 class _Index:
@@ -96,18 +142,20 @@ class _Index:
         self._by_principal = _places(rules, lambda rule: rule.principals)
         self._by_path = _places(rules, lambda rule: rule.paths)
 
-    def applying(self, source: str, method: str) -> tuple[Rule, ...]:
-        """Give the rules whose principals and paths match, in order, up to the first without headers."""
+    def applying(
+        self, patterns: Iterable[str], method: str, settles: Callable[[Rule], bool]
+    ) -> tuple[Rule, ...]:
+        """Give the rules whose principals and paths match, in order, up to the first that settles it."""
         if not self._rules:
             return ()
-        of_source = [self._by_principal[p] for p in source_patterns(source) if p in self._by_principal]
+        of_source = [self._by_principal[p] for p in patterns if p in self._by_principal]
         of_method = [self._by_path[p] for p in method_patterns(method) if p in self._by_path]
         # A set of places for each pair of patterns: the work follows the smaller one of the two.
         places = {place for first in of_source for second in of_method for place in first & second}
         rules = []
         for place in sorted(places):
             rules.append(self._rules[place])
-            if not rules[-1].headers:
+            if not rules[-1].conditional and settles(rules[-1]):
                 break
         return tuple(rules)
 
@@ -120,14 +168,31 @@ def _places(rules: tuple[Rule, ...], patterns: Callable[[Rule], Iterable[str]]) 
     return {pattern: frozenset(found) for pattern, found in places.items()}
 
 
-def _weigh(rules: _Undecided, source: str, method: str, entries: Entries) -> Permit:
-    for rule in rules.deny:
-        if all(any(_matches(header, entries)) for header in rule.headers):
-            raise Denied(source, method, rule.name)
-    for rule in rules.allow:
-        if all(_all_of_some(_matches(header, entries)) for header in rule.headers):
-            return Permit(source, method, rule.name)
-    raise Denied(source, method, None)
+def _lasting(rules: Iterable[Rule], call: Call, applying: frozenset[bool | None]) -> tuple[Rule, ...]:
+    # What a condition says of all calls of a source to a method needs to be asked only once.
+    kept = []
+    for rule in rules:
+        if rule.when is None or not rule.when.lasting:
+            kept.append(rule)
+        elif rule.when.holds(call) in applying:
+            kept.append(replace(rule, when=None))
+    return tuple(kept)
+
+
+def _settles(allowing: Rule) -> bool:
+    return allowing.mode is not Mode.AUDIT
+
+
+def _denies(rule: Rule, call: Call) -> bool:
+    return all(any(_matches(header, call.entries)) for header in rule.headers) and (
+        rule.when is None or rule.when.holds(call) in _DENYING
+    )
+
+
+def _allows(rule: Rule, call: Call) -> bool:
+    return all(_all_of_some(_matches(header, call.entries)) for header in rule.headers) and (
+        rule.when is None or rule.when.holds(call) in _ALLOWING
+    )
 
 
 def _matches(header: HeaderRule, entries: Entries) -> list[bool]:

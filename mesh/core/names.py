@@ -35,7 +35,7 @@ class TrustDomain:
     def __post_init__(self) -> None:
         """Refuse what is no lower-case DNS name of at most 127 characters."""
         if len(self.text) > MAX_DOMAIN or not _DOMAIN.fullmatch(self.text):
-            msg = f"bad trust domain {self.text!r:.80}: use a lower-case DNS name such as shop.example"
+            msg = f"bad trust domain {self.text!a:.80}: use a lower-case DNS name such as shop.example"
             raise ValueError(msg)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class ServiceName:
         """Refuse what is outside the grammar or longer than 125 characters."""
         if len(self.text) > MAX_SERVICE or not _SERVICE.fullmatch(self.text):
             msg = (
-                f"bad service name {self.text!r:.80}: use 1 to 5 labels of a-z, 0-9 and inner hyphens, "
+                f"bad service name {self.text!a:.80}: use 1 to 5 labels of a-z, 0-9 and inner hyphens, "
                 "each starting with a letter, joined by dots"
             )
             raise ValueError(msg)
@@ -144,7 +144,7 @@ class FullMethod:
     def __post_init__(self) -> None:
         """Refuse all but identifiers, dots and the two slashes, and more than 512 characters."""
         if len(self.text) > MAX_METHOD or not _METHOD.fullmatch(self.text):
-            msg = f"bad method {self.text!r:.80}: not /package.Service/Method"
+            msg = f"bad method {self.text!a:.80}: not /package.Service/Method"
             raise ValueError(msg)
 
     def __str__(self) -> str:

@@ -15,12 +15,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from mesh.core.metadata import is_application_key
 from mesh.core.names import FullMethod, ServiceName
 
 ANY: Final = "*"
 
 # Printable ASCII, as metadata is; no blank at an end, where transports drop it; no star but the wildcard.
 _C, _S = r"[ -)+-~]", r"[!-)+-~]"
+_KEY: Final = re.compile(r"[a-z0-9_.-]{1,128}")
 _VALUE: Final = re.compile(rf"\*|{_S}(?:{_C}*{_S})?|{_S}{_C}*\*|\*{_C}*{_S}")
 
 
@@ -30,7 +32,7 @@ def checked_principal(text: str) -> str:
         if text != ANY:
             ServiceName(_example(text, ".", "a"))
     except ValueError:
-        msg = f'bad principal {text!r:.80}: use a service name, "name.*", "*.name" or "*"'
+        msg = f'bad principal {text!a:.80}: use a service name, "name.*", "*.name" or "*"'
         raise ValueError(msg) from None
     return text
 
@@ -41,7 +43,7 @@ def checked_path(text: str) -> str:
         if text != ANY:
             FullMethod(_example(text, "/", "/a"))
     except ValueError:
-        msg = f'bad path {text!r:.80}: use "/package.Service/Method", "/package.Service/*", "*/Method" or "*"'
+        msg = f'bad path {text!a:.80}: use "/package.Service/Method", "/package.Service/*", "*/Method" or "*"'
         raise ValueError(msg) from None
     return text
 
@@ -49,7 +51,21 @@ def checked_path(text: str) -> str:
 def checked_value(text: str) -> str:
     """Give back a pattern of values; raise ``ValueError`` for anything else."""
     if not _VALUE.fullmatch(text):
-        msg = f'bad value {text!r:.80}: use printable ASCII as "exact", "start*", "*end" or "*"'
+        msg = f'bad value {text!a:.80}: use printable ASCII as "exact", "start*", "*end" or "*"'
+        raise ValueError(msg)
+    return text
+
+
+def checked_key(text: str) -> str:
+    """Give back a metadata key that a rule can speak of; raise ``ValueError`` for anything else."""
+    if not _KEY.fullmatch(text):
+        msg = f"bad metadata key {text!a:.80}: use lower-case a-z, 0-9 and _ . -"
+        raise ValueError(msg)
+    if text.endswith("-bin"):
+        msg = f"{text!r} holds bytes, which no rule can match: use a text key"
+        raise ValueError(msg)
+    if text.startswith("grpc-") or not is_application_key(text):
+        msg = f"{text!r} is not the application's and no rule sees it: use another"
         raise ValueError(msg)
     return text
 
@@ -70,14 +86,33 @@ def method_patterns(method: str) -> tuple[str, ...]:
     return (method, f"{service}/*", f"*/{name}", ANY)
 
 
+def wider_principals(pattern: str) -> tuple[str, ...]:
+    """Give every pattern of principals that matches whatever this one matches, itself first.
+
+    What is no pattern of names (a group) is only itself, and under ``*``.
+    """
+    if pattern == ANY:
+        return (ANY,)
+    labels = pattern.split(".")
+    if labels[-1] == ANY:
+        return (*(".".join([*labels[:cut], ANY]) for cut in range(len(labels) - 1, 0, -1)), ANY)
+    if labels[0] == ANY:
+        return (*(".".join([ANY, *labels[cut:]]) for cut in range(1, len(labels))), ANY)
+    return source_patterns(pattern)
+
+
+def wider_paths(path: str) -> tuple[str, ...]:
+    """Give every pattern of paths that matches whatever this one matches, itself first."""
+    return tuple(dict.fromkeys((path, ANY))) if ANY in path else method_patterns(path)
+
+
 def covered(path: str, by: Iterable[str]) -> bool:
     """Whether every method that a pattern matches is matched by one of the patterns ``by``.
 
     It is enough to look at them one by one: a wildcard stands for more names than a list of patterns without
     that wildcard could hold.
     """
-    wider = (path, ANY) if ANY in path else method_patterns(path)
-    return not set(wider).isdisjoint(by)
+    return not set(wider_paths(path)).isdisjoint(by)
 
 
 def value_matches(value: str, patterns: Iterable[str]) -> bool:

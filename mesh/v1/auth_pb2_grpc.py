@@ -302,6 +302,11 @@ class OperatorServiceStub(object):
                 request_serializer=mesh_dot_v1_dot_auth__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_auth__pb2.GetPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/mesh.v1.OperatorService/ListPolicies',
+                request_serializer=mesh_dot_v1_dot_auth__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_auth__pb2.ListPoliciesResponse.FromString,
+                _registered_method=True)
         self.GetAuthStatus = channel.unary_unary(
                 '/mesh.v1.OperatorService/GetAuthStatus',
                 request_serializer=mesh_dot_v1_dot_auth__pb2.GetAuthStatusRequest.SerializeToString,
@@ -342,7 +347,14 @@ class OperatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """GetPolicy gives the policy of record.
+        """GetPolicy gives the policy of record, or an earlier one that is still kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """ListPolicies lists the policies that are kept, without their documents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -382,6 +394,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.GetPolicy,
                     request_deserializer=mesh_dot_v1_dot_auth__pb2.GetPolicyRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_auth__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=mesh_dot_v1_dot_auth__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_auth__pb2.ListPoliciesResponse.SerializeToString,
             ),
             'GetAuthStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAuthStatus,
@@ -525,6 +542,33 @@ class OperatorService(object):
             '/mesh.v1.OperatorService/GetPolicy',
             mesh_dot_v1_dot_auth__pb2.GetPolicyRequest.SerializeToString,
             mesh_dot_v1_dot_auth__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.OperatorService/ListPolicies',
+            mesh_dot_v1_dot_auth__pb2.ListPoliciesRequest.SerializeToString,
+            mesh_dot_v1_dot_auth__pb2.ListPoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

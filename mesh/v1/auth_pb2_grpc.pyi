@@ -142,7 +142,9 @@ class OperatorServiceStub:
     ApplyPolicy: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ApplyPolicyRequest, _auth_pb2.ApplyPolicyResponse]
     """ApplyPolicy makes a document the policy of record."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetPolicyRequest, _auth_pb2.GetPolicyResponse]
-    """GetPolicy gives the policy of record."""
+    """GetPolicy gives the policy of record, or an earlier one that is still kept."""
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListPoliciesRequest, _auth_pb2.ListPoliciesResponse]
+    """ListPolicies lists the policies that are kept, without their documents."""
     GetAuthStatus: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetAuthStatusRequest, _auth_pb2.GetAuthStatusResponse]
     """GetAuthStatus tells what is in force: epoch, CA, policy version."""
 
@@ -160,7 +162,9 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     ApplyPolicy: _aio.UnaryUnaryMultiCallable[_auth_pb2.ApplyPolicyRequest, _auth_pb2.ApplyPolicyResponse]  # type: ignore[assignment]
     """ApplyPolicy makes a document the policy of record."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetPolicyRequest, _auth_pb2.GetPolicyResponse]  # type: ignore[assignment]
-    """GetPolicy gives the policy of record."""
+    """GetPolicy gives the policy of record, or an earlier one that is still kept."""
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListPoliciesRequest, _auth_pb2.ListPoliciesResponse]  # type: ignore[assignment]
+    """ListPolicies lists the policies that are kept, without their documents."""
     GetAuthStatus: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetAuthStatusRequest, _auth_pb2.GetAuthStatusResponse]  # type: ignore[assignment]
     """GetAuthStatus tells what is in force: epoch, CA, policy version."""
 
@@ -205,7 +209,15 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.GetPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.GetPolicyResponse, _abc.Awaitable[_auth_pb2.GetPolicyResponse]]:
-        """GetPolicy gives the policy of record."""
+        """GetPolicy gives the policy of record, or an earlier one that is still kept."""
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _auth_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ListPoliciesResponse, _abc.Awaitable[_auth_pb2.ListPoliciesResponse]]:
+        """ListPolicies lists the policies that are kept, without their documents."""
 
     @_abc_1.abstractmethod
     def GetAuthStatus(

@@ -151,15 +151,20 @@ class Authority:
         self.check_known(by)
         self._admission.revoke(token_id, by, self._now())
 
-    def apply_policy(self, policy: Policy, by: Peer) -> auth_pb2.SignedPolicy:
-        """Make a policy the one of record; raise ``ConflictError`` if its guard is not newer."""
+    def apply_policy(self, policy: Policy, by: Peer, replaces: int | None = None) -> auth_pb2.SignedPolicy:
+        """Make a policy the one of record; raise ``ConflictError`` if it was overtaken, see ``Policies``."""
         self.check_known(by)
-        return self._policies.replace(policy, by, self._now())
+        return self._policies.replace(policy, by, self._now(), replaces)
 
-    def policy(self, by: Peer) -> auth_pb2.SignedPolicy:
-        """Give the policy of record."""
+    def policy(self, by: Peer, version: int | None = None) -> auth_pb2.SignedPolicy:
+        """Give the policy of record, or a version that is kept; raise ``MissingError``."""
         self.check_known(by)
-        return self.policy_of_record
+        return self.policy_of_record if version is None else self._policies.kept(version)
+
+    def list_policies(self, by: Peer) -> list[auth_pb2.PolicyInfo]:
+        """List the policies that are kept, newest first."""
+        self.check_known(by)
+        return [messages.policy(note) for note in self._store.policies()]
 
     @property
     def policy_of_record(self) -> auth_pb2.SignedPolicy:

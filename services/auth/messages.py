@@ -6,7 +6,7 @@ from mesh.core.epochs import Epoch
 from mesh.core.keys import Key
 from mesh.core.names import ServiceName
 from mesh.v1 import auth_pb2
-from services.auth.records import Token
+from services.auth.records import PolicyNote, Token
 from services.auth.tokens import State, state
 
 _STATES: Final = {
@@ -46,4 +46,11 @@ def token(of: Token, now_ms: int) -> auth_pb2.TokenInfo:
         created_ms=of.created_ms,
         expires_ms=of.expires_ms,
         instance=of.instance.raw if of.instance else b"",
+    )
+
+
+def policy(of: PolicyNote) -> auth_pb2.PolicyInfo:
+    """Give what is listed of a policy."""
+    return auth_pb2.PolicyInfo(
+        version=of.version, applied_ms=of.applied_ms, instance=of.instance, size=of.size
     )

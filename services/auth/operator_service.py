@@ -52,17 +52,27 @@ class OperatorServicer(auth_pb2_grpc.OperatorServiceServicer):
         async with answering(context):
             # In a thread of its own: reading a large policy takes long, and joins are not to wait for it.
             policy = await asyncio.to_thread(parse, request.document)
-            signed = await self._worker.do(self._authority.apply_policy, policy, peer(context))
+            replaces = request.replaces if request.HasField("replaces") else None
+            signed = await self._worker.do(self._authority.apply_policy, policy, peer(context), replaces)
             self._feed.publish(signed)
             return auth_pb2.ApplyPolicyResponse(version=signed.version)
 
     async def GetPolicy(  # noqa: N802
-        self, _request: auth_pb2.GetPolicyRequest, context: Any
+        self, request: auth_pb2.GetPolicyRequest, context: Any
     ) -> auth_pb2.GetPolicyResponse:
-        """Give the policy of record."""
+        """Give the policy of record, or an earlier one."""
         async with answering(context):
-            policy = await self._worker.do(self._authority.policy, peer(context))
+            version = request.version if request.HasField("version") else None
+            policy = await self._worker.do(self._authority.policy, peer(context), version)
             return auth_pb2.GetPolicyResponse(policy=policy)
+
+    async def ListPolicies(  # noqa: N802
+        self, _request: auth_pb2.ListPoliciesRequest, context: Any
+    ) -> auth_pb2.ListPoliciesResponse:
+        """List the policies that are kept."""
+        async with answering(context):
+            policies = await self._worker.do(self._authority.list_policies, peer(context))
+            return auth_pb2.ListPoliciesResponse(policies=policies)
 
     async def GetAuthStatus(  # noqa: N802
         self, _request: auth_pb2.GetAuthStatusRequest, context: Any

@@ -14,12 +14,13 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.keys import lp
 from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
+from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
 from services.auth.audit import report
-from services.auth.errors import ConflictError, InvalidError, StartError
+from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
 from services.auth.records import AuditEntry, PolicyRow
-from services.auth.store import Store
+from services.auth.store import POLICY_APPLIED, Store
 
 #: A guard may skip numbers, but not so many that none is left for the policies after it.
 MAX_GUARD: Final = 2**53
@@ -65,6 +66,10 @@ class Policies:
             raise StartError("there is no policy in the database: restore a backup")
         self._store, self._signer = store, signer
         self._row, self._policy = row, signer.read(row)
+        newest = store.last_applied()
+        if row.version < newest:
+            # Earlier policies are kept and are signed as well: without the newest, one would come back.
+            raise StartError(f"policy {newest} was changed or is missing in the database: restore a backup")
         self._permitted: dict[ServiceName, frozenset[ServiceName]] = {}
 
     @property
@@ -75,8 +80,7 @@ class Policies:
     @property
     def signed(self) -> auth_pb2.SignedPolicy:
         """The policy of record as it is handed out."""
-        row = self._row
-        return auth_pb2.SignedPolicy(version=row.version, document=row.document, signature=row.signature)
+        return _signed(self._row)
 
     def permitted(self, source: ServiceName) -> frozenset[ServiceName]:
         """Give those that a service may have keys for calling.
@@ -91,16 +95,35 @@ class Policies:
             known = self._permitted[source] = frozenset((*self._policy.destinations(source), *own))
         return known
 
-    def replace(self, policy: Policy, by: Peer, now_ms: int) -> auth_pb2.SignedPolicy:
-        """Put a policy on record; raise ``ConflictError`` if its guard is not newer."""
+    def kept(self, version: int) -> auth_pb2.SignedPolicy:
+        """Give a version that is kept; raise ``MissingError``, also for one that was changed."""
+        row = self._store.policy(version)
+        if row is None:
+            raise MissingError(f"policy {version} is not kept: see mesh policy history")
+        try:
+            self._signer.read(row)
+        except StartError:
+            raise MissingError(f"policy {version} was changed in the database: choose another") from None
+        return _signed(row)
+
+    def replace(
+        self, policy: Policy, by: Peer, now_ms: int, replaces: int | None = None
+    ) -> auth_pb2.SignedPolicy:
+        """Put a policy on record.
+
+        Raises ``ConflictError`` if its guard is not newer, or if the version that it ``replaces`` is not the
+        one of record any more.
+        """
+        if replaces is not None and replaces != self.version:
+            raise ConflictError(
+                f"policy {self.version} is in force, not {replaces} any more: look at it, then apply again"
+            )
         version = self._next(policy)
         row = self._signer.sign(version, policy, now_ms)
         if len(row.document) > MAX_DOCUMENT:
             raise InvalidError(f"policy is larger than {MAX_DOCUMENT} bytes: make it shorter")
-        entry = AuditEntry(
-            now_ms, "policy applied", False, by.service.text, str(by.instance), "", str(version)
-        )
-        if not self._store.replace_policy(row, entry):
+        entry = AuditEntry(now_ms, POLICY_APPLIED, False, by.service.text, str(by.instance), "", str(version))
+        if not self._store.replace_policy(row, self.version, entry):
             raise ConflictError(f"policy {version} is not newer than the one in force: get that one first")
         self._row, self._policy, self._permitted = row, policy, {}
         report(entry)
@@ -120,9 +143,15 @@ class Policies:
         return guard
 
 
+def _signed(row: PolicyRow) -> auth_pb2.SignedPolicy:
+    return auth_pb2.SignedPolicy(version=row.version, document=row.document, signature=row.signature)
+
+
 def parse(document: bytes) -> Policy:
     """Read a policy that somebody wants to apply; raise ``InvalidError`` with what is wrong and where."""
     try:
-        return Policy.parse(document)
+        policy = Policy.parse(document)
+        check_reach(policy)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
+    return policy

@@ -91,6 +91,16 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyNote:
+    """What is told of a policy that is kept: its document's size, and the operator's instance if known."""
+
+    version: int
+    applied_ms: int
+    size: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """Something that happened, without secrets. Empty fields do not apply."""
 

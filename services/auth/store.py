@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Row,
     Select,
+    String,
     bindparam,
+    cast,
     delete,
     exists,
     func,
@@ -25,9 +28,13 @@ from sqlalchemy import (
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
 from services.auth.database import Database
-from services.auth.records import AuditEntry, Instance, Kind, PolicyRow, RootRow, Secret, Token
+from services.auth.records import AuditEntry, Instance, Kind, PolicyNote, PolicyRow, RootRow, Secret, Token
 from services.auth.schema import AUDIT, DOMAIN, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
 
+#: How many policies are kept, and how many bytes of them beside the one of record.
+KEPT_POLICIES: Final = 100
+KEPT_BYTES: Final = 64 * 1024 * 1024
+POLICY_APPLIED: Final = "policy applied"
 #: An instance is remembered a while after its certificate ended, for a clock that lags.
 INSTANCE_KEEP_MS: Final = 600_000
 
@@ -173,20 +180,55 @@ class Store:
 
         self._database.transact(work)
 
-    def policy(self) -> PolicyRow | None:
-        """Give the policy of record."""
-        row = self._first(select(POLICY).order_by(POLICY.c.version.desc()).limit(1))
+    def policy(self, version: int | None = None) -> PolicyRow | None:
+        """Give the policy of record, or another version that is kept."""
+        chosen = select(POLICY) if version is None else select(POLICY).where(POLICY.c.version == version)
+        row = self._first(chosen.order_by(POLICY.c.version.desc()).limit(1))
         return rows.policy_of(row) if row else None
 
-    def replace_policy(self, policy: PolicyRow, entry: AuditEntry) -> bool:
-        """Put a newer policy in the place of the one of record; False if that is no older."""
+    def policies(self) -> list[PolicyNote]:
+        """Give what is known of the policies that are kept, newest first."""
+        by = (
+            select(AUDIT.c.instance)
+            .where(
+                (AUDIT.c.token_id == "")
+                & (AUDIT.c.event == POLICY_APPLIED)
+                & (AUDIT.c.detail == cast(POLICY.c.version, String))
+            )
+            .limit(1)
+            .scalar_subquery()
+            .label("instance")
+        )
+        size = func.length(POLICY.c.document).label("size")
+        listed = select(POLICY.c.version, POLICY.c.applied_ms, size, by)
+        return [
+            PolicyNote(row.version, row.applied_ms, row.size, row.instance or "")
+            for row in self._all(listed.order_by(POLICY.c.version.desc()))
+        ]
+
+    def last_applied(self) -> int:
+        """Give the newest version that was ever put on record, by the audit log; 0 for none."""
+        newest = select(func.max(cast(AUDIT.c.detail, BigInteger))).where(
+            (AUDIT.c.token_id == "") & (AUDIT.c.event == POLICY_APPLIED)
+        )
+        row = self._first(newest)
+        return int(row[0] or 0) if row else 0
+
+    def replace_policy(self, policy: PolicyRow, replaced: int, entry: AuditEntry) -> bool:
+        """Put a newer policy on record; False if the one of record is not the one it was to replace.
+
+        Earlier ones are kept, up to ``KEPT_POLICIES`` of them and ``KEPT_BYTES`` in all.
+        """
 
         def work(connection: Connection) -> bool:
             in_force = connection.scalar(select(func.max(POLICY.c.version)))
-            if in_force is None or in_force >= policy.version:
+            if in_force != replaced or in_force >= policy.version:
                 return False
-            connection.execute(delete(POLICY))
             rows.put_policy(connection, policy)
+            kept = connection.execute(
+                select(POLICY.c.version, func.length(POLICY.c.document)).order_by(POLICY.c.version.desc())
+            )
+            connection.execute(delete(POLICY).where(POLICY.c.version < _oldest_kept(kept)))
             rows.put_entry(connection, entry)
             return True
 
@@ -214,3 +256,13 @@ class Store:
 
     def _all(self, statement: Select[Any]) -> list[Row[Any]]:
         return self._database.transact(lambda connection: list(connection.execute(statement)))
+
+
+def _oldest_kept(newest_first: Iterable[Any]) -> int:
+    oldest, total = 0, 0
+    for count, (version, size) in enumerate(newest_first):
+        total += size if count else 0
+        if count and (count >= KEPT_POLICIES or total > KEPT_BYTES):
+            break
+        oldest = version
+    return oldest

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
 import grpc
 
+from mesh.audits import Audits
 from mesh.core.errors import Denied, Reason
 from mesh.core.metadata import application_entries
 from mesh.core.names import service_name
@@ -42,9 +43,10 @@ MAX_HEADERS: Final = MAX_METADATA // 32
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     """Answers nodes from what ``Watchers`` holds; others keep that supplied with time and policy."""
 
-    def __init__(self, watchers: Watchers) -> None:
-        """Take the watchers."""
-        self._watchers = watchers
+    def __init__(self, watchers: Watchers, clock_ms: Callable[[], int]) -> None:
+        """Take the watchers, and the mesh's clock in Unix milliseconds."""
+        self._watchers, self._clock_ms = watchers, clock_ms
+        self._audits = Audits(lambda: watchers.now() / 1000)
 
     async def Watch(  # type: ignore[override]  # noqa: N802  writes, as grpc.aio lets it, so its end is its own
         self, requests: AsyncIterator[gatekeeper_pb2.WatchRequest], context: Any
@@ -96,7 +98,7 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         slicer, asking = await self._slicer(context), peer(context).service
         entries = application_entries((header.key, header.value) for header in request.headers)
         try:
-            rule = slicer.matcher(asking).permit(request.source, request.method, entries).rule
+            permit = slicer.matcher(asking).permit(request.source, request.method, entries, self._clock_ms())
         except Denied as denied:
             log.warning(
                 "denied: source=%r method=%r destination=%s rule=%r",
@@ -108,7 +110,11 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
             return gatekeeper_pb2.AuthorizeResponse(
                 permitted=False, rule=denied.rule or "", policy_version=slicer.version
             )
-        return gatekeeper_pb2.AuthorizeResponse(permitted=True, rule=rule, policy_version=slicer.version)
+        if permit.audited is not None:
+            self._audits.note(permit, slicer.version, str(asking))
+        return gatekeeper_pb2.AuthorizeResponse(
+            permitted=True, rule=permit.rule, policy_version=slicer.version
+        )
 
     async def Resolve(  # noqa: N802
         self, request: gatekeeper_pb2.ResolveRequest, context: Any
@@ -148,7 +154,9 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
 def serving(watchers: Watchers, membership: Membership, address: str) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
     server = MeshServer(membership, address, max_receive=MAX_REQUEST)
-    gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(Gatekeeper(watchers), server)
+    gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
+        Gatekeeper(watchers, membership.clock.now_ms), server
+    )
     return server
 
 

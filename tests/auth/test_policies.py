@@ -10,8 +10,8 @@ from mesh.core.keys import lp
 from mesh.core.names import AUTH, GATEKEEPER, ServiceName
 from mesh.core.policy import Policy, Section
 from mesh.core.receiver import Peer
-from services.auth import policies
-from services.auth.errors import ConflictError, InvalidError, StartError
+from services.auth import policies, store
+from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
 from services.auth.policies import MAX_GUARD, parse
 from services.gatekeeper.signed import verified
 from tests.auth.world import DOMAIN, World
@@ -127,6 +127,13 @@ def test_a_guard_cannot_use_up_the_numbers(world: World) -> None:
         (b'{"services": {"a": {"allow": [{"principals": ["b"], "paths": ["*"]}]}}}', "principals"),
         (b'{"services": {"a": {"alow": []}}}', "alow"),
         (b'{"services": {}}' + b" " * MAX_DOCUMENT, "too many"),
+        (
+            (
+                b'{"services": {"a": {"deny": [{"principals": ["*"], "paths": ["*"]}],'
+                b' "allow": [{"principals": ["a"], "paths": ["*"]}]}}}'
+            ),
+            "allow[0]: is never reached",
+        ),
     ],
 )
 def test_what_is_no_policy_is_refused(document: bytes, where: str) -> None:
@@ -159,7 +166,72 @@ def test_a_write_that_lost_the_race_changes_nothing(world: World, monkeypatch: p
 def test_a_policy_changed_in_the_database_is_not_served(world: World, change: str) -> None:
     """A policy that is not what was signed keeps auth from starting."""
     world.apply({"services": ORDERS})
-    world.sql(f"UPDATE policy SET {change}")
+    world.sql(f"UPDATE policy SET {change} WHERE version = 1")
     world.stop()
     with pytest.raises(StartError, match="was changed"):
         world.start()
+
+
+def test_an_earlier_policy_does_not_come_back(world: World) -> None:
+    """Those that are kept are signed as well, but they are not taken for the one of record."""
+    for services in (ORDERS, {}):
+        world.apply({"services": services})
+    world.sql("DELETE FROM policy WHERE version = 2")
+    world.stop()
+    with pytest.raises(StartError, match="policy 2 was changed or is missing"):
+        world.start()
+
+
+def test_earlier_policies_are_kept(world: World) -> None:
+    """With their versions, sizes, times and who applied them; signed as they were, over a restart too."""
+    by = world.operator()
+    first = world.authority.apply_policy(parse(json.dumps({"services": ORDERS}).encode()), by)
+    world.apply({"services": {}})
+    world.restart()
+    by_version = {info.version: info for info in world.authority.list_policies(by)}
+    assert list(by_version) == [2, 1, 0]
+    assert by_version[1].instance == str(by.instance)
+    assert by_version[1].size == len(first.document)
+    assert by_version[1].applied_ms >= by_version[0].applied_ms > 0
+    assert by_version[0].instance == ""
+    assert world.authority.policy(by, 1) == first
+    assert world.authority.policy(by, 2) == world.authority.policy(by)
+    with pytest.raises(MissingError, match="policy 3 is not kept"):
+        world.authority.policy(by, 3)
+
+
+def test_a_kept_policy_that_was_changed_is_not_given(world: World) -> None:
+    """The signature covers what is kept as well, and the one of record is not concerned."""
+    world.apply({"services": ORDERS})
+    world.apply({"services": {}})
+    world.sql("UPDATE policy SET document = ? WHERE version = 1", b'{"services":{"evil":{}}}')
+    with pytest.raises(MissingError, match="policy 1 was changed"):
+        world.authority.policy(world.operator(), 1)
+    world.restart()
+    assert world.authority.policy_of_record.version == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "kept"), [(2, 10**9, [5, 4]), (100, 250, [5, 4, 3]), (100, 0, [5])]
+)
+def test_not_all_policies_are_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, count: int, size: int, kept: list[int]
+) -> None:
+    """The newest are, up to a number of them and a number of bytes beside the one of record."""
+    monkeypatch.setattr(store, "KEPT_POLICIES", count)
+    monkeypatch.setattr(store, "KEPT_BYTES", size)
+    document: dict[str, object] = {"services": {"a": {}, "b" * 60: {}}}
+    for _ in range(5):
+        assert len(world.apply(document).document) < 125
+    assert [info.version for info in world.authority.list_policies(world.operator())] == kept
+
+
+def test_two_operators_at_once(world: World) -> None:
+    """Who means to replace what is not of record any more is told, and nothing is lost."""
+    seen = world.apply({"services": ORDERS}).version
+    policy = parse(b'{"services": {}}')
+    assert world.authority.apply_policy(policy, world.operator(), seen).version == seen + 1
+    for other in (seen, seen + 2, 0):
+        with pytest.raises(ConflictError, match=f"policy {seen + 1} is in force, not {other} any more"):
+            world.authority.apply_policy(policy, world.operator(), other)
+    assert world.authority.policy_of_record.version == seen + 1

@@ -210,8 +210,15 @@ async def test_the_operators_day(live: Live) -> None:
     assert applied.version == 1
     got = await operator.GetPolicy(auth_pb2.GetPolicyRequest())
     assert (got.policy.version, b"frontend" in got.policy.document) == (1, True)
+    again = auth_pb2.ApplyPolicyRequest(document=b'{"services": {}}', replaces=1)
+    assert (await operator.ApplyPolicy(again)).version == 2
+    assert (await failure(operator.ApplyPolicy(again))).code() is C.FAILED_PRECONDITION
+    kept = await operator.ListPolicies(auth_pb2.ListPoliciesRequest())
+    assert [info.version for info in kept.policies] == [2, 1, 0]
+    assert (await operator.GetPolicy(auth_pb2.GetPolicyRequest(version=1))).policy == got.policy
+    assert (await failure(operator.GetPolicy(auth_pb2.GetPolicyRequest(version=9)))).code() is C.NOT_FOUND
     status = await operator.GetAuthStatus(auth_pb2.GetAuthStatusRequest())
-    assert (status.trust_domain, status.policy_version, status.epoch.number) == ("shop.example", 1, 1)
+    assert (status.trust_domain, status.policy_version, status.epoch.number) == ("shop.example", 2, 1)
 
 
 async def test_what_an_operator_gets_wrong(live: Live) -> None:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cli.errors import CliError, Exit
-from mesh.cli.policy_file import _load, read_policy, write_policy
+from mesh.cli.policy_file import read_policy, write_policy
+from mesh.cli.yaml_file import load_yaml
 
 GOOD = """\
 # the shop
@@ -86,7 +87,7 @@ def test_what_is_shown_can_be_applied_again(tmp_path: Path) -> None:
         ("services: [", ":2:1: did not find"),
         ("services: {}\n---\nservices: {}", ":2:1: "),
         ("a: b: c", ":1:5: "),
-        ("", ": is empty: write 'services: {}' to deny everything"),
+        ("", ": is empty"),
         ("# nothing\n", ": is empty"),
         ("services: {orders: {alow: []}}", ": policy.services.orders.alow: unknown field"),
         ("services: {Orders: {}}", "bad service name 'Orders'"),
@@ -142,7 +143,7 @@ _JSON = st.recursive(
 @given(_JSON)
 def test_json_is_read_as_what_it_says(value: object) -> None:
     """Every JSON value comes out of the YAML loader as JSON has it."""
-    read = _load(json.dumps(value, ensure_ascii=False))
+    _, read = load_yaml(json.dumps(value, ensure_ascii=False))
     assert _like(read, value)
 
 
@@ -150,7 +151,7 @@ def test_json_is_read_as_what_it_says(value: object) -> None:
 def test_yaml_is_read_as_it_was_written(value: object) -> None:
     """What PyYAML writes in block style means the same here."""
     written = yaml.safe_dump(value, allow_unicode=True, sort_keys=False)
-    assert _like(_load(written), value)
+    assert _like(load_yaml(written)[1], value)
 
 
 def _like(read: object, meant: object) -> bool:

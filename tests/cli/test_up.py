@@ -97,13 +97,69 @@ def test_a_policy_is_applied_shown_and_applied_again(running: Up) -> None:
     shown = running.mesh("policy", "get")
     assert shown.stdout.startswith(f"# version {first}\n")
     assert "frontend" in shown.stdout
-    assert (
-        running.mesh("policy", "apply", "-", stdin=shown.stdout).stdout == f"policy {first + 1} is in force\n"
-    )
+    assert running.mesh("policy", "apply", "-", stdin=shown.stdout).stdout.splitlines() == [
+        "no call is granted otherwise",
+        f"policy {first + 1} is in force",
+    ]
     found = running.json("policy", "get")
     assert found["version"] == first + 1
     assert list(found["policy"]["services"]) == ["frontend", "orders"]
     assert running.json("status")["policy_version"] == first + 1
+
+
+def test_what_changes_is_shown_before_it_does(running: Up) -> None:
+    """The difference comes first, and a dry run ends there; programs get it, too."""
+    first = running.json("policy", "apply", "-", stdin=POLICY)["version"]
+    closed = "services: {frontend: {}, orders: {}}"
+    for more, last in ((["--dry-run"], None), (["--yes"], f"policy {first + 1} is in force")):
+        done = running.mesh("policy", "apply", "-", *more, stdin=closed)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()
+        assert said[0].startswith("- frontend -> orders ")
+        assert said[1] == "granted less: 1"
+        assert said[2:] == ([last] if last else [])
+    assert running.json("policy", "diff", str(first))[0]["sign"] == "+"
+    dry = running.json("policy", "apply", "-", "--dry-run", stdin=POLICY)
+    assert [one["sign"] for one in dry["differences"]] == ["+"]
+    assert "version" not in dry
+
+
+def test_history_and_rollback(running: Up) -> None:
+    """Earlier policies are listed, shown, and put in force again under a new version."""
+    first = running.json("policy", "apply", "-", stdin="version: 1000\n" + POLICY)["version"]
+    running.json("policy", "apply", "-", stdin="services: {}")
+    listed = running.json("policy", "history")
+    assert [one["version"] for one in listed[:2]] == [first + 1, first]
+    assert len(listed[0]["operator"]) == 32
+    assert str(first + 1) in running.mesh("policy", "history").stdout.splitlines()[2]
+    assert running.json("policy", "get", "--version", str(first))["policy"]["version"] == 1000
+    back = running.mesh("policy", "rollback")
+    assert back.stdout.splitlines()[-1] == f"policy {first + 2} is in force"
+    assert list(running.json("policy", "get")["policy"]["services"]) == ["frontend", "orders"]
+    assert running.json("policy", "rollback", str(first + 1))["version"] == first + 3
+    assert running.json("policy", "get")["policy"] == {"services": {}}
+    assert "is not kept" in one_line(running.mesh("policy", "rollback", "999999").stderr)
+
+
+def test_the_operator_is_not_cut_off_by_accident(running: Up) -> None:
+    """What mesh.operator may call is taken from it only if that is said."""
+    opened = "services: {orders: {allow: [{principals: [mesh.operator], paths: ['/p.S/*']}]}}"
+    before = running.json("policy", "apply", "-", stdin=opened)["version"]
+    done = running.mesh("policy", "apply", "-", stdin="services: {orders: {}}")
+    assert done.returncode == 3
+    assert "takes /p.S/* of orders from mesh.operator" in one_line(done.stderr)
+    assert running.json("policy", "get")["version"] == before
+    done = running.mesh("policy", "apply", "-", "--cut-operator", stdin="services: {orders: {}}")
+    assert done.stdout.splitlines()[-1] == f"policy {before + 1} is in force"
+    assert running.mesh("status").returncode == 0
+
+
+def test_explain_asks_the_mesh(running: Up) -> None:
+    """Without a file it is the policy in force that is explained."""
+    running.json("policy", "apply", "-", stdin=POLICY)
+    found = running.json("policy", "explain", "frontend", "orders", "/no.such.Service/Method")
+    assert found["verdict"] in ("allow", "deny")
+    assert "frontend -> orders" in running.mesh("policy", "explain", "frontend", "orders", "/a.B/C").stdout
 
 
 def test_a_bad_policy_leaves_the_one_in_force(running: Up) -> None:

@@ -1,6 +1,7 @@
 """Decisions: against a slow twin, and against callers that try to gain by what they send."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -256,3 +257,221 @@ def test_ten_thousand_rules() -> None:
         method = f"/p{number // 100}.S/M"
         assert decided(by, f"s{number % 100}", method) == f"+allow/{number}"
         assert decided(by, f"s{number % 100}", "/other.S/M") is None
+
+
+# Modes. A verdict in audit is shown as "rule?what would have denied".
+
+
+def tried(by: Matcher, source: str = "frontend", method: str = M, now_ms: int | None = None) -> str:
+    """Give the rule of a permit, and after a question mark what would have denied it."""
+    permit = by.permit(source, method, (), now_ms)
+    return permit.rule + (f"?{permit.audited.rule}" if permit.audited else "")
+
+
+def test_a_section_in_audit_permits_and_tells() -> None:
+    """Whatever would be denied is permitted, and what would have denied it is told."""
+    by = matcher(
+        mode="audit", allow=[rule("frontend", paths=("*/Get",))], deny=[rule("*", paths=("*/Drop",))]
+    )
+    assert tried(by) == "allow/0"
+    assert tried(by, "evil") == "?None"
+    assert tried(by, method="/p.S/Drop") == "?deny/0"
+    assert decided(by, "no name", M) is None
+
+
+def test_a_deny_rule_on_trial_denies_nothing() -> None:
+    """It is told where it would have denied, and the others count as ever."""
+    by = matcher(
+        allow=[rule("frontend", "other")],
+        deny=[rule("frontend", mode="audit"), rule("*", paths=("*/Drop",)), rule("other", mode="enforce")],
+    )
+    assert tried(by) == "allow/0?deny/0"
+    assert decided(by, "frontend", "/p.S/Drop") == "-deny/1"
+    assert decided(by, "other", M) == "-deny/2"
+    assert decided(by, "evil", M) is None
+
+
+def test_a_deny_rule_in_earnest_denies_in_audit() -> None:
+    """The mode of a rule goes before that of its section."""
+    by = matcher(mode="audit", deny=[rule("evil", mode="enforce"), rule("frontend")])
+    assert decided(by, "evil", M) == "-deny/0"
+    assert tried(by) == "?deny/1"
+
+
+def test_an_allow_rule_on_trial_is_told_where_nothing_else_allows() -> None:
+    """So it shows who still needs it."""
+    by = matcher(allow=[rule("*", mode="audit"), rule("other", mode="audit"), rule("frontend")])
+    assert tried(by) == "allow/2"
+    assert tried(by, "other") == "allow/0?None"
+    assert tried(by, "other") == "allow/0?None"
+
+
+# Conditions. They read the call as a whole; what cannot be judged denies.
+
+NOON, NIGHT = 1_700_046_000_000, 1_700_002_800_000
+
+
+def test_conditions_of_allow_rules() -> None:
+    """An allow rule applies if its condition is true; false and not to be judged are both no."""
+    by = matcher(
+        allow=[
+            rule("*", when='metadata["x-tenant"] == "acme"'),
+            rule("*", when='method.startsWith("/pub.") && source != "evil"'),
+        ]
+    )
+    assert decided(by, "frontend", M, (("x-tenant", "acme"),)) == "+allow/0"
+    assert decided(by, "frontend", M, (("x-tenant", "other"),)) is None
+    assert decided(by, "frontend", M) is None
+    assert decided(by, "frontend", M, (("x-tenant", "acme"), ("x-tenant", "acme"))) is None
+    assert decided(by, "frontend", "/pub.S/M") == "+allow/1"
+    assert decided(by, "evil", "/pub.S/M") is None
+
+
+def test_conditions_of_deny_rules() -> None:
+    """A deny rule applies unless its condition is false."""
+    by = matcher(allow=[rule("*")], deny=[rule("*", when='metadata["x-from"] == "abroad"')])
+    assert decided(by, "frontend", M, (("x-from", "abroad"),)) == "-deny/0"
+    assert decided(by, "frontend", M, (("x-from", "home"),)) == "+allow/0"
+    assert decided(by, "frontend", M) == "-deny/0"
+    assert decided(by, "frontend", M, (("x-from", "home"), ("x-from", "home"))) == "-deny/0"
+    guarded = matcher(
+        allow=[rule("*")], deny=[rule("*", when='"x-from" in metadata && metadata["x-from"] == "abroad"')]
+    )
+    assert decided(guarded, "frontend", M) == "+allow/0"
+
+
+def test_conditions_about_time() -> None:
+    """Time is judged call by call, and without a clock it is not known."""
+    by = matcher(allow=[rule("*", when="time.getHours() >= 8 && time.getHours() < 18")])
+    assert tried(by, now_ms=NOON) == "allow/0"
+    for now_ms in (NIGHT, None):
+        with pytest.raises(Denied):
+            by.permit("frontend", M, (), now_ms)
+    assert tried(by, now_ms=NOON) == "allow/0"
+
+
+def test_conditions_with_headers() -> None:
+    """Headers and condition have to apply both."""
+    both = rule("*", headers=[header("a", "1")], when='metadata["b"] == "2"')
+    by, denying = matcher(allow=[both]), matcher(allow=[rule("*")], deny=[both])
+    for sent, applies in [
+        ((("a", "1"), ("b", "2")), True),
+        ((("a", "1"), ("b", "3")), False),
+        ((("a", "2"), ("b", "2")), False),
+    ]:
+        assert decided(by, "frontend", M, sent) == ("+allow/0" if applies else None)
+        assert decided(denying, "frontend", M, sent) == ("-deny/0" if applies else "+allow/0")
+
+
+def test_a_condition_knows_the_destination() -> None:
+    """A section by itself says whose it is."""
+    by = matcher(service="orders", allow=[rule("*", when='destination == "orders"')])
+    assert decided(by, "frontend", M) == "+allow/0"
+
+
+def test_groups() -> None:
+    """A rule that names a group applies to all that are in it, at any depth."""
+    by = matcher(
+        groups={"all": ["group:some", "orders"], "some": ["front.*"]},
+        allow=[rule("group:some", paths=("*/Get",)), rule("group:all", paths=("*/List",))],
+    )
+    assert decided(by, "front.a", M) == "+allow/0"
+    assert decided(by, "front.a", "/p.S/List") == "+allow/1"
+    assert decided(by, "orders", "/p.S/List") == "+allow/1"
+    assert decided(by, "orders", M) is None
+    assert decided(by, "front", "/p.S/List") is None
+
+
+# The twin once more, with all of the language.
+
+conditions: dict[str, Callable[[str, dict[str, list[str]]], bool | None]] = {
+    'source == "a"': lambda source, _: source == "a",
+    'metadata["k"] == "1"': lambda _, sent: None if len(sent.get("k", [])) != 1 else sent["k"] == ["1"],
+    '"k" in metadata': lambda _, sent: None if len(sent.get("k", [])) > 1 else "k" in sent,
+    "1 / 0 == 1": lambda *_: None,
+}
+modes = st.sampled_from(["enforce", "audit"])
+full_rules = st.lists(
+    st.fixed_dictionaries(
+        {
+            "principals": st.lists(
+                principals | st.sampled_from(["group:g", "group:h"]), min_size=1, max_size=2
+            ),
+            "paths": st.lists(paths, min_size=1, max_size=2),
+        },
+        optional={"when": st.sampled_from(sorted(conditions)), "mode": modes},
+    ),
+    max_size=4,
+)
+full_sections = st.fixed_dictionaries(
+    {
+        "allow": full_rules,
+        "deny": full_rules,
+        "groups": st.fixed_dictionaries(
+            {"g": st.lists(principals, min_size=1, max_size=2), "h": st.just(["group:g", "b"])}
+        ),
+    },
+    optional={"mode": modes},
+)
+
+
+def fully(section: dict[str, Any], source: str, method: str, entries: Entries) -> tuple[str | None, Any]:
+    """Decide as the documentation says: the rule, and what would have denied (False for nothing)."""
+    sent: dict[str, list[str]] = {}
+    for key, value in entries:
+        sent.setdefault(key, []).append(str(value))
+
+    def matches(principal: str) -> bool:
+        if principal.startswith("group:"):
+            return any(map(matches, section["groups"][principal[6:]]))
+        return slow_principal(principal, source)
+
+    def reached(effect: str) -> list[tuple[str, dict[str, Any], bool | None]]:
+        return [
+            (f"{effect}/{index}", of, conditions[of["when"]](source, sent) if "when" in of else True)
+            for index, of in enumerate(section[effect])
+            if any(map(matches, of["principals"])) and any(slow_path(p, method) for p in of["paths"])
+        ]
+
+    mode = section.get("mode", "enforce")
+    denying = [(name, of.get("mode", mode)) for name, of, held in reached("deny") if held is not False]
+    allowing = [(name, of.get("mode", "enforce")) for name, of, held in reached("allow") if held is True]
+    for name, its_mode in denying:
+        if its_mode == "enforce":
+            return f"-{name}", False
+    would: Any = denying[0][0] if denying else False
+    for name, its_mode in allowing:
+        if its_mode == "enforce":
+            return f"+{name}", would
+    if allowing:
+        return f"+{allowing[0][0]}", would or None
+    return ("+", would or None) if mode == "audit" else (None, False)
+
+
+@given(full_sections, st.lists(st.tuples(services, methods, sent_entries), min_size=1, max_size=8))
+def test_like_the_full_twin(section: dict[str, Any], calls: list[tuple[str, str, Entries]]) -> None:
+    """With groups, conditions and modes, too, matcher and twin decide alike, and audit the same."""
+    by = matcher(**section)
+    for source, method, entries in [*calls, *calls]:
+        try:
+            permit = by.permit(source, method, entries)
+            found = f"+{permit.rule}", permit.audited.rule if permit.audited else False
+        except Denied as denied:
+            found = denied.rule and f"-{denied.rule}", False  # type: ignore[assignment]
+        assert found == fully(section, source, method, entries)
+
+
+def test_a_condition_on_names_alone_is_judged_once() -> None:
+    """What hangs on source and method is remembered like a pattern; metadata and time are not."""
+    by = matcher(
+        allow=[rule("*", when='source.startsWith("front")'), rule("*", when='"a" in metadata')],
+        deny=[
+            rule("*", when='method.endsWith("/Drop")'),
+            rule("*", when="int(source) == 1", paths=("*/Put",)),
+        ],
+    )
+    assert by.permit("frontend", M, ()) is by.permit("frontend", M, ())
+    assert decided(by, "frontend", "/p.S/Drop") == "-deny/0"
+    assert decided(by, "frontend", "/p.S/Put") == "-deny/1"
+    assert decided(by, "evil", M) is None
+    assert decided(by, "evil", M, (("a", "1"),)) == "+allow/1"

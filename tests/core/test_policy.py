@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core import policy as policy_module
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import AUTH, ServiceName
 from mesh.core.patterns import source_patterns
-from mesh.core.policy import MAX_VERSION, HeaderRule, Policy, PolicyError, Rule, Section
+from mesh.core.policy import MAX_VERSION, HeaderRule, Mode, Policy, PolicyError, Rule, Section
 from tests.core.test_patterns import paths, principals, slow_path, slow_principal
 
 GOOD: dict[str, Any] = {
@@ -183,8 +184,34 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     (f"{AT}.paths[0]", "bad path '/p.S/Get*'", with_rule(paths=["/p.S/Get*"])),
     (f"{AT}.paths[0]", "not true or false", with_rule(paths=[True])),
     (f"{AT}.methods", "unknown field", with_rule(methods=["*"])),
-    (f"{AT}.condition", "not supported yet", with_rule(condition="true")),
-    (f"{AT}.condition", "not supported yet", with_rule(condition={}, principals=[])),
+    (f"{AT}.condition", "unknown field", with_rule(condition="true")),
+    (f"{AT}.condition", "unknown field", with_rule(condition={}, principals=[])),
+    (f"{AT}.when", "not true or false", with_rule(when=True)),
+    (f"{AT}.when", "not a condition of CEL: line 1 column 10", with_rule(when="source ==")),
+    (f"{AT}.when", "no service 'fronted'", with_rule(when='source == "fronted"')),
+    (f"{AT}.when", "no service 'inventory'", with_rule(when='!(destination in ["orders", "inventory"])')),
+    (f"{AT}.mode", "bad mode 'Audit'", with_rule(mode="Audit")),
+    (f"{AT}.mode", "not an object", with_rule(mode={})),
+    ("policy.services.orders.mode", "bad mode 'off'", in_orders({"mode": "off"})),
+    ("policy.services.orders.groups", "unknown field", in_orders({"groups": {}})),
+    ("policy.services.orders.service", "unknown field", in_orders({"service": "orders"})),
+    ("policy.mode", "not null", {"services": {}, "mode": None}),
+    (f"{AT}.principals[0]", "there is no group 'friends'", with_rule(principals=["group:friends"])),
+    (f"{AT}.principals[0]", "bad group 'group:'", with_rule(principals=["group:"])),
+    (f"{AT}.principals[0]", "bad group 'group:a.*'", with_rule(principals=["group:a.*"])),
+    (f"{AT}.principals[0]", "bad principal 'Group:a'", with_rule(principals=["Group:a"])),
+    ("policy.groups", "not a list", {"services": {}, "groups": []}),
+    ("policy.groups", "bad group name 'A'", {"services": {}, "groups": {"A": ["*"]}}),
+    ("policy.groups", "bad group name 'group:a'", {"services": {}, "groups": {"group:a": ["*"]}}),
+    ("policy.groups.a", "is empty", {"services": {}, "groups": {"a": []}}),
+    ("policy.groups.a[1]", "no service 'b'", {"services": {"c": {}}, "groups": {"a": ["c", "b"]}}),
+    ("policy.groups.a[0]", "there is no group 'b'", {"services": {}, "groups": {"a": ["group:b"]}}),
+    ("policy.groups.a", "holds itself (a holds a)", {"services": {}, "groups": {"a": ["group:a"]}}),
+    (
+        "policy.groups.b",
+        "holds itself (b holds c holds b)",
+        {"services": {}, "groups": {"a": ["group:b"], "b": ["group:c"], "c": ["*", "group:b"]}},
+    ),
     (f"{AT}.name", "bad name ''", with_rule(name="")),
     (f"{AT}.name", "bad name", with_rule(name="a\nb")),
     (f"{AT}.name", "bad name", with_rule(name="a\n")),
@@ -482,3 +509,131 @@ def test_destinations_of_a_thousand_services() -> None:
 def test_source_patterns_are_few() -> None:
     """The longest name has ten patterns, whatever the size of the policy."""
     assert len(source_patterns("a.b.c.d.e")) == 10
+
+
+# Modes, groups and conditions in the document.
+
+FULL: dict[str, Any] = {
+    "mode": "audit",
+    "groups": {"shop": ["frontend", "group:back"], "back": ["billing.*"], "unused": ["*"]},
+    "services": {
+        "frontend": {},
+        "ledger": {"mode": "enforce"},
+        "orders": {
+            "allow": [
+                RULE | {"principals": ["group:shop"], "when": 'destination == "orders"'},
+                RULE | {"mode": "audit"},
+            ],
+            "deny": [RULE | {"paths": ["*/Drop"], "mode": "enforce"}],
+        },
+    },
+}
+
+
+def test_the_whole_language_there_and_back() -> None:
+    """Groups, modes and conditions stand in the canonical form as they were written."""
+    read = Policy.parse(json.dumps(FULL))
+    assert json.loads(read.encode()) == FULL
+    assert Policy.parse(read.encode()) == read
+    assert Policy.parse(read.encode()) != Policy.parse(json.dumps(FULL | {"mode": "enforce"}))
+
+
+def test_a_section_has_all_it_takes() -> None:
+    """What a slice carries says mode, groups and name by itself, and only what concerns it."""
+    section = Policy.parse(json.dumps(FULL)).section(ORDERS)
+    assert section.mode is Mode.AUDIT
+    assert set(section.groups.members) == {"shop", "back"}
+    carried = json.loads(section.encode())
+    assert (carried["mode"], carried["service"]) == ("audit", "orders")
+    assert set(carried["groups"]) == {"shop", "back"}
+    again = Section.parse(section.encode())
+    assert (again, again.service) == (section, "orders")
+
+
+def test_a_section_of_the_old_form_is_as_it_was() -> None:
+    """Nodes of before this form read what gives no cause for anything new."""
+    carried = json.loads(policy(frontend={}, orders={"allow": [RULE]}).section(ORDERS).encode())
+    assert carried == {"allow": [RULE | {"name": "orders/allow/0"}]}
+
+
+def test_a_section_defines_its_own_groups() -> None:
+    """A group that a slice does not bring is refused."""
+    with pytest.raises(PolicyError, match=r"^section\.allow\[0\]\.principals\[0\]: there is no group 'g'"):
+        Section.parse(json.dumps({"allow": [RULE | {"principals": ["group:g"]}]}))
+
+
+AUDITED: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    ("nothing is allowed", {}, {}, True),
+    ("denied", {}, {"deny": [ALLOW_ALL]}, True),
+    ("denied in earnest", {}, {"deny": [ALLOW_ALL | {"mode": "enforce"}]}, False),
+    (
+        "a method is denied in earnest",
+        {},
+        {"deny": [ALLOW_ALL | {"paths": ["*/M"], "mode": "enforce"}]},
+        True,
+    ),
+    ("the service is enforced", {}, {"mode": "enforce"}, False),
+    (
+        "denied on trial",
+        {"mode": "enforce"},
+        {"allow": [RULE], "deny": [ALLOW_ALL | {"mode": "audit"}]},
+        True,
+    ),
+    ("denied on condition", {"mode": "enforce"}, {"allow": [RULE], "deny": [RULE | {"when": "true"}]}, True),
+    ("the service is in audit", {"mode": "enforce"}, {"mode": "audit"}, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("top", "section", "known"), [row[1:] for row in AUDITED], ids=[row[0] for row in AUDITED]
+)
+def test_audit_and_names(top: dict[str, Any], section: dict[str, Any], known: bool) -> None:
+    """Who may call a service because it is in audit gets keys for it and learns of it."""
+    read = Policy.parse(json.dumps({"mode": "audit", "services": {"frontend": {}, "orders": section}} | top))
+    assert read.permits_pair(FRONTEND, ORDERS) is known
+    assert (ORDERS in read.destinations(FRONTEND)) is known
+    assert not read.permits_pair(FRONTEND, ServiceName("other"))
+
+
+def test_groups_and_names() -> None:
+    """A service knows what a group of groups may call that it is in."""
+    read = Policy.parse(json.dumps(FULL | {"mode": "enforce"}))
+    for source, known in [
+        ("frontend", True),
+        ("billing.ledger", True),
+        ("billing", False),
+        ("ledger", False),
+    ]:
+        assert read.permits_pair(ServiceName(source), ORDERS) is known
+        assert (ORDERS in read.destinations(ServiceName(source))) is known
+
+
+def test_too_many_conditions() -> None:
+    """A policy cannot fill the memory with conditions; the same one may stand as often as it likes."""
+    same = [RULE | {"when": "time.getHours() > 1"}] * 3
+    assert len(policy(frontend={}, orders={"allow": same}).section(ORDERS).allow) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_module, "MAX_CONDITIONS", 1)
+        error = refused(in_orders({"allow": [*same, RULE | {"when": "time.getHours() > 2"}]}))
+    assert error.path == "policy.services"
+    assert "2 different conditions" in str(error)
+
+
+def test_look_alikes_are_shown_as_what_they_are() -> None:
+    """A letter of another alphabet is told by its number, for to the eye it is the right one."""
+    cyrillic = "\u043erders"
+    documents: list[dict[str, Any]] = [
+        {"services": {cyrillic: {}}},
+        with_rule(principals=[cyrillic]),
+        with_rule(paths=[f"/p.{cyrillic}/M"]),
+    ]
+    for document in documents:
+        assert "\\u043erders" in str(refused(document))
+
+
+def test_a_hundred_thousand_rules() -> None:
+    """A document of 100,000 rules is read, and judged like any other."""
+    rules = [RULE | {"paths": [f"/p{number}.S/M"]} for number in range(100_000)]
+    read = policy(frontend={}, orders={"allow": rules})
+    assert read.permits_pair(FRONTEND, ORDERS)
+    assert len(read.section(ORDERS).allow) == 100_000

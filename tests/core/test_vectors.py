@@ -328,6 +328,21 @@ def test_decision(case: Case) -> None:
     assert decision == case["decision"]
 
 
+@pytest.mark.parametrize("case", POLICY["language"]["decisions"])
+def test_decision_in_the_whole_language(case: Case) -> None:
+    """Groups, modes and conditions: the decision, and what would have denied a call in audit."""
+    policy = Policy.parse(json.dumps(POLICY["language"]["document"]))
+    by = Matcher(policy.section(ServiceName(case["destination"])))
+    now_ms = int(case["now_ms"]) if case["now_ms"] else None
+    try:
+        permit = by.permit(case["source"], case["method"], entries(case["metadata"]), now_ms)
+    except Denied as denied:
+        assert (denied.rule and f"-{denied.rule}", False) == (case["decision"], case["audited"])  # noqa: PT017
+        return
+    audited = permit.audited.rule if permit.audited else False
+    assert (f"+{permit.rule}", audited) == (case["decision"], case["audited"])
+
+
 @pytest.mark.parametrize(("source", "known"), POLICY["destinations"].items())
 def test_destinations(source: str, known: list[str]) -> None:
     """Each service may know of exactly the services that the vector lists."""

@@ -191,6 +191,20 @@ async def test_authorize_denies_and_logs(
     assert [r.message for r in caplog.records if r.name == "mesh.gatekeeper"] == [said]
 
 
+async def test_authorize_permits_in_audit_and_logs(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """What is permitted only in audit is told where it was judged; time is the mesh's."""
+    rule = {"principals": ["frontend"], "paths": ["*"], "when": "time.getFullYear() >= 2020"}
+    house.watchers.take(
+        policy(4, {"services": {"frontend": {}, "orders": {"mode": "audit", "allow": [rule]}}})
+    )
+    with caplog.at_level(logging.WARNING, "mesh"):
+        assert (await authorize(house.node("orders"), "frontend", "/a.B/C")).rule == "orders/allow/0"
+        answer = await authorize(house.node("orders"), "evil", "/a.B/C")
+    assert answer == gatekeeper_pb2.AuthorizeResponse(permitted=True, policy_version=4)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "mesh"]
+    assert "would be denied: source='evil' method='/a.B/C' destination=orders rule=None by=None" in said
+
+
 async def test_authorize_takes_no_more_headers_than_a_call_can_have(house: House) -> None:
     """Another one is refused before it is judged."""
     house.watchers.take(policy(4))

@@ -9,7 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
+from mesh.audits import QUIET, REMEMBERED
 from mesh.core.errors import Denied
+from mesh.core.matcher import Audited
 from mesh.core.names import InstanceId, ServiceName
 from mesh.rpc import targets
 from mesh.rpc.caller import CallFailedError
@@ -100,6 +102,63 @@ async def test_a_slice_in_force(held: Slice) -> None:
     assert held.endpoints(ServiceName("nobody")) is None
     assert held.services() == [ORDERS]
     await asyncio.wait_for(held.ready(), 1)
+
+
+AUDIT = b'{"mode":"audit","allow":[{"principals":["frontend"],"paths":["*"]}]}'
+
+
+async def test_audit_permits_and_is_told_once_in_a_while(
+    held: Slice, time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each caller, method and rule is told once in a minute, with how often it came meanwhile."""
+    held.apply(made(7, AUDIT))
+    for _ in range(3):
+        held.authorize("frontend", METHOD, ())
+        assert held.authorize("evil", METHOD, ()).audited == Audited(None)
+    held.authorize("evil", "/shop.v1.Orders/Put", ())
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split("destination")[0] for line in told] == [
+        f"audit: would be denied: source='evil' method='{method}' "
+        for method in (METHOD, "/shop.v1.Orders/Put")
+    ]
+    assert told[0].endswith("destination=here rule=None by=None policy=7 untold=0")
+    caplog.clear()
+    time.now += QUIET - 0.1
+    held.alive()
+    held.authorize("evil", METHOD, ())
+    assert not caplog.records
+    time.now += 0.2
+    held.authorize("evil", METHOD, ())
+    assert caplog.records[0].getMessage().endswith("untold=3")
+
+
+async def test_audit_does_not_fill_the_memory(held: Slice) -> None:
+    """A caller that tries methods without end is told of, and not remembered past the bound."""
+    held.apply(made(7, AUDIT))
+    for number in range(REMEMBERED + 10):
+        held.authorize("evil", f"/p.S/M{number}", ())
+    assert len(held._audits._told) <= REMEMBERED
+
+
+async def test_audit_is_no_slice_in_force(held: Slice, time: Time) -> None:
+    """A stale slice denies in audit as well."""
+    held.apply(made(7, AUDIT))
+    time.now += 61
+    with pytest.raises(Denied):
+        held.authorize("evil", METHOD, ())
+
+
+async def test_conditions_by_the_clock_of_the_mesh(time: Time) -> None:
+    """A node judges time by auth's clock; without it, what hangs on time is denied."""
+    rules = b'{"allow":[{"principals":["*"],"paths":["*"],"when":"time.getFullYear() == 2023"}]}'
+    for clock, permitted in ((1_700_000_000_000, True), (1_800_000_000_000, False), (None, False)):
+        held = Slice(time, clock_ms=lambda clock=clock: clock)  # type: ignore[misc]
+        held.apply(made(7, rules))
+        try:
+            held.authorize("frontend", METHOD, ())
+            assert permitted
+        except Denied:
+            assert not permitted
 
 
 async def test_an_older_version_never_replaces_a_newer(held: Slice) -> None:

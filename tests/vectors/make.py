@@ -32,7 +32,7 @@ from mesh.core.wire import (
 )
 from mesh.v1 import auth_pb2, wire_pb2
 from tests.core.test_names import BAD_METHODS, BAD_SERVICES, GOOD_METHODS, GOOD_SERVICES
-from tests.core.test_policy import GOOD, NOT_JSON, REFUSED
+from tests.core.test_policy import FULL, GOOD, NOT_JSON, REFUSED
 
 HERE = Path(__file__).parent
 #: HPKE draws fresh randomness for every seal, so this one was made once and is kept.
@@ -662,10 +662,82 @@ def policy() -> Case:
     return {
         "document": {"services": services},
         "decisions": decisions,
+        "language": policy_language(),
         "destinations": known,
-        "accepted": [json.dumps(GOOD), '{"services": {}}'],
+        "accepted": [json.dumps(GOOD), '{"services": {}}', json.dumps(FULL)],
         "refused": bad,
     }
+
+
+def policy_language() -> Case:
+    """Give a document with groups, modes and conditions, and decisions by it."""
+    noon, night = "1700046000000", "1700002800000"
+    document: Case = {
+        "groups": {"partners": ["acme", "group:branches"], "branches": ["branch.*"]},
+        "services": {
+            "acme": {},
+            "branch.two": {},
+            "evil": {},
+            "open": {"mode": "audit", "deny": [{"principals": ["evil"], "paths": ["*"], "mode": "enforce"}]},
+            "shop": {
+                "allow": [
+                    {
+                        "name": "by-day",
+                        "principals": ["group:partners"],
+                        "paths": ["*/Get"],
+                        "when": "time.getHours() >= 8 && time.getHours() < 18",
+                    },
+                    {
+                        "name": "tenant",
+                        "principals": ["group:branches"],
+                        "paths": ["*"],
+                        "when": 'metadata["x-tenant"] == "acme" && destination == "shop"',
+                    },
+                    {"name": "old", "principals": ["evil"], "paths": ["*/Get"], "mode": "audit"},
+                ],
+                "deny": [
+                    {
+                        "name": "not-from-there",
+                        "principals": ["branch.two"],
+                        "paths": ["*"],
+                        "when": 'metadata["x-from"] == "abroad"',
+                    },
+                    {"name": "new", "principals": ["acme"], "paths": ["*/Get"], "mode": "audit"},
+                ],
+            },
+        },
+    }
+    tenant, home = ("x-tenant", "acme"), ("x-from", "home")
+    rows: list[tuple[str, str, str, Entries, str | None, str | None, str | bool | None]] = [
+        ("acme", "shop", "/p.S/Get", (), noon, "+by-day", "new"),
+        ("acme", "shop", "/p.S/Get", (), night, None, False),
+        ("acme", "shop", "/p.S/Get", (), None, None, False),
+        ("branch.one", "shop", "/p.S/Get", (), noon, "+by-day", False),
+        ("branch.one", "shop", "/p.S/Get", (tenant,), night, "+tenant", False),
+        ("branch.one", "shop", "/p.S/Put", (tenant, tenant), noon, None, False),
+        ("branch", "shop", "/p.S/Get", (tenant,), noon, None, False),
+        ("branch.two", "shop", "/p.S/Get", (home,), noon, "+by-day", False),
+        ("branch.two", "shop", "/p.S/Get", (), noon, "-not-from-there", False),
+        ("branch.two", "shop", "/p.S/Get", (home, home), noon, "-not-from-there", False),
+        ("branch.two", "shop", "/p.S/Get", (("x-from", "abroad"),), noon, "-not-from-there", False),
+        ("evil", "shop", "/p.S/Get", (), noon, "+old", None),
+        ("evil", "shop", "/p.S/Put", (), noon, None, False),
+        ("acme", "open", "/p.S/Get", (), noon, "+", None),
+        ("evil", "open", "/p.S/Get", (), noon, "-open/deny/0", False),
+    ]
+    decisions = [
+        {
+            "source": source,
+            "destination": destination,
+            "method": method,
+            "metadata": [entry(*item) for item in entries],
+            "now_ms": now_ms,
+            "decision": decision,
+            "audited": audited,
+        }
+        for source, destination, method, entries, now_ms, decision, audited in rows
+    ]
+    return {"document": document, "decisions": decisions}
 
 
 # Joining

@@ -1,0 +1,88 @@
+"""``mesh policy diff``: which callers, services and methods a change of the policy concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.output import output_option, show_json
+from mesh.cli.policy_record import fetched, named
+from mesh.core.difference import Difference, differences
+from mesh.core.patterns import ANY
+from mesh.core.policy import Policy
+
+#: How many lines are shown, and how many names or methods in one.
+LINES: Final = 200
+SHOWN: Final = 6
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new", required=False)
+@output_option
+@data_option
+def diff(old: str, new: str | None, output: str, data: Path) -> None:
+    """Say which calls the policy NEW grants otherwise than OLD.
+
+    Each is a file, or the number of a version that auth keeps; one alone is compared with the one in force.
+    """
+    directory = DataDirectory(data)
+    before = named(old, directory) if new else fetched(directory).policy
+    after = named(new or old, directory)
+    if output == "json":
+        show_json([difference_data(one) for one in differences(before, after)])
+        return
+    for line in compared(before, after):
+        click.echo(line)
+
+
+def compared(old: Policy, new: Policy) -> Iterator[str]:
+    """Give lines for people: services that come and go, then what is granted otherwise, then a summary."""
+    for name in sorted(new.services.keys() - old.services.keys()):
+        yield f"+ service {name}"
+    for name in sorted(old.services.keys() - new.services.keys()):
+        yield f"- service {name}"
+    found = differences(old, new)
+    yield from map(_line, found[:LINES])
+    if len(found) > LINES:
+        yield f"  and {len(found) - LINES} more: see mesh policy diff -o json"
+    yield _summary(found)
+
+
+def _line(one: Difference) -> str:
+    sources = _listed((name if name != ANY else "all others" for name in one.sources), len(one.sources))
+    methods = _listed((name if name != ANY else "all others" for name in one.methods), len(one.methods))
+    grants = f"{one.before} => {one.after}"
+    if one.before is one.after:
+        grants = f"{one.after}, but not as before"
+    return f"{one.sign} {sources} -> {one.destination} {methods or 'every method'}: {grants}"
+
+
+def _listed(names: Iterable[str], count: int) -> str:
+    shown = ", ".join(name for name, _ in zip(names, range(SHOWN), strict=False))
+    return shown + (f" and {count - SHOWN} more" if count > SHOWN else "")
+
+
+def _summary(found: list[Difference]) -> str:
+    signs = [one.sign for one in found]
+    if not found:
+        return "no call is granted otherwise"
+    told = (("+", "more"), ("-", "less"), ("~", "otherwise"))
+    return "granted " + ", ".join(f"{what}: {signs.count(sign)}" for sign, what in told if sign in signs)
+
+
+def difference_data(one: Difference) -> dict[str, object]:
+    """Give a difference for programs."""
+    return {
+        "sign": one.sign,
+        "sources": one.sources,
+        "destination": one.destination,
+        "methods": one.methods or [ANY],
+        "every_method": not one.methods,
+        "before": one.before,
+        "after": one.after,
+    }

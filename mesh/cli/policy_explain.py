@@ -1,0 +1,137 @@
+"""``mesh policy explain``: the rule that decides a call, or the nearest one and the smallest change."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from mesh.cli.cases import instant_ms
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.kinds import service
+from mesh.cli.output import output_option, show_json
+from mesh.cli.policy_file import load_policy
+from mesh.cli.policy_record import fetched
+from mesh.core.condition import Call
+from mesh.core.explain import Explanation
+from mesh.core.explain import explain as explained
+from mesh.core.metadata import Entries, checked_entries
+from mesh.core.names import FullMethod, ServiceName
+from mesh.core.remedy import Change
+from mesh.core.rules import Placed
+
+
+@click.command()
+@click.argument("source", metavar="FROM", type=service)
+@click.argument("destination", metavar="TO", type=service)
+@click.argument("method")
+@click.option("--policy", metavar="FILE", help="The policy in FILE instead of the one in force.")
+@click.option("-m", "--metadata", metavar="KEY=VALUE", multiple=True, help="Sent with the call; repeatable.")
+@click.option("--time", help="When, such as 2027-01-04T12:00:00Z; now unless said.")
+@output_option
+@data_option
+def explain(
+    source: ServiceName,
+    destination: ServiceName,
+    method: str,
+    policy: str | None,
+    metadata: tuple[str, ...],
+    time: str | None,
+    output: str,
+    data: Path,
+) -> None:
+    """Say which rule decides a call of FROM to TO's METHOD, or what the smallest change is to permit it."""
+    try:
+        now_ms = instant_ms(time) if time else int(clock.time() * 1000)
+        call = Call(source.text, destination.text, FullMethod(method).text, _entries(metadata), now_ms)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if destination.reserved:
+        raise click.UsageError(f"no policy decides about calls to {destination}: the code does")
+    judged = load_policy(policy) if policy else fetched(DataDirectory(data)).policy
+    found = explained(judged, call)
+    if output == "json":
+        show_json(_data(call, found))
+        return
+    for line in _lines(call, found):
+        click.echo(line)
+
+
+def _entries(metadata: tuple[str, ...]) -> Entries:
+    pairs = []
+    for item in metadata:
+        key, equals, value = item.partition("=")
+        if not equals:
+            msg = f"{item!a:.80} is not KEY=VALUE"
+            raise ValueError(msg)
+        pairs.append((key, value))
+    return checked_entries(pairs)
+
+
+def _lines(call: Call, found: Explanation) -> Iterator[str]:
+    yield f"{call.source} -> {call.destination} {call.method}: {found.verdict.word}: {found.verdict.why}"
+    if found.deciding:
+        yield f"decided by {_named(found.deciding)}"
+        yield from (f"  {line}" for line in _shown(found.deciding.rule.principals, found.deciding))
+    for one in found.denying:
+        if one is not found.deciding:
+            yield f"also speaks against it: {_named(one)}"
+    if found.nearest:
+        yield f"nearest: {_named(found.nearest)}"
+        yield from (f"  {lack.text}" for lack in found.lacks)
+    if found.changes:
+        yield "smallest change:"
+        for change in found.changes:
+            yield from (f"  {line}" for line in _change(change))
+    elif not found.verdict.permitted:
+        yield "no single change permits it: the rules that deny it would have to be written anew"
+
+
+def _shown(principals: tuple[str, ...], one: Placed) -> Iterator[str]:
+    yield f"principals: {', '.join(principals)}"
+    yield f"paths: {', '.join(one.rule.paths)}"
+    for header in one.rule.headers:
+        yield f"header {header.key}: {' or '.join(header.values)}"
+    if one.rule.when:
+        yield f"when: {one.rule.when.text}"
+
+
+def _named(one: Placed) -> str:
+    return f"rule {one.rule.name!r} at {_path(one.place)}"
+
+
+def _path(place: tuple[str | int, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+
+
+def _change(change: Change) -> Iterator[str]:
+    if change.action == "remove":
+        yield f"remove {_path(change.place)}"
+        return
+    adding = change.action == "add"
+    value: Any = [change.value] if adding else {change.place[-1]: change.value}
+    yield f"add to {_path(change.place if adding else change.place[:-1])}:"
+    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=10_000)
+    yield from (f"  {line}" for line in text.splitlines())
+
+
+def _data(call: Call, found: Explanation) -> dict[str, object]:
+    return {
+        "source": call.source,
+        "destination": call.destination,
+        "method": call.method,
+        "verdict": found.verdict.word,
+        "why": found.verdict.why,
+        "rule": found.deciding and {"name": found.deciding.rule.name, "place": _path(found.deciding.place)},
+        "denying": [{"name": one.rule.name, "place": _path(one.place)} for one in found.denying],
+        "nearest": found.nearest and {"name": found.nearest.rule.name, "place": _path(found.nearest.place)},
+        "lacks": [lack.text for lack in found.lacks],
+        "changes": [
+            {"action": change.action, "place": _path(change.place), "value": change.value}
+            for change in found.changes
+        ],
+    }

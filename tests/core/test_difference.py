@@ -1,0 +1,211 @@
+"""Differences: what is granted otherwise, be the text alike or not."""
+
+from __future__ import annotations
+
+import json
+from time import perf_counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.condition import Call
+from mesh.core.difference import Difference, Grant, differences
+from mesh.core.patterns import wider_principals
+from mesh.core.policy import Policy
+from mesh.core.verdict import Judge
+from tests.core.test_patterns import paths, principals
+
+M, N = "/p.S/M", "/p.S/N"
+NAMES = ("a", "b", "team.a")
+
+
+def rule(*principals: str, paths: tuple[str, ...] = ("*",), **more: object) -> dict[str, Any]:
+    return {"principals": principals, "paths": paths, **more}
+
+
+def policy(section: dict[str, Any], **top: object) -> Policy:
+    return Policy.parse(json.dumps({"services": {name: {} for name in NAMES} | {"orders": section}} | top))
+
+
+def shown(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [told(one) for one in differences(policy(old), policy(new))]
+
+
+def told(one: Difference) -> str:
+    sources, methods = ",".join(one.sources), ",".join(one.methods)
+    return f"{one.sign} {sources} {methods}: {one.before} {one.after}"
+
+
+EVERYBODY = "*,a,b,mesh.operator,orders,team.a"
+WHEN: dict[str, Any] = {"when": "time.getHours() > 1"}
+CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
+    ("nothing", {}, {"allow": []}, []),
+    ("another name", {"allow": [rule("a")]}, {"allow": [rule("a", name="x")]}, []),
+    ("another order", {"allow": [rule("a"), rule("b")]}, {"allow": [rule("b"), rule("a")]}, []),
+    ("in one rule", {"allow": [rule("a"), rule("b")]}, {"allow": [rule("a", "b")]}, []),
+    ("a rule", {}, {"allow": [rule("a")]}, ["+ a : deny allow"]),
+    ("no rule", {"allow": [rule("a", "b")]}, {"allow": [rule("b")]}, ["- a : allow deny"]),
+    (
+        "a method",
+        {"allow": [rule("a", paths=(M,))]},
+        {"allow": [rule("a", paths=(M, N))]},
+        [f"+ a {N}: deny allow"],
+    ),
+    (
+        "a wildcard for a method",
+        {"allow": [rule("a", paths=(M,))]},
+        {"allow": [rule("a", paths=("/p.S/*",))]},
+        ["+ a /p.S/*: deny allow"],
+    ),
+    (
+        "all but one",
+        {"allow": [rule("a")]},
+        {"allow": [rule("a")], "deny": [rule("*", paths=(M,))]},
+        [f"- a {M}: allow deny"],
+    ),
+    (
+        "where wildcards meet",
+        {"allow": [rule("a", paths=("/p.S/*",))]},
+        {"allow": [rule("a", paths=("/p.S/*",))], "deny": [rule("*", paths=("*/M",))]},
+        [f"- a {M}: allow deny"],
+    ),
+    ("everybody", {}, {"allow": [rule("*")]}, [f"+ {EVERYBODY} : deny allow"]),
+    ("a wildcard for callers", {}, {"allow": [rule("team.*")]}, ["+ team.a,team.* : deny allow"]),
+    ("a condition", {"allow": [rule("a")]}, {"allow": [rule("a", **WHEN)]}, ["- a : allow on condition"]),
+    (
+        "another condition",
+        {"allow": [rule("a", when="time.getHours() > 2")]},
+        {"allow": [rule("a", **WHEN)]},
+        ["~ a : on condition on condition"],
+    ),
+    ("a condition for nothing", {"allow": [rule("a")]}, {"allow": [rule("a"), rule("a", **WHEN)]}, []),
+    (
+        "denied on condition",
+        {"allow": [rule("a")]},
+        {"allow": [rule("a")], "deny": [rule("a", **WHEN)]},
+        ["- a : allow on condition"],
+    ),
+    ("denied though denied", {}, {"deny": [rule("a")]}, []),
+    (
+        "denied on trial",
+        {"allow": [rule("a")]},
+        {"allow": [rule("a")], "deny": [rule("a", mode="audit")]},
+        ["~ a : allow allow"],
+    ),
+    ("allowed on trial", {"allow": [rule("a")]}, {"allow": [rule("a", mode="audit")]}, ["~ a : allow audit"]),
+    (
+        "allowed on trial, conditionally",
+        {},
+        {"allow": [rule("a", mode="audit", **WHEN)]},
+        ["+ a : deny on condition"],
+    ),
+    ("audit", {}, {"mode": "audit"}, [f"+ {EVERYBODY} : deny audit"]),
+    (
+        "audit but for a rule",
+        {"mode": "audit"},
+        {"mode": "audit", "deny": [rule("b", mode="enforce")]},
+        ["- b : audit deny"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"), [row[1:] for row in CASES], ids=[row[0] for row in CASES]
+)
+def test_cases(old: dict[str, Any], new: dict[str, Any], expected: list[str]) -> None:
+    """What is granted otherwise is told; what is only written otherwise is not."""
+    assert shown(old, new) == expected
+
+
+def test_groups_and_modes_of_the_policy() -> None:
+    """A change of a group, or of the mode of the mesh, is one of the services that it concerns."""
+    section = {"allow": [rule("group:g", paths=(M,))]}
+    old, new = policy(section, groups={"g": ["a", "b"]}), policy(section, groups={"g": ["b", "*.a"]})
+    assert [told(one) for one in differences(old, new)] == [
+        f"- a {M}: allow deny",
+        f"+ team.a,*.a {M}: deny allow",
+    ]
+    loose = policy({}, mode="audit")
+    assert {one.destination for one in differences(policy({}), loose)} == {*NAMES, "orders"}
+
+
+def test_services_that_come_and_go() -> None:
+    """They are callers and destinations on both sides."""
+    old = Policy.parse(json.dumps({"services": {"a": {}, "x": {"allow": [rule("a")]}}}))
+    new = Policy.parse(json.dumps({"services": {"y": {"allow": [rule("y")]}}}))
+    found = [(one.destination, told(one)) for one in differences(old, new)]
+    assert found == [("x", "- a : allow deny"), ("y", "+ y : deny allow")]
+
+
+rules = st.lists(
+    st.fixed_dictionaries(
+        {
+            "principals": st.lists(principals, min_size=1, max_size=2),
+            "paths": st.lists(paths, min_size=1, max_size=2),
+        }
+    ),
+    max_size=3,
+)
+sections = st.fixed_dictionaries({"allow": rules, "deny": rules})
+
+
+def concrete(name: str, joint: str) -> str:
+    """Give a name that a pattern stands for, and no other pattern of the tests."""
+    other = {".": "zz.zz", "/": "/zz.Z/Zz"}[joint]
+    if name == "*":
+        return other
+    if name.startswith(f"*{joint}"):
+        return f"{other.rpartition(joint)[0]}{name[1:]}"
+    return name[:-1] + other.rpartition(joint)[2] if name.endswith(f"{joint}*") else name
+
+
+@given(sections, sections)
+def test_like_verdicts(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """For all callers and methods told apart, a difference is told exactly if the verdicts differ."""
+    for made in (*old["allow"], *old["deny"], *new["allow"], *new["deny"]):
+        made["principals"] = [p if "*" in p else "a" for p in made["principals"]]
+    before, after = policy(old), policy(new)
+    mentioned = [*old["allow"], *old["deny"], *new["allow"], *new["deny"]]
+    callers = {*NAMES, "*", *(p for made in mentioned for p in made["principals"])}
+    found = differences(before, after)
+    for caller in callers:
+        about = [
+            made for made in mentioned if not set(wider_principals(caller)).isdisjoint(made["principals"])
+        ]
+        for method in {"*", *(path for made in about for path in made["paths"])}:
+            call = Call(concrete(caller, "."), "orders", concrete(method, "/"), (), None)
+            permitted = [Judge(one).verdict(call).permitted for one in (before, after)]
+            said = [
+                [one.before is Grant.ALLOW, one.after is Grant.ALLOW]
+                for one in found
+                if caller in one.sources and (not one.methods or method in one.methods)
+            ]
+            assert said == ([permitted] if permitted[0] != permitted[1] else [])
+
+
+def test_wildcards_that_meet_too_often() -> None:
+    """A thousand prefixes and a thousand suffixes are not a million methods to look at."""
+    half = 1000
+    prefixes, suffixes = [f"/p{n}.S/*" for n in range(half)], [f"*/M{n}" for n in range(half)]
+    old, new = policy({}), policy({"allow": [rule("a", paths=(*prefixes, *suffixes))]})
+    (found,) = differences(old, new)
+    assert len(found.methods) == 2 * half
+
+
+def test_a_large_policy() -> None:
+    """1,000 services with 10,000 rules, one of them changed, take about as long as reading them."""
+    names = [f"s{n}" for n in range(1000)]
+    services: dict[str, Any] = {name: {} for name in names}
+    services |= {
+        name: {"allow": [rule(names[(n + k) % 1000], paths=(f"/p{k}.S/*",)) for k in range(10)]}
+        for n, name in enumerate(names)
+    }
+    old = Policy.parse(json.dumps({"services": services}))
+    services["s7"]["allow"][3]["paths"] = ["/other.S/*"]
+    new = Policy.parse(json.dumps({"services": services}))
+    begun = perf_counter()
+    found = {told(one) for one in differences(old, new)}
+    assert found == {"- s10 /p3.S/*: allow deny", "+ s10 /other.S/*: deny allow"}
+    assert perf_counter() - begun < 10
