@@ -21,9 +21,17 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.workloads import token_for
 from mesh.core.names import ServiceName
 from mesh.descriptors import allow_many
+from services.lua_host.limits import Number, cap
 
 if TYPE_CHECKING:
     from services.lua_host.member import Member, Settings
+
+
+def _cap(text: str) -> tuple[str, Number]:
+    try:
+        return cap(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -41,6 +49,14 @@ if TYPE_CHECKING:
     help="The join tokens, one a line in the order of the DIRs; - for stdin. "
     "[default: MESH_TOKEN, MESH_TOKEN_FILE, or made with --data]",
 )
+@click.option(
+    "--cap",
+    "caps",
+    multiple=True,
+    metavar="LIMIT=VALUE",
+    callback=lambda _context, _option, values: dict(map(_cap, values)),
+    help="The most that any of them gets of a limit, such as memory=64MiB; may be repeated.",
+)
 @includes_option
 @unsafe_option
 @data_option
@@ -51,6 +67,7 @@ def run(
     advertise_port: int | None,
     auth: str | None,
     token_file: str | None,
+    caps: dict[str, Number],
     includes: tuple[Path, ...],
     unsafe_no_jail: bool,
     data: Path,
@@ -65,7 +82,7 @@ def run(
     if len(directories) > 1 and (advertise_port is not None or not listen.endswith(":0")):
         raise click.UsageError("several services have a port each: give --listen HOST:0, no --advertise-port")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    bundles = [loaded(path, includes) for path in directories]
+    bundles = [loaded(path, includes).within(caps) for path in directories]
     directory = DataDirectory(data)
     at = auth or os.environ.get("MESH_AUTH") or directory.addresses().join
     tokens = _tokens([bundle.manifest.name for bundle in bundles], token_file, directory)

@@ -7,12 +7,13 @@ say (``inspection``).
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from services.lua_host.library import instead
+from services.lua_host.limits import Number
 from services.lua_host.manifest import Manifest
 from services.lua_host.problems import Problem, ProblemsError
 from services.lua_host.protos import Protos
@@ -58,6 +59,10 @@ class Bundle:
         if problems or script is None or protos is None:
             raise BundleError(sorted(problems))
         return cls(manifest, script, protos)
+
+    def within(self, caps: Mapping[str, Number]) -> Bundle:
+        """Give the same service with its limits lowered to what an operator allows at most."""
+        return replace(self, manifest=replace(self.manifest, limits=self.manifest.limits.within(caps)))
 
 
 def _tried(problems: list[Problem], read: Callable[[], _T]) -> _T | None:

@@ -81,6 +81,24 @@ LIMITS: Final[Mapping[str, Bound]] = {
 }
 
 
+#: A message is held as bytes and as a table.
+MEMORY_FOR_MESSAGE: Final = 4
+
+
+def cap(text: str) -> tuple[str, Number]:
+    """Read a limit and its most, as ``memory=64MiB``; raise ``ValueError``."""
+    name, _, written = text.partition("=")
+    bound = LIMITS.get(name)
+    if bound is None:
+        raise ValueError(f"no limit {name!r:.80}: use {', '.join(LIMITS)}")
+    if bound.read is None and not re.fullmatch(r"[0-9]{1,10}", written):
+        raise ValueError(f"{name} has to be a whole number, not {written!r:.80}")
+    value = bound.value(written)
+    if not bound.value(bound.least) <= value <= bound.value(bound.most):
+        raise ValueError(f"{name} has to lie between {bound.least} and {bound.most}")
+    return name, value
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of a service."""
@@ -110,4 +128,5 @@ class Limits:
         for name, cap in caps.items():
             endless = name == "calls_per_worker" and values[name] == 0
             values[name] = cap if endless else min(values[name], cap)
+        values["message"] = min(values["message"], values["memory"] // MEMORY_FOR_MESSAGE)
         return Limits(**values)

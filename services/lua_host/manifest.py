@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mesh.core.names import FullMethod, ServiceName
 from services.lua_host.library import checked_entry
-from services.lua_host.limits import LIMITS, Limits
+from services.lua_host.limits import LIMITS, MEMORY_FOR_MESSAGE, Limits
 from services.lua_host.places import Path, Places
 from services.lua_host.problems import Problem, ProblemsError
 from services.lua_host.strict_toml import Key, Reading, a_list, a_text
@@ -81,7 +81,7 @@ def _limits(reading: Reading, found: Mapping[str, Any], *, kept: bool) -> Limits
     if kept and limits.workers > 1:
         what = 'workers has to be 1 with state = "kept": what is kept is in one worker'
         reading.wrong(("limits", "workers"), what)
-    if limits.message * 4 > limits.memory:
+    if limits.message * MEMORY_FOR_MESSAGE > limits.memory:
         what = "message has to be at most a quarter of memory: a message is held as bytes and as a table"
         reading.wrong(("limits", "message"), what)
     return limits

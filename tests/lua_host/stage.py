@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import grpc
 
 from services.lua_host.bundle import Bundle
 from services.lua_host.outside import OutgoingCall, Refused
+from services.lua_host.rehearsal import Stage
 
 PROTO = """
 syntax = "proto3";
@@ -59,6 +61,14 @@ def write_service(
     (directory / "own.proto").write_text(PROTO)
     (directory / "own.lua").write_text(script)
     return Bundle.load(directory)
+
+
+async def warm(stage: Stage) -> None:
+    """Wait until a service has all its workers, the spare one too, so that no call waits for one."""
+    pool = stage.service._pool
+    async with asyncio.timeout(20):
+        while len(pool._idle) <= pool._size:  # noqa: ASYNC110  the pool tells nobody what it does
+            await asyncio.sleep(0.005)
 
 
 class Elsewhere:

@@ -19,7 +19,7 @@ import pytest_asyncio
 from mesh.core.names import FullMethod
 from services.lua_host.outside import OutgoingCall
 from services.lua_host.rehearsal import Outcome, Stage, rehearse
-from tests.lua_host.stage import Elsewhere, write_service
+from tests.lua_host.stage import Elsewhere, warm, write_service
 
 DO = FullMethod("/t.Own/Do")
 _C = grpc.StatusCode
@@ -155,6 +155,7 @@ async def own(tmp_path: Path) -> AsyncIterator[Open]:
         async def open_own(body: str, **limits: Any) -> Own:
             bundle = write_service(tmp_path, SCRIPT.format(body=body), **{"deadline": "300ms", **limits})
             stage = await stack.enter_async_context(rehearse(bundle, Elsewhere(echo)))
+            await warm(stage)
             return Own(stage, bundle.protos.message("t.Note"))
 
         yield open_own
@@ -253,6 +254,7 @@ async def test_attack_after_attack(own: Open) -> None:
     for _ in range(6):
         assert (await hostile.play("it")).code is _C.DEADLINE_EXCEEDED
         await hostile.is_fine()
+        await warm(hostile.stage)
 
 
 async def test_one_call_does_not_poison_the_next(own: Open) -> None:

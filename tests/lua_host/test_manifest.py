@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.names import FullMethod, ServiceName
-from services.lua_host.limits import LIMITS, Limits, seconds
+from services.lua_host.limits import LIMITS, Limits, cap, seconds
 from services.lua_host.manifest import Grant, Manifest, ManifestError
 from services.lua_host.problems import Problem
 from services.lua_host.shapes import MAX_DEPTH
@@ -257,6 +257,22 @@ def test_an_operator_may_lower_limits() -> None:
     assert lowered.within({"calls_per_worker": 1000}) == lowered
     with pytest.raises(KeyError):
         asked.within({"dead_line": 1})
+
+
+def test_a_cap_is_written_as_the_limit_is() -> None:
+    """Within the same bounds; a message is capped with the memory that it needs."""
+    caps = dict(map(cap, ["memory=4MiB", "deadline=500ms", "workers=1"]))
+    asked = Manifest.parse(WHOLE.encode()).limits
+    assert asked.within(caps) == replace(asked, memory=2**22, message=2**20, deadline=0.5, workers=1)
+
+
+@pytest.mark.parametrize(
+    "text", ["memory", "memory=1", "memory=2MiB", "workers=x", "workers=0", "worker=1", "=1"]
+)
+def test_a_bad_cap_is_refused(text: str) -> None:
+    """Not taken for another."""
+    with pytest.raises(ValueError, match=r"."):
+        cap(text)
 
 
 def test_a_problem_found_later_has_a_line_too() -> None:

@@ -20,7 +20,7 @@ from mesh.core.names import FullMethod
 from services.lua_host import service as services
 from services.lua_host import worker as workers
 from services.lua_host.rehearsal import Outcome, Stage, rehearse
-from tests.lua_host.stage import Elsewhere, write_service
+from tests.lua_host.stage import Elsewhere, warm, write_service
 
 ROOT = Path(__file__).parents[2]
 DO, STREAM = FullMethod("/t.Own/Do"), FullMethod("/t.Own/Stream")
@@ -63,6 +63,7 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         manager = rehearse(bundle, elsewhere)
         stage = await manager.__aenter__()
         stack.append(manager)
+        await warm(stage)
         return House(stage, elsewhere, spawned)
 
     yield open_house

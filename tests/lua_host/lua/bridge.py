@@ -39,6 +39,19 @@ _TRY = b"""(function(pcall, type)
 end)(pcall, type)"""
 
 
+def is_repeated(field: Any) -> bool:
+    """Whether a field is a list or a map."""
+    # Newer releases of protobuf have a name for it, and warn of the label; older ones have the label alone.
+    named = getattr(field, "is_repeated", None)
+    return bool(field.label == FieldDescriptor.LABEL_REPEATED if named is None else named)
+
+
+def is_required(field: Any) -> bool:
+    """Whether a field has to be there."""
+    named = getattr(field, "is_required", None)
+    return bool(field.label == FieldDescriptor.LABEL_REQUIRED if named is None else named)
+
+
 class CodecError(Exception):
     """An error that the codec raised; ``str`` is its text."""
 
@@ -105,7 +118,7 @@ class Lua:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             key, element = field.message_type.fields
             return {self._value(key, of): self._value(element, to) for of, to in value.items()}
-        if field.is_repeated:
+        if is_repeated(field):
             return [self._value(field, value[index]) for index in _places(value)]
         return self._value(field, value)
 

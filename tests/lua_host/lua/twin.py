@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_tools import protoc  # type: ignore[import-untyped]
 from hypothesis import strategies as st
 
-from tests.lua_host.lua.bridge import CodecError, Lua, Schema, exact
+from tests.lua_host.lua.bridge import CodecError, Lua, Schema, exact, is_repeated, is_required
 
 PROTOS = Path(__file__).parent / "protos"
 #: The least and the most that a field of integers holds.
@@ -95,7 +95,7 @@ def is_map(field: Any) -> bool:
 
 def has_presence(field: Any) -> bool:
     """Whether absent and default are two things."""
-    return not field.is_repeated and field.has_presence
+    return not is_repeated(field) and field.has_presence
 
 
 def seen(message: Message) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _seen_field(field: Any, value: Any) -> Any:
             return {key: _seen_value(element, value[key]) for key in value}
         except UnicodeDecodeError:
             raise NotExactError from None
-    if field.is_repeated:
+    if is_repeated(field):
         return [_seen_value(field, element) for element in value]
     return _seen_value(field, value)
 
@@ -187,7 +187,7 @@ def messages(draw: st.DrawFn, name: str, depth: int = _CLOSE, descriptor: Any = 
     )
     taken: set[str] = set()
     message: dict[str, Any] = {}
-    for field in [*chosen, *(field for field in usable if field.is_required)]:
+    for field in [*chosen, *(field for field in usable if is_required(field))]:
         oneof = field.containing_oneof
         if oneof is None or oneof.name not in taken:
             taken.add(oneof.name if oneof else "")
@@ -200,7 +200,7 @@ def _contents(field: Any, depth: int) -> st.SearchStrategy[Any]:
         key, element = field.message_type.fields
         return st.dictionaries(values(key, depth), values(element, depth), max_size=3)
     one = values(field, depth)
-    return st.lists(one, max_size=4) if field.is_repeated else one
+    return st.lists(one, max_size=4) if is_repeated(field) else one
 
 
 def built(name: str, message: dict[str, Any]) -> Message:
@@ -216,10 +216,10 @@ def fill(message: Message, contents: dict[str, Any]) -> None:
         field = message.DESCRIPTOR.fields_by_name[name]
         if is_map(field):
             _fill_map(getattr(message, name), field.message_type, value)
-        elif field.is_repeated and field.message_type is not None:
+        elif is_repeated(field) and field.message_type is not None:
             for element in value:
                 fill(getattr(message, name).add(), element)
-        elif field.is_repeated:
+        elif is_repeated(field):
             getattr(message, name).extend(value)
         elif field.message_type is not None:
             getattr(message, name).SetInParent()
