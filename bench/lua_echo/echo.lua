@@ -1,4 +1,4 @@
 -- Gives back what it got.
 mesh.handle("Echo", function(request)
-  return {body = request.body}
+  return {body = request.body, rows = request.rows}
 end)
