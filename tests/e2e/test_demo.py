@@ -99,7 +99,7 @@ SABOTAGES = {
     "a request stream cut short": "from mesh.core.seal import FrameOpener; "
     "FrameOpener.finish = lambda self: None",
     "orders calls Refund": "from mesh.core.matcher import Matcher, Permit; "
-    "Matcher.permit = lambda self, source, method, entries: Permit(source, method, 'any')",
+    "Matcher.permit = lambda self, source, method, entries, now_ms=None: Permit(source, method, 'any')",
 }
 SABOTAGED = """
 import asyncio, sys
