@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 
+from mesh.core.chain import Head
 from mesh.core.epochs import Epoch
 from mesh.core.errors import Denied, PeerError
+from mesh.core.examine import examine
 from mesh.core.join import JoinRequester, JoinToken, read_request
 from mesh.core.keys import Key, destination_key, join_keys, lp, pair_key, session_keys
 from mesh.core.matcher import Matcher, Permit
@@ -405,3 +407,15 @@ def test_join_answer(case: Case, requester: JoinRequester) -> None:
     assert cause_of(requester.open, answer) == case["cause"]
     if case["cause"] is None:
         assert requester.open(answer).SerializeToString(deterministic=True).hex() == JOIN["bundle"]
+
+
+@each("audit")
+def test_audit(case: Case) -> None:
+    """A log is whole, ahead of its head, torn, or its first bad entry is found with its fault."""
+    told = vectors("audit")
+    numbers = {name: int(case["head"][name]) for name in ("first_segment", "segment", "sequence", "size")}
+    head = Head(told["log"], **numbers, mac=bytes.fromhex(case["head"]["mac"]))
+    segments = {int(number): text.encode("latin-1") for number, text in case["segments"].items()}
+    found = examine(head, key(told["audit_key"]), segments)
+    outcome = "ahead" if found.ahead else "torn" if found.torn else "whole"
+    assert (found.bad.fault.name if found.bad else outcome) == case["outcome"]

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mesh.core import join
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.chain import Chain, Head, Limits
 from mesh.core.epochs import Epoch
 from mesh.core.keys import Key, destination_key, join_keys, lp, pair_key
 from mesh.core.metadata import CALL, EMPTY_DIGEST, Entries, application_entries, digest
@@ -69,6 +71,7 @@ def files() -> dict[str, bytes]:
         "receiver": receiver(),
         "policy": policy(),
         "join": joining(),
+        "audit": auditing(),
     }
     return {f"{name}.json": (json.dumps(made[name], indent=1) + "\n").encode() for name in made}
 
@@ -825,6 +828,68 @@ def joining() -> Case:
             ),
             answer("nothing sealed", b"", reply_key.mac(lp(body) + lp(b"")), "MALFORMED"),
         ],
+    }
+
+
+def auditing() -> Case:
+    """Make a small audit log of three segments, and what is found of it whole and harmed."""
+    limits = Limits(segment_bytes=900, segments=2)
+    chain, segments = Chain.start("denials", ROOT), dict[int, bytes]()
+    heads = [chain.head]
+    for number in range(8):
+        denied = Entry(
+            NOW + number,
+            Kind.DENIAL,
+            "call denied",
+            Verdict.DENIED,
+            service=FRONTEND.text,
+            instance=str(A),
+            by=f"{ORDERS}/{B}",
+            method=METHOD.text,
+            call_id=f"{number:016x}",
+        )
+        pieces, chain = chain.extend([denied], limits)
+        heads.append(chain.head)
+        for piece in pieces:
+            segments[piece.segment] = segments.get(piece.segment, b"") + piece.data
+    first, last = chain.head.first_segment, chain.head.segment
+    kept = {number: segments[number] for number in (first, last)}
+
+    def found(name: str, head: Head, changed: dict[int, bytes], outcome: str) -> Case:
+        texts = {str(number): data.decode("latin-1") for number, data in changed.items()}
+        return {"name": name, "head": _head(head), "segments": texts, "outcome": outcome}
+
+    lines = kept[last].splitlines(keepends=True)
+    edited = kept[last].replace(b"frontend", b"nobodies", 1)
+    return {
+        "audit_key": ROOT.reveal().hex(),
+        "log": "denials",
+        "cases": [
+            found("whole", chain.head, kept, "whole"),
+            found("a line edited", chain.head, {**kept, last: edited}, "CHANGED"),
+            found("a line deleted", chain.head, {**kept, last: lines[0] + b"".join(lines[2:])}, "MISSING"),
+            found("the end cut off", chain.head, {**kept, last: b"".join(lines[:-1])}, "CUT"),
+            found("the end cut in a line", chain.head, {**kept, last: kept[last][:-9]}, "CUT"),
+            found("a segment gone", chain.head, {last: kept[last]}, "MISSING"),
+            found("written when a crash came", heads[-2], kept, "ahead"),
+            found("torn by a crash", chain.head, {**kept, last: kept[last] + lines[0][:40]}, "torn"),
+            found(
+                "a whole line forged behind the end",
+                chain.head,
+                {**kept, last: kept[last] + lines[0]},
+                "FORGED",
+            ),
+        ],
+    }
+
+
+def _head(head: Head) -> Case:
+    return {
+        "first_segment": head.first_segment,
+        "segment": head.segment,
+        "sequence": str(head.sequence),
+        "size": head.size,
+        "mac": head.mac.hex(),
     }
 
 
