@@ -6,7 +6,7 @@
         await node.server().start()
 
 A node is its ``Enrolment`` (identity and keys, from auth) and its ``Slice`` (policy and endpoints, from
-gatekeeper), each kept by a task that the node owns.
+gatekeeper), each kept by a task that the node owns, and a ``Reporter`` of what it denies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,15 +23,18 @@ from typing import Any, Final
 
 from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
+from mesh.core.tally import Told
 from mesh.enrol import Enrolment, JoinError
 from mesh.enrol import join as enrol
+from mesh.reports import TIMEOUT as REPORT_TIMEOUT
+from mesh.reports import Denial, Reporter, messages
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
 from mesh.slices import Slice, SliceKeeper
-from mesh.v1 import gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2, audit_pb2_grpc, gatekeeper_pb2_grpc
 
 log = logging.getLogger("mesh")
 
@@ -52,6 +55,9 @@ class Node:
             MeshChannel(self.membership, self._gatekeeper, MAX_CONTROL)
         )
         self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
+        reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
+        self._reporter = Reporter(self.membership, partial(_report, reports))
+        self._reporting = asyncio.create_task(self._reporter.keep())
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
@@ -119,9 +125,10 @@ class Node:
         await asyncio.wait(self._tasks[1:], timeout=LEAVE)
         if self._server is not None:
             await self._server.stop(LEAVE)
-        for task in self._tasks:
+        for task in (*self._tasks, self._reporting):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._reporting, return_exceptions=True)
+        await self._reporter.close()
         for connections in self._connections.values():
             await connections.close()
         await self._gatekeeper.close()
@@ -140,6 +147,10 @@ class Node:
             connections.keep(known.__contains__)
         if self._server is not None:
             self._server.recheck()
+
+
+async def _report(stub: audit_pb2_grpc.DenialServiceAsyncStub, told: Sequence[Told[Denial]]) -> None:
+    await stub.Report(audit_pb2.ReportRequest(denials=messages(told)), timeout=REPORT_TIMEOUT)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ _ANYONE: Final = "*"
 _ROWS: Final = {
     AUTH: {
         "node": (_ANYONE, ("/mesh.v1.AuthService/Renew", "/mesh.v1.AuthService/GetPairKeys")),
-        "gatekeeper": (GATEKEEPER.text, ("/mesh.v1.AuthService/WatchPolicy",)),
+        "gatekeeper": (GATEKEEPER.text, ("/mesh.v1.AuthService/WatchPolicy", "/mesh.v1.AuditService/Record")),
         "operator": (
             OPERATOR.text,
             (
@@ -30,6 +30,7 @@ _ROWS: Final = {
                 "/mesh.v1.OperatorService/GetPolicy",
                 "/mesh.v1.OperatorService/ListPolicies",
                 "/mesh.v1.OperatorService/GetAuthStatus",
+                "/mesh.v1.AuditService/Read",
             ),
         ),
     },
@@ -40,6 +41,7 @@ _ROWS: Final = {
                 "/mesh.v1.GatekeeperService/Watch",
                 "/mesh.v1.GatekeeperService/Authorize",
                 "/mesh.v1.GatekeeperService/Resolve",
+                "/mesh.v1.DenialService/Report",
             ),
         ),
         "operator": (OPERATOR.text, ("/mesh.v1.GatekeeperService/ListNodes",)),

@@ -88,6 +88,14 @@ class Tally(Generic[_T]):
             self._counts_at_ms.pop(one.source, None)
             self._add(one)
 
+    def copy(self) -> Tally[_T]:
+        """Give another one that is as this is now."""
+        other = Tally[_T](self._limits)
+        other._waiting, other._counted = dict(self._waiting), self._counted
+        other._buckets = {source: replace(bucket) for source, bucket in self._buckets.items()}
+        other._counts_at_ms = dict(self._counts_at_ms)
+        return other
+
     def is_due(self, now_ms: int) -> bool:
         """Whether there is anything to take."""
         return any(self._is_due(key, now_ms) for key in self._waiting)

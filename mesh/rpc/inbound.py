@@ -100,6 +100,8 @@ class Inbound:
             return self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
+            if not isinstance(error, StalePeerError):
+                await self.membership.written()
             outcome = mesh_outcome(error.reason, call_id=call_id)
             refusal = error.refusal if isinstance(error, StalePeerError) else None
             proof: Entries = ((REFUSAL, refusal.encode()),) if refusal else ()
@@ -108,7 +110,7 @@ class Inbound:
 
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
-            return self._refused(admitted, admitted.verdict)
+            return await self._refused(admitted, admitted.verdict)
         call = OpenCall(admitted)
         self.open_calls.add(call)
         try:
@@ -117,18 +119,18 @@ class Inbound:
             task = asyncio.current_task()
             if task is None or not task.cancelling():
                 # The application's own: nobody cancelled it here, and gRPC would leave the caller waiting.
-                return self._failed(context, admitted, error)
+                return await self._failed(context, admitted, error)
             if call.denied is None:
                 raise
             task.uncancel()
         except Exception as error:  # noqa: BLE001  the application's: it becomes a status, as in gRPC
-            return self._failed(context, admitted, error)
+            return await self._failed(context, admitted, error)
         finally:
             self.open_calls.discard(call)
         if call.denied is not None:
-            return self._refused(admitted, call.denied)
+            return await self._refused(admitted, call.denied)
         if context.fault is not None:
-            return self._refused(admitted, context.fault)
+            return await self._refused(admitted, context.fault)
         return _said(context)
 
     async def _reply(self, context: MeshContext) -> Any:
@@ -152,17 +154,19 @@ class Inbound:
         async for message in result:
             await context.write(message)
 
-    def _refused(self, admitted: Admitted, why: Denied | PeerError) -> Outcome:
+    async def _refused(self, admitted: Admitted, why: Denied | PeerError) -> Outcome:
         header = admitted.header
         reason = why.reason if isinstance(why, PeerError) else Reason.POLICY_DENIED
         cause = why.cause if isinstance(why, PeerError) else "denied"
         peer = f"{header.source}/{header.source_instance}"
-        call_id = self.membership.rejected(cause, str(why), self.method, peer, admitted.seal.id)
+        rule = (why.rule or "") if isinstance(why, Denied) else ""
+        call_id = self.membership.rejected(cause, str(why), self.method, peer, admitted.seal.id, rule)
+        await self.membership.written()
         return mesh_outcome(reason, call_id=call_id)
 
-    def _failed(self, context: MeshContext, admitted: Admitted, error: BaseException) -> Outcome:
+    async def _failed(self, context: MeshContext, admitted: Admitted, error: BaseException) -> Outcome:
         if context.fault is not None:
-            return self._refused(admitted, context.fault)
+            return await self._refused(admitted, context.fault)
         if context.aborted:
             return _said(context)
         log.error("handler of %s failed", self.method, exc_info=error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -53,9 +53,14 @@ class Rejection:
     detail: str
     method: str
     peer: str
+    rule: str = ""
 
 
 RejectionObserver: TypeAlias = Callable[[Rejection], None]
+
+
+async def nowhere() -> None:
+    """Wait for nothing: what a node rejects is written to no audit log."""
 
 
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
@@ -76,6 +81,8 @@ class Membership:
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
         self.policy_key = b""
         self._observers: list[RejectionObserver] = []
+        self.written: Callable[[], Awaitable[None]] = nowhere
+        """Waits, within bounds, until what was rejected so far is in the audit log (``mesh.reports``)."""
 
     @property
     def name(self) -> ServiceName:
@@ -101,9 +108,11 @@ class Membership:
         """Call ``observer`` with every call that this node rejects or denies."""
         self._observers.append(observer)
 
-    def rejected(self, cause: Cause | str, detail: str, method: str, peer: str, call_id: str = "") -> str:
+    def rejected(
+        self, cause: Cause | str, detail: str, method: str, peer: str, call_id: str = "", rule: str = ""
+    ) -> str:
         """Tell log and observers the truth; give the id that the caller may have."""
-        rejection = Rejection(call_id or secrets.token_hex(8), cause, detail, method, peer)
+        rejection = Rejection(call_id or secrets.token_hex(8), cause, detail, method, peer, rule)
         log.warning(
             "call rejected: id=%s cause=%r detail=%r method=%r peer=%s",
             rejection.id,

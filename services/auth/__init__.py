@@ -12,6 +12,8 @@ State:
 ``records``     rows as values; ``schema`` as tables; ``migrations`` how they came to be
 ``database``    a SQLite file, opened or refused
 ``store``       what is in it: one method, one transaction; ``rows`` to and from values
+``log_store``   transactions that write to the audit logs; ``audit_log`` the logs, ``segments`` their files
+``deferred``    entries that are bounded, or wait until a log can be written
 ``directory``   the data directory: made at once or not at all, opened by one process or not at all
 ``founding``    a new one, all of it or nothing
 ``clock``       a time that never runs backwards
@@ -22,12 +24,13 @@ Around them:
 ``policies``    the policy of record, signed
 ``admission``   tokens and joins
 ``authority``   all of it together: what the services below ask, in domain terms; ``messages`` for its answers
-``audit``       what happened, for the audit log and the operator
+``auditor``     what else goes to the audit logs: ``reports`` of nodes, refusals; ``audit`` tells stderr
 
 Edges:
 
 ``worker``      the one thread for all that waits for the disk
-``join_service`` ``auth_service`` ``operator_service``      gRPC in, ``authority`` asked, ``status`` out
+``join_service`` ``auth_service`` ``operator_service`` ``audit_service``
+                gRPC in, ``authority`` asked, ``status`` out
 ``policy_feed`` who watches the policy
 ``server``      two ports, auth's own membership, the timer
 ``main``        the process

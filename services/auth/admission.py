@@ -12,15 +12,19 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mesh.core.audit import Entry
+from mesh.core.audit import Kind as EntryKind
+from mesh.core.audit import Verdict as EntryVerdict
 from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from services.auth import tokens
-from services.auth.audit import report
+from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
+from services.auth.deferred import Deferred
 from services.auth.errors import ConflictError, MissingError, RefusedError
-from services.auth.records import AuditEntry, Instance, Kind, Token, token_place
+from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
 from services.auth.vault import TamperedError, Vault
@@ -31,6 +35,9 @@ Issue = Callable[[ServiceName, InstanceId, ec.EllipticCurvePublicKey, int], byte
 REFUSED: Final = (
     "join refused: the token is unknown, expired, used or wrong: make a new one with mesh token create"
 )
+#: Whom refusals count to that nobody has proved himself for.
+STRANGERS: Final = "strangers"
+DENIED: Final = EntryVerdict.DENIED
 _TOKEN_ID_BYTES: Final = 8
 
 
@@ -47,16 +54,16 @@ def new_token(
 class Admission:
     """Makes tokens and lets in who holds one."""
 
-    def __init__(self, store: Store, vault: Vault, issue: Issue) -> None:
-        """Take the rows, the secrets and what makes certificates."""
-        self._store, self._vault, self._issue = store, vault, issue
+    def __init__(self, store: Store, vault: Vault, issue: Issue, denials: Deferred) -> None:
+        """Take the rows, the secrets, what makes certificates, and where refusals are noted."""
+        self._store, self._vault, self._issue, self._denials = store, vault, issue, denials
         # What a request for an unknown token is verified against. Nobody knows its secret, us included.
         _, self._decoy = new_token(vault, Kind.JOIN, ServiceName("decoy"), 0, 0)
 
     def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
         """Make a token for one instance of a service."""
         owned, token = new_token(self._vault, Kind.JOIN, service, life_ms, now_ms)
-        entry = AuditEntry(now_ms, "token created", service=service.text, token_id=token.id, detail=_by(by))
+        entry = _about(token, now_ms, "token created", by)
         self._store.add_token(token, entry)
         report(entry)
         return owned, token
@@ -74,8 +81,7 @@ class Admission:
             raise ConflictError("that is the operator's own credential, which the mesh cannot do without")
         if tokens.state(token, now_ms) is State.REVOKED:
             return
-        service = token.service.text
-        entry = AuditEntry(now_ms, "token revoked", service=service, token_id=token.id, detail=_by(by))
+        entry = _about(token, now_ms, "token revoked", by)
         if not self._store.revoke_token(token_id, now_ms, entry):
             raise ConflictError("the token was used: there is nothing left to revoke")
         report(entry)
@@ -89,7 +95,7 @@ class Admission:
         secret = self._secret(token or self._decoy, now_ms)
         proven = asked.proven_by(secret)
         if token is None or not proven:
-            raise _refusal(AuditEntry(now_ms, "join not proven", token_id=asked.token_id))
+            raise self._refuse(_failed(now_ms, "join not proven", asked.token_id), STRANGERS)
         # Twice, for between judging and consuming somebody else may have used the token.
         for _ in range(2):
             known, before = self._before(token, asked, now_ms)
@@ -101,14 +107,14 @@ class Admission:
             if (instance := self._consume(token, asked, now_ms)) is not None:
                 return secret, instance
             token = self._store.token(token.id) or token
-        raise _refusal(AuditEntry(now_ms, "join overtaken", token_id=token.id))
+        raise self._refuse(_failed(now_ms, "join overtaken", token.id, token.service), token.service.text)
 
     def _secret(self, token: Token, now_ms: int) -> Key:
         try:
             return Key(self._vault.open(token.sealed, token.place))
         except TamperedError as error:
-            what = str(error)
-            raise _refusal(AuditEntry(now_ms, "token tampered with", True, "", "", token.id, what)) from None
+            entry = _failed(now_ms, "token tampered with", token.id, alarm=True, detail=str(error))
+            raise self._refuse(entry, STRANGERS) from None
 
     def _before(self, token: Token, asked: JoinAsked, now_ms: int) -> tuple[bool, Instance | None]:
         # Whether this very request used the token, and the instance it got unless the certificate has ended.
@@ -123,27 +129,60 @@ class Admission:
         certificate = self._issue(token.service, new, key, now_ms)
         ends = ends_ms(certificate)
         instance = Instance(new, token.service, token.id, asked.digest, certificate, now_ms, ends)
-        entry = AuditEntry(now_ms, "joined", service=token.service.text, instance=str(new), token_id=token.id)
+        entry = Entry(
+            now_ms,
+            EntryKind.JOIN,
+            "joined",
+            service=token.service.text,
+            instance=str(new),
+            token_id=token.id,
+        )
         if not self._store.consume(instance, entry):
             return None
         report(entry)
         return instance
 
     def _refusal(self, verdict: Verdict, token: Token, now_ms: int) -> RefusedError:
-        # Somebody holds the secret: that is worth an alarm, and one row, for he may come again and again.
+        # Somebody holds the secret: that is worth an alarm, raised once, for he may come again and again.
         # To send what was sent before takes no secret, and an owner who comes late does no harm.
         alarm = verdict not in (Verdict.EXPIRED, Verdict.ENDED)
         event = f"token {verdict.name.lower()}"
-        entry = AuditEntry(now_ms, event, alarm, token.service.text, "", token.id, verdict.value)
-        if alarm and not self._store.is_logged(event, token.id):
-            self._store.log(entry)
-        return _refusal(entry)
+        entry = _failed(now_ms, event, token.id, token.service, alarm=alarm, detail=verdict.value)
+        if alarm:
+            with unlogged():
+                self._store.alarm(entry)
+        return self._refuse(entry, token.service.text)
+
+    def _refuse(self, entry: Entry, source: str) -> RefusedError:
+        # In the log before the answer, if it can be written; refused in any case.
+        report(entry)
+        self._denials.note(entry, source)
+        self._denials.try_to_flush(entry.at_ms)
+        return RefusedError(REFUSED)
 
 
-def _refusal(entry: AuditEntry) -> RefusedError:
-    report(entry)
-    return RefusedError(REFUSED)
+def _about(token: Token, now_ms: int, event: str, by: Peer) -> Entry:
+    return Entry(
+        now_ms, EntryKind.TOKEN, event, service=token.service.text, token_id=token.id, by=by_whom(by)
+    )
 
 
-def _by(peer: Peer) -> str:
-    return f"by {peer.service}/{peer.instance}"
+def _failed(
+    now_ms: int,
+    event: str,
+    token_id: str,
+    service: ServiceName | None = None,
+    *,
+    alarm: bool = False,
+    detail: str = "",
+) -> Entry:
+    return Entry(
+        now_ms,
+        EntryKind.JOIN,
+        event,
+        DENIED,
+        alarm,
+        service.text if service else "",
+        token_id=token_id,
+        detail=detail,
+    )

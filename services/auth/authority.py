@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName, service_name
 from mesh.core.policy import Policy
@@ -18,13 +19,14 @@ from mesh.v1 import auth_pb2
 from services.auth import messages, tokens
 from services.auth.admission import Admission
 from services.auth.audit import report
+from services.auth.auditor import Auditor
 from services.auth.ca import ENDED, ends_ms, half_ms, read_csr
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.policies import Policies
-from services.auth.records import AuditEntry, Token
+from services.auth.records import Token
 from services.auth.roots import Roots
 from services.auth.vault import TamperedError
 
@@ -56,13 +58,20 @@ class Authority:
         """Take up where an opened directory left off. Use ``open``."""
         self._store, self._ca = directory.store, directory.ca
         self._lives, self._clock, self.domain = lives, clock, directory.domain
-        _catch_up(clock, self._store.last_logged_ms())
+        _catch_up(clock, self._store.logs.newest_ms())
+        self.auditor = Auditor(self._store, clock.now_ms)
         if clock.now_ms() >= self._ca.ends_ms:
             raise StartError(ENDED)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self._admission = Admission(self._store, directory.vault, self._certificate)
-        self._roots = Roots(self._store, directory.vault, self.domain, lives.schedule)
+        self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor.denials)
+        self._roots = Roots(
+            self._store,
+            directory.vault,
+            self.domain,
+            lives.schedule,
+            self.auditor.happened,
+        )
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -76,6 +85,7 @@ class Authority:
         except (TypeError, ValueError, OverflowError):
             # SQLite keeps whatever is put into a column; auth puts in nothing that it cannot read.
             raise StartError("the database was changed: restore it from a backup") from None
+        authority.auditor.recover()
         authority.turn()
         return authority
 
@@ -121,7 +131,10 @@ class Authority:
         known = self._store.instance(peer.instance)
         if known is None or known.service != peer.service or known.revoked_ms is not None:
             service, instance = peer.service.text, str(peer.instance)
-            report(AuditEntry(self._clock.now_ms(), "unknown instance", True, service, instance))
+            now_ms = self._clock.now_ms()
+            entry = Entry(now_ms, Kind.DENIAL, "unknown instance", Verdict.DENIED, True, service, instance)
+            report(entry)
+            self.auditor.denied([entry])
             raise RefusedError(_UNKNOWN)
 
     def credentials_for(
@@ -185,12 +198,17 @@ class Authority:
 
     # Of itself
 
+    def close(self) -> None:
+        """Write what is left to be told."""
+        self.auditor.close()
+
     def turn(self) -> int:
         """Do what is due: epochs, and from time to time the sweep. Gives the time."""
         now_ms = self._now()
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+        self.auditor.turn(now_ms)
         return now_ms
 
     def _now(self) -> int:

@@ -8,7 +8,7 @@ it reads stays so until it ends.
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -69,6 +69,15 @@ class Database:
                 return work(self._connection)
         except SQLAlchemyError as error:
             raise StoreError(f"cannot use the database: {_reason(error)}") from None
+
+    def checkpoint(self) -> bool:
+        """Merge the write-ahead log into the file and empty it; whether that was possible now."""
+        raw: Any = self._connection.connection.driver_connection
+        try:
+            busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
 
 
 def _check(connection: Connection, path: Path, new: bool) -> None:

@@ -2,6 +2,8 @@
 
     auth.db          the database (0600); beside it, while in use, its write-ahead log
     kek              32 bytes that open the secrets in it (0600); keep a copy elsewhere
+    audit/           the audit logs (0700), see ``audit_log``
+    audit.key        32 bytes that verify them (0600), which auth never reads: take it elsewhere
     operator.json    the operator's credential (0600): {"token": "mesh1.…"}
     addresses.json   where a running auth is found; not secret
     auth.lock        held by the running auth
@@ -16,7 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from mesh.core.chain import Limits
 from mesh.core.names import TrustDomain
+from services.auth import audit_log
+from services.auth.audit_log import AuditLog
 from services.auth.ca import CertificateAuthority
 from services.auth.database import Database
 from services.auth.errors import StartError
@@ -38,7 +43,7 @@ CA, POLICY, CHECK = "ca", "policy", "check"
 class DataDirectory:
     """An opened data directory, locked until it is closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, audit: Limits | None = None) -> None:
         """Lock and open a directory; raise ``StartError`` with one line about what is wrong."""
         if not path.is_dir():
             raise StartError(f"no data directory {path}: make one with mesh init {path}")
@@ -48,6 +53,7 @@ class DataDirectory:
             self.store = Store(Database.open(path / DATABASE))
             try:
                 self._read(path)
+                self.store.logs.audit = self._logs(path, audit or Limits())
             except BaseException:
                 self.store.close()
                 raise
@@ -67,6 +73,17 @@ class DataDirectory:
         except (TypeError, ValueError):
             raise StartError(changed) from None
         self.signer = PolicySigner(self.domain, signing_key)
+
+    def _logs(self, path: Path, limits: Limits) -> AuditLog:
+        found = self.store.logs.rows()
+        if not found and not (path / audit_log.DIRECTORY).exists():
+            # The database of a version that had no logs. A fresh key makes this plain to whoever has the old.
+            try:
+                found = audit_log.begin(self.vault, self.domain, path)
+            except OSError as error:
+                raise StartError(f"cannot begin the audit log in {path}: {error.strerror}") from None
+            self.store.logs.begin(found)
+        return AuditLog.open(path, self.vault, self.domain, found, limits)
 
     def _open(self, name: str, wrong: str) -> tuple[bytes, bytes]:
         secret = self.store.secret(name)

@@ -26,6 +26,10 @@ class MissingError(AuthError):
     """The request is about something that does not exist."""
 
 
+class AuditError(AuthError):
+    """The audit log cannot be written, so what would have to stand in it is not done."""
+
+
 class ListenError(AuthError):
     """Auth cannot be reached at the address that it was given: one line, with what to do."""
 

@@ -12,17 +12,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mesh.core.audit import Entry
+from mesh.core.audit import Kind as EntryKind
+from mesh.core.chain import Limits
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import OPERATOR, TrustDomain
 from mesh.core.policy import Policy
 from services.auth import directory
 from services.auth.admission import new_token
+from services.auth.audit_log import AuditLog, begin
 from services.auth.ca import CertificateAuthority
 from services.auth.database import Database
 from services.auth.directory import sealed_secret
 from services.auth.errors import StartError
 from services.auth.policies import PolicySigner
-from services.auth.records import AuditEntry, Kind
+from services.auth.records import Kind
 from services.auth.store import Store
 from services.auth.tokens import OPERATOR_LIFE_MS
 from services.auth.vault import Vault
@@ -69,8 +73,10 @@ def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
     store = Store(Database.open(path / directory.DATABASE, new=True))
     try:
         nothing = Policy.parse(b'{"services": {}}')
-        store.found(domain, secrets, signer.sign(0, nothing, now_ms))
-        store.add_token(token, AuditEntry(now_ms, "trust domain made", token_id=token.id, detail=domain.text))
+        store.found(domain, secrets, signer.sign(0, nothing, now_ms), begin(vault, domain, path))
+        store.logs.audit = AuditLog.open(path, vault, domain, store.logs.rows(), Limits())
+        made = Entry(now_ms, EntryKind.KEY, "trust domain made", token_id=token.id, detail=domain.text)
+        store.add_token(token, made)
     finally:
         store.close()
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from mesh.core.chain import Limits
 from mesh.descriptors import allow_many
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.clock import Clock
@@ -26,6 +27,8 @@ log = logging.getLogger("mesh.auth")
 
 #: Exit statuses, as those of the command.
 FAILED, DATA = 1, 5
+#: Segments of an audit log: as one is begun, an eighth of what is kept goes.
+SEGMENTS: Final = 8
 _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  compared with, not bound to
 
 
@@ -38,6 +41,13 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
 @click.option("--svid-seconds", default=3600, show_default=True, type=click.IntRange(2))
 @click.option("--epoch-seconds", default=3600, show_default=True, type=click.IntRange(2))
 @click.option("--grace-seconds", default=300, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--audit-megabytes",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1, 1_000_000),
+    help="Room for each of the two audit logs.",
+)
 def main(
     data: Path,
     join_listen: str,
@@ -47,28 +57,36 @@ def main(
     svid_seconds: int,
     epoch_seconds: int,
     grace_seconds: int,
+    *,
+    audit_megabytes: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
     lives = Lives(svid_seconds * 1000, Schedule(epoch_seconds * 1000, grace_seconds * 1000))
     try:
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
-        asyncio.run(_run(data, lives, (join_listen, listen), hosts, gatekeeper))
+        asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper))
     except AuthError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
         sys.exit(FAILED if isinstance(error, ListenError) else DATA)
 
 
 async def _run(
-    data: Path, lives: Lives, listen: tuple[str, str], hosts: tuple[str, str], gatekeeper: str
+    data: Path,
+    lives: Lives,
+    audit: Limits,
+    listen: tuple[str, str],
+    hosts: tuple[str, str],
+    gatekeeper: str,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = Clock()
-    with DataDirectory(data) as directory, Worker() as worker:
+    with DataDirectory(data, audit) as directory, Worker() as worker:
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)
@@ -87,6 +105,8 @@ async def _run(
         finally:
             withdraw_addresses(data)
             await server.stop()
+            await own.reporter.close()
+            await worker.do(authority.close)
 
 
 def _advertised(listen: str, advertise: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mesh.core.audit import Entry, Kind
 from mesh.core.builtin import SECTIONS
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.keys import lp
@@ -17,10 +18,10 @@ from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
-from services.auth.audit import report
+from services.auth.audit import by_whom, report
 from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
-from services.auth.records import AuditEntry, PolicyRow
-from services.auth.store import POLICY_APPLIED, Store
+from services.auth.records import PolicyRow
+from services.auth.store import Store
 
 #: A guard may skip numbers, but not so many that none is left for the policies after it.
 MAX_GUARD: Final = 2**53
@@ -122,8 +123,8 @@ class Policies:
         row = self._signer.sign(version, policy, now_ms)
         if len(row.document) > MAX_DOCUMENT:
             raise InvalidError(f"policy is larger than {MAX_DOCUMENT} bytes: make it shorter")
-        entry = AuditEntry(now_ms, POLICY_APPLIED, False, by.service.text, str(by.instance), "", str(version))
-        if not self._store.replace_policy(row, self.version, entry):
+        entry = Entry(now_ms, Kind.POLICY, "policy applied", by=by_whom(by), detail=str(version))
+        if not self._store.replace_policy(row, self.version, by.instance, entry):
             raise ConflictError(f"policy {version} is not newer than the one in force: get that one first")
         self._row, self._policy, self._permitted = row, policy, {}
         report(entry)

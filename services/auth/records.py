@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mesh.core.chain import Head
 from mesh.core.epochs import Epoch
-from mesh.core.names import InstanceId, ServiceName
+from mesh.core.names import InstanceId, ServiceName, TrustDomain
 from services.auth.vault import Place
 
 
@@ -101,13 +102,14 @@ class PolicyNote:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Something that happened, without secrets. Empty fields do not apply."""
+class LogRow:
+    """The end of an audit log, and the sealed keys to go on from it."""
 
-    at_ms: int
-    event: str
-    alarm: bool = False
-    service: str = ""
-    instance: str = ""
-    token_id: str = ""
-    detail: str = ""
+    head: Head
+    sealed: bytes = field(repr=False)
+
+
+def log_place(domain: TrustDomain, head: Head) -> Place:
+    """Give the place of a log's keys. They open for no other end than the one that they go on from."""
+    where = f"{head.first_segment} {head.segment} {head.size} {head.at_ms} {head.mac.hex()}"
+    return Place("audit_log.sealed", f"{domain} {head.log} {where}", head.sequence)

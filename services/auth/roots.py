@@ -5,7 +5,9 @@ use. ``turn`` is cheap when nothing is due, and is called before every answer: k
 """
 
 import os
+from collections.abc import Callable
 
+from mesh.core.audit import Entry, Kind
 from mesh.core.epochs import Epoch
 from mesh.core.keys import KEY_BYTES, Key, destination_key, pair_key
 from mesh.core.names import ServiceName, TrustDomain
@@ -18,8 +20,19 @@ from services.auth.vault import Vault
 class Roots:
     """Roots of one trust domain, opened."""
 
-    def __init__(self, store: Store, vault: Vault, domain: TrustDomain, schedule: Schedule) -> None:
-        """Open every root that is kept; raise ``TamperedError`` if one does not open."""
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        domain: TrustDomain,
+        schedule: Schedule,
+        told: Callable[[Entry], None],
+    ) -> None:
+        """Open every root that is kept; raise ``TamperedError`` if one does not open.
+
+        ``told`` is called with what goes to the audit log: keys turn whether that can be written or not.
+        """
+        self._told = told
         self._store, self._vault, self._domain, self._schedule = store, vault, domain, schedule
         self._held = {row.epoch: Key(vault.open(row.sealed, root_place(row.epoch))) for row in store.roots()}
         self._turn_at_ms = 0
@@ -33,6 +46,8 @@ class Roots:
             RootRow(epoch, self._vault.seal(root.reveal(), root_place(epoch))) for epoch, root in made.items()
         ]
         self._store.turn_epochs(rows, now_ms)
+        for epoch in made:
+            self._told(Entry(now_ms, Kind.KEY, "epoch made", detail=str(epoch.number.number)))
         both = self._held | made
         self._held = {epoch: both[epoch] for epoch in accepted(both, now_ms)}
         self._turn_at_ms = turn_at_ms(self.epochs())

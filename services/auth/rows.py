@@ -2,17 +2,41 @@
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert
+from sqlalchemy import Connection, Row, bindparam, insert, update
 
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.chain import Head
 from mesh.core.epochs import Epoch
 from mesh.core.names import InstanceId, KeyEpoch, ServiceName
-from services.auth.records import AuditEntry, Instance, Kind, PolicyRow, RootRow, Secret, Token
-from services.auth.schema import AUDIT, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
+from services.auth.records import Instance, LogRow, PolicyRow, RootRow, Secret, Token
+from services.auth.records import Kind as TokenKind
+from services.auth.schema import (
+    ALARM,
+    APPLIED,
+    AUDIT_LOG,
+    EPOCH,
+    INSTANCE,
+    POLICY,
+    REQUEST,
+    SECRET,
+    TOKEN,
+)
 
 # Built once: every join runs them.
 _ADD_INSTANCE: Final = insert(INSTANCE)
 _ADD_REQUEST: Final = insert(REQUEST)
-_ADD_ENTRY: Final = insert(AUDIT)
+_ADD_LOG: Final = insert(AUDIT_LOG)
+_MOVE_LOG: Final = (
+    update(AUDIT_LOG)
+    .where(AUDIT_LOG.c.name == bindparam("log"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("first_segment", "segment", "sequence", "size", "mac", "at_ms", "sealed")
+        }
+    )
+)
+_OLD_KINDS: Final = {"epoch": Kind.KEY, "trust": Kind.KEY, "token": Kind.TOKEN, "policy": Kind.POLICY}
 
 
 def put_secret(connection: Connection, secret: Secret) -> None:
@@ -62,7 +86,7 @@ def token_of(row: Row[Any]) -> Token:
     """Read a token."""
     return Token(
         row.id,
-        Kind(row.kind),
+        TokenKind(row.kind),
         ServiceName(row.service),
         row.created_ms,
         row.expires_ms,
@@ -108,20 +132,54 @@ def put_policy(connection: Connection, policy: PolicyRow) -> None:
     connection.execute(insert(POLICY), values | {"applied_ms": policy.applied_ms})
 
 
+def put_applied(connection: Connection, version: int, by: InstanceId) -> None:
+    """Note who put a version of the policy on record."""
+    connection.execute(insert(APPLIED), {"version": version, "instance": str(by)})
+
+
 def policy_of(row: Row[Any]) -> PolicyRow:
     """Read a version of the policy."""
     return PolicyRow(row.version, row.document, row.signature, row.applied_ms)
 
 
-def put_entry(connection: Connection, entry: AuditEntry) -> None:
-    """Add an entry to the audit log."""
+def put_log(connection: Connection, log: LogRow) -> None:
+    """Put the end of a log in the place of the one before."""
+    head = log.head
     values = {
-        "at_ms": entry.at_ms,
-        "event": entry.event,
-        "alarm": entry.alarm,
-        "service": entry.service,
-        "instance": entry.instance,
-        "token_id": entry.token_id,
-        "detail": entry.detail,
+        "first_segment": head.first_segment,
+        "segment": head.segment,
+        "sequence": head.sequence,
+        "size": head.size,
+        "mac": head.mac,
+        "at_ms": head.at_ms,
+        "sealed": log.sealed,
     }
-    connection.execute(_ADD_ENTRY, values)
+    if not connection.execute(_MOVE_LOG, values | {"log": head.log}).rowcount:
+        connection.execute(_ADD_LOG, values | {"name": head.log})
+
+
+def log_of(row: Row[Any]) -> LogRow:
+    """Read the end of a log."""
+    numbers = (row.first_segment, row.segment, row.sequence, row.size)
+    return LogRow(Head(row.name, *numbers, row.mac, row.at_ms), row.sealed)
+
+
+def put_alarm(connection: Connection, token_id: str, event: str) -> None:
+    """Note that an alarm of a token was raised."""
+    connection.execute(insert(ALARM), {"token_id": token_id, "event": event})
+
+
+def old_entry_of(row: Row[Any]) -> Entry:
+    """Read an entry from before there were logs in files."""
+    word = row.event.partition(" ")[0]
+    return Entry(
+        row.at_ms,
+        _OLD_KINDS.get(word, Kind.JOIN),
+        row.event,
+        Verdict.DENIED if row.alarm else Verdict.DONE,
+        row.alarm,
+        row.service,
+        row.instance,
+        token_id=row.token_id,
+        detail=row.detail,
+    )

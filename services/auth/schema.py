@@ -101,6 +101,37 @@ POLICY: Final = Table(
     Column("applied_ms", BigInteger, nullable=False),
 )
 
+#: Who put which version on record. The newest row stays, so that a policy that is missing is missed.
+APPLIED: Final = Table(
+    "policy_applied",
+    METADATA,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("instance", String(32), nullable=False),
+)
+
+#: The end of each audit log, with the keys to go on from it. The log itself is in files (``segments``).
+AUDIT_LOG: Final = Table(
+    "audit_log",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("first_segment", BigInteger, nullable=False),
+    Column("segment", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mac", LargeBinary(32), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+#: Which alarms of a token are in the log, for as long as the token is remembered: each is raised once.
+ALARM: Final = Table(
+    "alarm",
+    METADATA,
+    Column("token_id", String(16), primary_key=True),
+    Column("event", String(40), primary_key=True),
+)
+
+#: Entries from before there were logs in files. They move there when auth starts; after that it is empty.
 AUDIT: Final = Table(
     "audit",
     METADATA,

@@ -7,7 +7,7 @@ the built-in rules instead of a slice. It calls nobody.
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -18,12 +18,15 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, INSTANCE_BYTES, Identity, InstanceId
+from mesh.core.tally import Told
+from mesh.reports import Denial, Reporter, messages
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
-from mesh.v1 import auth_pb2, auth_pb2_grpc
+from mesh.v1 import audit_pb2, audit_pb2_grpc, auth_pb2, auth_pb2_grpc
+from services.auth.audit_service import AuditServicer
 from services.auth.auth_service import AuthServicer
 from services.auth.authority import MAX_DESTINATIONS, Authority
 from services.auth.clock import Clock
@@ -44,12 +47,13 @@ GRACE_SECONDS: Final = 2.0
 MAX_JOIN: Final = 16 * 1024
 #: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
 MAX_REQUEST: Final = 64 * 1024
-#: Requests that may be larger: a policy with what a message adds to its document, and names for keys, each
-#: of 125 bytes and two more.
+#: Requests that may be larger: a policy with what a message adds to its document, names for keys, each of 125
+#: bytes and two more, and the reports of some nodes.
 LIMITS: Final = MappingProxyType(
     {
         "/mesh.v1.OperatorService/ApplyPolicy": MAX_DOCUMENT + 1024,
         "/mesh.v1.AuthService/GetPairKeys": MAX_DESTINATIONS * 127,
+        "/mesh.v1.AuditService/Record": 256 * 1024,
     }
 )
 
@@ -71,6 +75,7 @@ class OwnMembership:
         self.membership = Membership(Identity(authority.domain, AUTH), self._instance, svid, clock)
         self.membership.authorize = Matcher(SECTIONS[AUTH]).permit
         self._learn(svid, credentials)
+        self.reporter = Reporter(self.membership, self._record)
 
     async def keep(self) -> None:
         """Turn epochs and renew, on time, for ever; run it as a task of its own."""
@@ -86,6 +91,14 @@ class OwnMembership:
                 if not failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
                 failing = True
+
+    async def _record(self, told: Sequence[Told[Denial]]) -> None:
+        # What auth denies itself takes the way of all others, but for gatekeeper.
+        own = audit_pb2.NodeDenials(service=AUTH.text, instance=self._instance.raw, denials=messages(told))
+        try:
+            await self._worker.do(self._authority.auditor.record, (own,))
+        except AuthError as error:
+            raise OSError(str(error)) from None
 
     def _issue(self) -> tuple[Svid, auth_pb2.Credentials]:
         key, _ = new_key()
@@ -116,6 +129,7 @@ class AuthServer:
         self.join_port = self._join.port
         nodes = AuthServicer(authority, worker, self._feed)
         operators = OperatorServicer(authority, worker, self._feed)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(authority, worker), self._sealed)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
         auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)
 
@@ -127,9 +141,10 @@ class AuthServer:
     async def keep_until(self, stop: asyncio.Event) -> None:
         """Keep keys and certificate fresh until it is time to stop."""
         async with asyncio.TaskGroup() as tasks:
-            upkeep = tasks.create_task(self._own.keep())
+            upkeep = [tasks.create_task(kept) for kept in (self._own.keep(), self._own.reporter.keep())]
             await stop.wait()
-            upkeep.cancel()
+            for kept in upkeep:
+                kept.cancel()
 
     async def stop(self) -> None:
         """Take no more calls; end the streams, and give other calls in progress a moment."""

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 import grpc
 
-from services.auth.errors import AuthError, ConflictError, InvalidError, MissingError, RefusedError
+from services.auth.errors import (
+    AuditError,
+    AuthError,
+    ConflictError,
+    InvalidError,
+    MissingError,
+    RefusedError,
+)
 
 log = logging.getLogger("mesh.auth")
 
@@ -16,6 +23,7 @@ _CODES: Final = {
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
     MissingError: grpc.StatusCode.NOT_FOUND,
+    AuditError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

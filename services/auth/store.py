@@ -8,14 +8,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     Row,
     Select,
-    String,
     bindparam,
-    cast,
     delete,
     exists,
     func,
@@ -25,16 +22,17 @@ from sqlalchemy import (
     update,
 )
 
+from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
 from services.auth.database import Database
-from services.auth.records import AuditEntry, Instance, Kind, PolicyNote, PolicyRow, RootRow, Secret, Token
-from services.auth.schema import AUDIT, DOMAIN, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
+from services.auth.log_store import LogStore
+from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, RootRow, Secret, Token
+from services.auth.schema import ALARM, APPLIED, DOMAIN, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
 
 #: How many policies are kept, and how many bytes of them beside the one of record.
 KEPT_POLICIES: Final = 100
 KEPT_BYTES: Final = 64 * 1024 * 1024
-POLICY_APPLIED: Final = "policy applied"
 #: An instance is remembered a while after its certificate ended, for a clock that lags.
 INSTANCE_KEEP_MS: Final = 600_000
 
@@ -56,12 +54,16 @@ class Store:
     def __init__(self, database: Database) -> None:
         """Take an open database."""
         self._database = database
+        self.logs = LogStore(database)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and the logs."""
+        self.logs.close()
         self._database.close()
 
-    def found(self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow) -> None:
+    def found(
+        self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow, logs: Iterable[LogRow]
+    ) -> None:
         """Write what a trust domain starts with."""
 
         def work(connection: Connection) -> None:
@@ -69,6 +71,8 @@ class Store:
             for secret in secrets:
                 rows.put_secret(connection, secret)
             rows.put_policy(connection, policy)
+            for log in logs:
+                rows.put_log(connection, log)
 
         self._database.transact(work)
 
@@ -92,20 +96,18 @@ class Store:
         def work(connection: Connection) -> None:
             for root in made:
                 rows.put_root(connection, root)
-                number = str(root.epoch.number.number)
-                rows.put_entry(connection, AuditEntry(now_ms, "epoch made", detail=number))
             connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms))
 
         self._database.transact(work)
 
-    def add_token(self, token: Token, entry: AuditEntry) -> None:
+    def add_token(self, token: Token, entry: Entry) -> None:
         """Add a token."""
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
             rows.put_token(connection, token)
-            rows.put_entry(connection, entry)
+            return True
 
-        self._database.transact(work)
+        self.logs.logged(work, entry)
 
     def token(self, token_id: str) -> Token | None:
         """Give a token."""
@@ -117,7 +119,7 @@ class Store:
         newest_first = select(TOKEN).order_by(TOKEN.c.created_ms.desc(), TOKEN.c.id)
         return [rows.token_of(row) for row in self._all(newest_first)]
 
-    def revoke_token(self, token_id: str, now_ms: int, entry: AuditEntry) -> bool:
+    def revoke_token(self, token_id: str, now_ms: int, entry: Entry) -> bool:
         """Revoke a token, and the instances of an operator's credential; False if it was used or revoked."""
         which = (TOKEN.c.id == token_id) & TOKEN.c.revoked_ms.is_(None) & _UNUSED
 
@@ -126,12 +128,11 @@ class Store:
                 return False
             its = INSTANCE.c.token_id == token_id
             connection.execute(update(INSTANCE).where(its).values(revoked_ms=now_ms))
-            rows.put_entry(connection, entry)
             return True
 
-        return self._database.transact(work)
+        return self.logs.logged(work, entry)
 
-    def consume(self, instance: Instance, entry: AuditEntry) -> bool:
+    def consume(self, instance: Instance, entry: Entry) -> bool:
         """Use an instance's token up and write the instance, both or neither.
 
         False, and nothing written, if the token is not open at ``joined_ms``, whoever was faster.
@@ -142,10 +143,9 @@ class Store:
             if not connection.execute(_USE_TOKEN, use).rowcount:
                 return False
             rows.put_instance(connection, instance)
-            rows.put_entry(connection, entry)
             return True
 
-        return self._database.transact(work)
+        return self.logs.logged(work, entry)
 
     def is_used_by(self, token_id: str, request_digest: bytes) -> bool:
         """Whether a request has used a token already, also if the instance that it got is forgotten."""
@@ -174,7 +174,9 @@ class Store:
 
         def work(connection: Connection) -> None:
             old = TOKEN.c.expires_ms < tokens_before_ms
-            connection.execute(delete(REQUEST).where(REQUEST.c.token_id.in_(select(TOKEN.c.id).where(old))))
+            for table in (REQUEST, ALARM):
+                its = table.c.token_id.in_(select(TOKEN.c.id).where(old))
+                connection.execute(delete(table).where(its))
             connection.execute(delete(TOKEN).where(old))
             connection.execute(delete(INSTANCE).where(INSTANCE.c.expires_ms < now_ms - INSTANCE_KEEP_MS))
 
@@ -188,33 +190,21 @@ class Store:
 
     def policies(self) -> list[PolicyNote]:
         """Give what is known of the policies that are kept, newest first."""
-        by = (
-            select(AUDIT.c.instance)
-            .where(
-                (AUDIT.c.token_id == "")
-                & (AUDIT.c.event == POLICY_APPLIED)
-                & (AUDIT.c.detail == cast(POLICY.c.version, String))
-            )
-            .limit(1)
-            .scalar_subquery()
-            .label("instance")
-        )
         size = func.length(POLICY.c.document).label("size")
-        listed = select(POLICY.c.version, POLICY.c.applied_ms, size, by)
+        listed = select(POLICY.c.version, POLICY.c.applied_ms, size, APPLIED.c.instance).select_from(
+            POLICY.outerjoin(APPLIED, POLICY.c.version == APPLIED.c.version)
+        )
         return [
             PolicyNote(row.version, row.applied_ms, row.size, row.instance or "")
             for row in self._all(listed.order_by(POLICY.c.version.desc()))
         ]
 
     def last_applied(self) -> int:
-        """Give the newest version that was ever put on record, by the audit log; 0 for none."""
-        newest = select(func.max(cast(AUDIT.c.detail, BigInteger))).where(
-            (AUDIT.c.token_id == "") & (AUDIT.c.event == POLICY_APPLIED)
-        )
-        row = self._first(newest)
+        """Give the newest version that was ever put on record; 0 for none."""
+        row = self._first(select(func.max(APPLIED.c.version)))
         return int(row[0] or 0) if row else 0
 
-    def replace_policy(self, policy: PolicyRow, replaced: int, entry: AuditEntry) -> bool:
+    def replace_policy(self, policy: PolicyRow, replaced: int, by: InstanceId, entry: Entry) -> bool:
         """Put a newer policy on record; False if the one of record is not the one it was to replace.
 
         Earlier ones are kept, up to ``KEPT_POLICIES`` of them and ``KEPT_BYTES`` in all.
@@ -225,27 +215,30 @@ class Store:
             if in_force != replaced or in_force >= policy.version:
                 return False
             rows.put_policy(connection, policy)
+            rows.put_applied(connection, policy.version, by)
             kept = connection.execute(
                 select(POLICY.c.version, func.length(POLICY.c.document)).order_by(POLICY.c.version.desc())
             )
-            connection.execute(delete(POLICY).where(POLICY.c.version < _oldest_kept(kept)))
-            rows.put_entry(connection, entry)
+            oldest = _oldest_kept(kept)
+            for table in (POLICY, APPLIED):
+                connection.execute(delete(table).where(table.c.version < oldest))
             return True
 
-        return self._database.transact(work)
+        return self.logs.logged(work, entry)
 
-    def log(self, entry: AuditEntry) -> None:
-        """Write an entry of the audit log."""
-        self._database.transact(lambda connection: rows.put_entry(connection, entry))
+    def alarm(self, entry: Entry) -> None:
+        """Raise an alarm about a token, once: nothing is written if it was raised before."""
 
-    def is_logged(self, event: str, token_id: str) -> bool:
-        """Whether such an event of a token is in the audit log already."""
-        return self._exists((AUDIT.c.token_id == token_id) & (AUDIT.c.event == event))
+        def work(connection: Connection) -> bool:
+            rows.put_alarm(connection, entry.token_id, entry.event)
+            return True
 
-    def last_logged_ms(self) -> int:
-        """When the newest entry of the audit log was written; 0 without any."""
-        newest = self._first(select(AUDIT.c.at_ms).order_by(AUDIT.c.id.desc()).limit(1))
-        return int(newest.at_ms) if newest else 0
+        if not self.is_raised(entry.event, entry.token_id):
+            self.logs.logged(work, entry)
+
+    def is_raised(self, event: str, token_id: str) -> bool:
+        """Whether an alarm of a token was raised already."""
+        return self._exists((ALARM.c.token_id == token_id) & (ALARM.c.event == event))
 
     def _exists(self, which: ColumnElement[bool]) -> bool:
         found = self._first(select(exists().where(which)))

@@ -9,6 +9,7 @@ Pure, to be read first:
 Around them:
 
 ``policy_source``  keeps the policy of record coming from auth
+``denials``        what nodes denied, on its way to auth's audit log
 ``watchers``       the open streams: who is due a slice, who a sign of life
 ``service``        the gRPC service
 ``__main__``       joins the mesh and serves

@@ -26,10 +26,14 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.join import JoinToken
 from mesh.core.matcher import Matcher
 from mesh.core.names import GATEKEEPER
+from mesh.core.receiver import Peer
 from mesh.descriptors import allow_many
 from mesh.enrol import Enrolment, JoinError, join
+from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
+from mesh.v1 import audit_pb2_grpc
+from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.service import serving
 from services.gatekeeper.watchers import Watchers
@@ -71,13 +75,17 @@ async def serve(enrolment: Enrolment, listen: str, lease_ms: int, max_stale_ms: 
     watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
     source = PolicySource(membership, channel, watchers.take)
-    server = serving(watchers, membership, listen)
+    own = Peer(membership.name, membership.instance)
+    forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
+    reporter = Reporter(membership, forwarder.send)
+    server = serving(watchers, membership, listen, forwarder, reporter)
     await server.start()
     log.info("serving on port %d as instance %s", server.port, membership.instance)
     try:
         async with asyncio.TaskGroup() as tasks:
-            for keeping in (enrolment.keep(), source.run(), watchers.keep_time()):
-                tasks.create_task(keeping)
+            keeping = (enrolment.keep(), source.run(), watchers.keep_time(), forwarder.run(), reporter.keep())
+            for kept in keeping:
+                tasks.create_task(kept)
     finally:
         watchers.drain()
         await server.stop(DRAIN_SECONDS)

@@ -18,13 +18,16 @@ import grpc
 from mesh.audits import Audits
 from mesh.core.errors import Denied, Reason
 from mesh.core.metadata import application_entries
-from mesh.core.names import service_name
+from mesh.core.names import full_method, service_name
+from mesh.core.receiver import Peer
+from mesh.reports import Denial, Reporter
 from mesh.rpc.connections import MAX_METADATA
 from mesh.rpc.context import peer
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.status import mesh_outcome
-from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
+from services.gatekeeper.denials import Denials, Forwarder
 from services.gatekeeper.directory import Node
 from services.gatekeeper.slices import Slicer, destination
 from services.gatekeeper.watchers import Watcher, Watchers
@@ -43,9 +46,9 @@ MAX_HEADERS: Final = MAX_METADATA // 32
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     """Answers nodes from what ``Watchers`` holds; others keep that supplied with time and policy."""
 
-    def __init__(self, watchers: Watchers, clock_ms: Callable[[], int]) -> None:
-        """Take the watchers, and the mesh's clock in Unix milliseconds."""
-        self._watchers, self._clock_ms = watchers, clock_ms
+    def __init__(self, watchers: Watchers, clock_ms: Callable[[], int], reporter: Reporter) -> None:
+        """Take the watchers, the mesh's clock in Unix ms, and who tells the audit log of what is denied."""
+        self._watchers, self._clock_ms, self._reporter = watchers, clock_ms, reporter
         self._audits = Audits(lambda: watchers.now() / 1000)
 
     async def Watch(  # type: ignore[override]  # noqa: N802  writes, as grpc.aio lets it, so its end is its own
@@ -107,6 +110,8 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
                 asking,
                 denied.rule,
             )
+            self._reporter.note(_denial(denied, peer(context)))
+            await self._reporter.written()
             return gatekeeper_pb2.AuthorizeResponse(
                 permitted=False, rule=denied.rule or "", policy_version=slicer.version
             )
@@ -128,9 +133,9 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         try:
             name = service_name(request.service)
         except ValueError:
-            await _fail(context, Reason.NAME_UNAVAILABLE)
+            await self._unavailable(context)
         if not slicer.may_know(asking, name):
-            await _fail(context, Reason.NAME_UNAVAILABLE)
+            await self._unavailable(context)
         return gatekeeper_pb2.ResolveResponse(
             destination=destination(name, self._watchers.directory.endpoints)
         )
@@ -145,18 +150,29 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
             policy_version=slicer.version if slicer else 0,
         )
 
+    async def _unavailable(self, context: Any) -> NoReturn:
+        # Without the name, and without waiting for the log: the answer takes as long for every name.
+        own, asking = self._reporter.own, peer(context)
+        resolve = "/mesh.v1.GatekeeperService/Resolve"
+        instance = str(asking.instance)
+        self._reporter.note(Denial(own, asking.service.text, instance, resolve, "", "name unavailable"))
+        await _fail(context, Reason.NAME_UNAVAILABLE)
+
     async def _slicer(self, context: Any) -> Slicer:
         if self._watchers.slicer is None:
             await _fail(context, Reason.NOT_READY, "gatekeeper has no policy yet")
         return self._watchers.slicer
 
 
-def serving(watchers: Watchers, membership: Membership, address: str) -> MeshServer:
+def serving(
+    watchers: Watchers, membership: Membership, address: str, forwarder: Forwarder, reporter: Reporter
+) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
     server = MeshServer(membership, address, max_receive=MAX_REQUEST)
     gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
-        Gatekeeper(watchers, membership.clock.now_ms), server
+        Gatekeeper(watchers, membership.clock.now_ms, reporter), server
     )
+    audit_pb2_grpc.add_DenialServiceServicer_to_server(Denials(forwarder), server)
     return server
 
 
@@ -183,6 +199,15 @@ def _info(node: Node, now_ms: int) -> gatekeeper_pb2.NodeInfo:
         policy_version=node.policy_version,
         last_seen_ms=now_ms - node.last_seen_ms,
     )
+
+
+def _denial(denied: Denied, asking: Peer) -> Denial:
+    # Whom it asks about is the asker's word, so there is no instance; what is no name or method is left out.
+    try:
+        source, method = service_name(denied.source).text, full_method(denied.method).text
+    except ValueError:
+        source = method = ""
+    return Denial(asking, source, "", method, denied.rule or "", "denied")
 
 
 async def _fail(context: Any, reason: Reason, detail: str = "") -> NoReturn:

@@ -16,7 +16,7 @@ from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
 from services.auth.admission import REFUSED
 from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
 from services.auth.records import Instance
-from services.auth.schema import AUDIT
+from services.auth.schema import ALARM
 from services.auth.tokens import KEEP_MS
 from services.auth.vault import Place
 from tests.auth.world import HOUR_MS, Attempt, Joined, World
@@ -338,8 +338,9 @@ def test_requests_are_forgotten_with_their_token(world: World) -> None:
 
 def test_alarms_are_looked_up_by_an_index(world: World) -> None:
     """However long the audit log is, whether an alarm is in it takes one look."""
-    event, token_id = AUDIT.c.event == "token reused", AUDIT.c.token_id == "0123456789abcdef"
-    query = str(select(AUDIT.c.id).where(token_id & event).compile(compile_kwargs={"literal_binds": True}))
+    event, token_id = ALARM.c.event == "token reused", ALARM.c.token_id == "0123456789abcdef"
+    found = select(ALARM.c.event).where(token_id & event)
+    query = str(found.compile(compile_kwargs={"literal_binds": True}))
     (plan,) = world.store._database.transact(
         lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
     )

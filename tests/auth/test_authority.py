@@ -259,10 +259,12 @@ def test_what_happened_is_in_the_audit_log(world: World) -> None:
         ("joined", "mesh.operator", world.credential.id),
         ("token created", "orders", token.id),
         ("joined", "orders", token.id),
-        ("policy applied", "mesh.operator", ""),
+        ("policy applied", "", ""),
     ]
     assert world.audit()[4].instance == joined.credentials.instance.hex()
-    assert world.audit()[3].detail == f"by mesh.operator/{operator.instance}"
+    for entry in (world.audit()[3], world.audit()[5]):
+        assert entry.by == f"mesh.operator/{operator.instance}"
+    assert world.audit()[5].detail == "1"
 
 
 def _parsed() -> Policy:

@@ -53,7 +53,7 @@ def test_it_never_runs_backwards(steps: list[tuple[float, float, float]]) -> Non
 def test_a_restart_does_not_turn_it_back(world: World) -> None:
     """A clock set back while auth was down starts no earlier than the newest entry of the audit log."""
     token = world.token(ttl_seconds=60)
-    logged = world.store.last_logged_ms()
+    logged = world.store.logs.newest_ms()
     world.stop()
     world.time.wall -= 3_600
     world.start()

@@ -31,7 +31,8 @@ def test_what_is_made(world: World) -> None:
     """The directory and the secret files in it are for their owner alone."""
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in world.path.iterdir()}
     assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
-    assert {"auth.db", "kek", "operator.json", "auth.lock"} <= modes.keys()
+    assert {"auth.db", "kek", "operator.json", "auth.lock", "audit", "audit.key"} <= modes.keys()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (world.path / "audit").iterdir()} == {0o600}
     assert stat.S_IMODE(world.path.stat().st_mode) == 0o700
     assert len((world.path / "kek").read_bytes()) == 32
 
@@ -211,6 +212,22 @@ def no_revision(path: Path) -> None:
     _sql(path, "DELETE FROM alembic_version")
 
 
+def no_ends(path: Path) -> None:
+    _sql(path, "DELETE FROM audit_log")
+
+
+def one_end(path: Path) -> None:
+    _sql(path, "DELETE FROM audit_log WHERE name = 'denials'")
+
+
+def other_end(path: Path) -> None:
+    _sql(path, "UPDATE audit_log SET size = size - 1, sequence = sequence - 1 WHERE name = 'actions'")
+
+
+def bad_end(path: Path) -> None:
+    _sql(path, "UPDATE audit_log SET sequence = -1")
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -232,6 +249,10 @@ def no_revision(path: Path) -> None:
         (longer_epoch, "epoch.* does not open: the database was changed"),
         (newer_schema, "of a newer sealmesh .schema 9999.: start that version or newer"),
         (no_tables, "no such table"),
+        (no_ends, "has lost the ends of the audit log: restore it from a backup"),
+        (one_end, "has lost the ends of the audit log: restore it from a backup"),
+        (other_end, "audit_log.* does not open: the database was changed: restore it from a backup"),
+        (bad_end, "restore it from a backup"),
         (no_revision, "holds nothing of a mesh: restore it from a backup"),
     ],
 )
@@ -239,11 +260,11 @@ def test_a_harmed_directory_is_refused(world: World, harm: Callable[[Path], None
     """Whatever is missing, damaged or swapped: one line, and nothing is made anew or changed."""
     world.stop()
     harm(world.path)
-    files = {path.name: path.read_bytes() for path in world.path.glob("*")}
+    files = {path.name: path.read_bytes() for path in world.path.rglob("*") if path.is_file()}
     with pytest.raises(AuthError, match=words) as refused:
         world.start()
     assert "\n" not in str(refused.value)
-    after = {path.name: path.read_bytes() for path in world.path.glob("*")}
+    after = {path.name: path.read_bytes() for path in world.path.rglob("*") if path.is_file()}
     assert {name: after.get(name) for name in files} == files
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from mesh.core.keys import join_keys
+from services.auth.audit_log import AuditLog
 from tests.auth.world import HOUR_MS, World
 
 
@@ -20,7 +21,14 @@ def spellings(secret: bytes) -> list[bytes]:
 
 
 def everything(path: Path, without: tuple[str, ...]) -> bytes:
-    return b"".join(file.read_bytes() for file in path.iterdir() if file.name not in without)
+    files = [file for file in path.rglob("*") if file.is_file() and file.name not in without]
+    return b"".join(file.read_bytes() for file in files)
+
+
+def logs(world: World) -> AuditLog:
+    opened = world.store.logs.audit
+    assert opened is not None
+    return opened
 
 
 def test_the_search_finds_what_is_there() -> None:
@@ -38,6 +46,7 @@ def test_no_secret_is_in_the_database(world: World) -> None:
     joined = world.join(used)
     world.time.pass_ms(HOUR_MS // 2)
     world.authority.turn()
+    world.operator()
     roots = [root.reveal() for root in world.authority._roots._held.values()]
     assert len(roots) == 2
     owned = [one.secret for one in (token, used, world.credential)]
@@ -47,6 +56,12 @@ def test_no_secret_is_in_the_database(world: World) -> None:
         "kek": (world.path / "kek").read_bytes(),
         "ca": ca,
         "policy": world.directory.signer._key.private_bytes_raw(),
+        "audit": (world.path / "audit.key").read_bytes(),
+        **{
+            f"chain {log} {part}": chain.secret[part : part + 32]
+            for log, chain in logs(world)._chains.items()
+            for part in (0, 32)
+        },
         **{f"root {number}": root for number, root in enumerate(roots)},
         **{f"token {number}": secret.reveal() for number, secret in enumerate(owned)},
         **{
@@ -57,16 +72,17 @@ def test_no_secret_is_in_the_database(world: World) -> None:
         **{f"destination {held.epoch.number}": held.key for held in joined.credentials.destination_keys},
         **{f"pair {held.destination}": held.key for held in joined.bundle.pair_keys},
     }
-    written = everything(world.path, ("kek", "operator.json"))
+    written = everything(world.path, ("kek", "operator.json", "audit.key"))
     assert (world.path / "auth.db-wal").stat().st_size
     assert token.id.encode() in written
     assert {name for name, secret in secrets.items() if any(s in written for s in spellings(secret))} == set()
 
 
-def test_only_two_files_are_secret(world: World) -> None:
-    """The KEK is in its file and nowhere else; the credential is in its file, and unlocks no row."""
-    kek = (world.path / "kek").read_bytes()
-    assert not any(spelling in everything(world.path, ("kek",)) for spelling in spellings(kek))
+def test_only_three_files_are_secret(world: World) -> None:
+    """KEK and audit key are in their files and nowhere else; the credential in its own unlocks no row."""
+    for name in ("kek", "audit.key"):
+        secret = (world.path / name).read_bytes()
+        assert not any(spelling in everything(world.path, (name,)) for spelling in spellings(secret))
     assert set(json.loads((world.path / "operator.json").read_text())) == {"token"}
 
 

@@ -3,23 +3,28 @@
 import json
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mesh.core.audit import Entry
+from mesh.core.chain import BEGUN, Line
+from mesh.core.examine import Examination, Mark, examine
 from mesh.core.join import JoinRequester, JoinToken, read_request
+from mesh.core.keys import Key
 from mesh.core.names import InstanceId, ServiceName, TrustDomain
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2
+from services.auth.audit_log import ACTIONS
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
-from services.auth.records import AuditEntry
-from services.auth.schema import AUDIT
+from services.auth.segments import Segments
 from services.auth.store import Store
 
 DOMAIN = TrustDomain("shop.example")
@@ -141,11 +146,22 @@ class World:
         """Apply a policy."""
         return self.authority.apply_policy(Policy.parse(json.dumps(document)), self.operator())
 
-    def audit(self) -> list[AuditEntry]:
-        """Give the audit log."""
-        rows = self.store._all(AUDIT.select().order_by(AUDIT.c.id))
-        fields = ("at_ms", "event", "alarm", "service", "instance", "token_id", "detail")
-        return [AuditEntry(**{name: getattr(row, name) for name in fields}) for row in rows]
+    def audit(self, log: str = ACTIONS) -> list[Entry]:
+        """Give the entries of an audit log, but for the beginnings of segments."""
+        found = self.log_of(log)
+        entries = [Line.parse(line).entry for data in found.values() for line in data.split(b"\n")[:-1]]
+        return [entry for entry in entries if entry.event != BEGUN]
+
+    def log_of(self, log: str = ACTIONS) -> dict[int, bytes]:
+        """Give the segments of an audit log, as they are on the disk."""
+        files = Segments(self.path / "audit", log)
+        return {number: files.read(number) for number in files.numbers()}
+
+    def examine(self, log: str = ACTIONS, marks: Iterable[Mark] = ()) -> Examination:
+        """Examine an audit log as its verifier does."""
+        root = Key((self.path / "audit.key").read_bytes())
+        (head,) = [row.head for row in self.store.logs.rows() if row.head.log == log]
+        return examine(head, root, self.log_of(log), marks)
 
     def alarms(self) -> list[str]:
         """Give the events that raised an alarm."""

@@ -6,7 +6,7 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
-from mesh.v1 import auth_pb2, gatekeeper_pb2
+from mesh.v1 import audit_pb2, auth_pb2, gatekeeper_pb2
 
 ANYONE = ServiceName("orders")
 CALLERS = {ANYONE, AUTH, GATEKEEPER, OPERATOR}
@@ -14,8 +14,12 @@ SEALED = {
     AUTH: (
         auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
         auth_pb2.DESCRIPTOR.services_by_name["OperatorService"],
+        audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     ),
-    GATEKEEPER: (gatekeeper_pb2.DESCRIPTOR.services_by_name["GatekeeperService"],),
+    GATEKEEPER: (
+        gatekeeper_pb2.DESCRIPTOR.services_by_name["GatekeeperService"],
+        audit_pb2.DESCRIPTOR.services_by_name["DenialService"],
+    ),
 }
 RPCS = [
     (destination, f"/{service.full_name}/{method.name}")
@@ -25,6 +29,8 @@ RPCS = [
 ]
 ONLY = {
     "/mesh.v1.AuthService/WatchPolicy": GATEKEEPER,
+    "/mesh.v1.AuditService/Record": GATEKEEPER,
+    "/mesh.v1.AuditService/Read": OPERATOR,
     "/mesh.v1.GatekeeperService/ListNodes": OPERATOR,
 }
 

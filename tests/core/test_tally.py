@@ -87,6 +87,18 @@ def test_many_sources_are_counted_together() -> None:
     assert sum(one.count for one in out) == 40
 
 
+def test_a_copy_goes_its_own_way() -> None:
+    """What comes to one of the two, and what it costs, is nothing to the other."""
+    tally = Tally[str](LIMITS)
+    tally.note(told("a"), 0)
+    other = tally.copy()
+    for n in range(9):
+        tally.note(told(f"{n}"), 0)
+    assert [one.count for one in other.take(9, 0, everything=True)] == [1]
+    assert [other.note(told(f"{n}"), 0) for n in range(3)] == [True, True, False]
+    assert sum(one.count for one in tally.take(9, 0, everything=True)) == 10
+
+
 def test_what_says_nothing_is_forgotten() -> None:
     """A source whose budget is full again, or whose counts may come, takes up no room."""
     tally = Tally[str](LIMITS)

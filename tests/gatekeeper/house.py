@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,15 @@ from mesh.core.keys import destination_key, pair_key
 from mesh.core.matcher import Matcher
 from mesh.core.names import GATEKEEPER, ServiceName
 from mesh.core.policy import Policy
+from mesh.core.receiver import Peer
+from mesh.core.tally import Told
+from mesh.reports import Denial, Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2, gatekeeper_pb2, gatekeeper_pb2_grpc
 from services.gatekeeper import service
+from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
 from tests.rpc.pair import DOMAIN, World
@@ -104,6 +108,29 @@ def addresses(cut: gatekeeper_pb2.Slice) -> dict[str, list[str]]:
     return {found.service: [e.address for e in found.endpoints] for found in cut.destinations}
 
 
+class Recorder:
+    """An auth that takes reports, or does not."""
+
+    def __init__(self) -> None:
+        """Take them."""
+        self.requests: list[audit_pb2.RecordRequest] = []
+        self.away = False
+
+    async def Record(  # noqa: N802
+        self,
+        request: audit_pb2.RecordRequest,
+        timeout: float,  # noqa: ASYNC109
+    ) -> audit_pb2.RecordResponse:
+        """Take reports."""
+        assert timeout
+        if self.away:
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "away"
+            )
+        self.requests.append(request)
+        return audit_pb2.RecordResponse()
+
+
 class House:
     """A served gatekeeper."""
 
@@ -113,8 +140,16 @@ class House:
         member = self.world.member(GATEKEEPER.text)
         member.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
         self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000)
-        self.server = service.serving(self.watchers, member, "127.0.0.1:0")
+        self.told: list[Told[Denial]] = []
+        self.reporter = Reporter(member, self.tell)
+        self.auth = Recorder()
+        self.forwarder = Forwarder(Peer(member.name, member.instance), self.auth)  # type: ignore[arg-type]
+        self.server = service.serving(self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter)
         self.nodes: list[Node] = []
+
+    async def tell(self, told: Sequence[Told[Denial]]) -> None:
+        """Take what gatekeeper itself denied."""
+        self.told.extend(told)
 
     def node(self, service: str) -> Node:
         """Let a node in, with a key for calling gatekeeper."""
@@ -131,9 +166,13 @@ async def serving(lease_ms: int = 15_000) -> AsyncIterator[House]:
     """Serve a gatekeeper for the length of the block."""
     house = House(lease_ms)
     await house.server.start()
+    tasks = [asyncio.create_task(kept) for kept in (house.forwarder.run(), house.reporter.keep())]
     try:
         yield house
     finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         house.watchers.drain()
         for node in house.nodes:
             await node.target.close()

@@ -1,0 +1,71 @@
+"""What auth does about its audit logs: notes what it refuses and what nodes denied, recovers, hands out.
+
+What operators do and what joins is not noted here: that is written in the transaction that does it, or not
+done (``log_store``). It belongs to ``authority``'s one thread.
+"""
+
+from collections.abc import Callable, Iterable
+
+from mesh.core.audit import Entry
+from mesh.core.chain import Head
+from mesh.core.names import AUTH
+from mesh.v1 import audit_pb2
+from services.auth import reports
+from services.auth.audit import report, unlogged
+from services.auth.audit_log import ACTIONS, DENIALS
+from services.auth.deferred import Deferred
+from services.auth.errors import MissingError
+from services.auth.store import Store
+
+
+class Auditor:
+    """Keeps the audit logs supplied."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        """Take the store, and auth's clock."""
+        self._logs, self._now = store.logs, now_ms
+        self.denials, self._late = Deferred(store, DENIALS), Deferred(store, ACTIONS)
+
+    def happened(self, entry: Entry) -> None:
+        """Note what happened by itself, and does not wait for the log."""
+        self._late.note(entry, AUTH.text)
+
+    def denied(self, entries: Iterable[Entry]) -> None:
+        """Note what was denied, and write it if that is possible now."""
+        for entry in entries:
+            self.denials.note(entry, entry.by.partition("/")[0] or entry.service)
+        self.denials.try_to_flush(self._now())
+
+    def record(self, told: Iterable[audit_pb2.NodeDenials]) -> None:
+        """Write what nodes denied, or auth itself; raise ``AuditError`` while the log cannot be written."""
+        now_ms = self._now()
+        self.denials.record(list(reports.entries(told, now_ms)), now_ms)
+
+    def log(self, name: str) -> tuple[Head, dict[int, int]]:
+        """Give the end of a log, and the sizes of its segments in the files; raise ``MissingError``."""
+        audit = self._logs.open
+        if name not in audit.files:
+            raise MissingError(f"no such log: there are {' and '.join(audit.files)}")
+        head, files = audit.heads()[name], audit.files[name]
+        return head, {number: files.size(number) for number in range(head.first_segment, head.segment + 2)}
+
+    def piece(self, name: str, segment: int, offset: int, most: int) -> bytes:
+        """Give bytes of a log; fewer, or none, where there are no more."""
+        return self._logs.open.files[name].read(segment, offset, most)
+
+    def recover(self) -> None:
+        """See that the logs can be written, as a crash or somebody else has left them."""
+        with unlogged():
+            for entry in self._logs.recover(self._now()):
+                report(entry)
+            self._logs.move_old_entries()
+
+    def turn(self, now_ms: int, *, everything: bool = False) -> None:
+        """Write what is due, and have the keys forgotten that were left behind."""
+        for deferred in (self._late, self.denials):
+            deferred.try_to_flush(now_ms, everything=everything)
+        self._logs.forget_old_keys()
+
+    def close(self) -> None:
+        """Write all that is left to be told."""
+        self.turn(self._now(), everything=True)

@@ -1,0 +1,89 @@
+"""Entries that have to be bounded, or that may come later than what they tell of.
+
+Refused calls and joins are brought about by others, as many as they like: a ``tally`` bounds what is written
+of each source and counts the rest. And what must not wait for a log that cannot be written (the turn of an
+epoch: keys have to go on) is kept here until it can. Nothing here is lost but with the process.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.tally import Limits, Tally, Told
+from services.auth.errors import AuthError
+from services.auth.store import Store
+
+log = logging.getLogger("mesh.auth")
+
+#: Of one source: 200 different refusals at once and 5 a second; of all, 1024 that wait, 256 that are counted.
+LIMITS: Final = Limits(burst=200, per_second=5, capacity=1024, sources=256)
+#: Entries in one transaction: all that may wait, so that they are written together or not at all.
+BATCH: Final = LIMITS.capacity + LIMITS.sources + 1
+
+
+class Deferred:
+    """Entries on their way to one log."""
+
+    def __init__(self, store: Store, log: str, limits: Limits = LIMITS) -> None:
+        """Take the store, and which of its logs."""
+        self._store, self._log = store, log
+        self._tally = Tally[Entry](limits)
+        self.failing = False
+
+    def note(self, entry: Entry, source: str) -> bool:
+        """Take an entry of a source; whether it will be written by itself."""
+        what = replace(entry, at_ms=0, call_id="", count=1, until_ms=0)
+        last_ms = max(entry.at_ms, entry.until_ms)
+        told = Told(what, source, entry.call_id, entry.count, entry.at_ms, last_ms)
+        return self._tally.note(told, entry.at_ms)
+
+    def record(self, entries: Iterable[Entry], now_ms: int) -> None:
+        """Take entries, each of the source whose word it is, and write what is due.
+
+        Raises ``AuditError`` or ``StoreError`` where that fails, and has taken none of them.
+        """
+        before = self._tally.copy()
+        for entry in entries:
+            self.note(entry, entry.by.partition("/")[0] or entry.service)
+        try:
+            self.flush(now_ms)
+        except BaseException:
+            self._tally = before
+            raise
+
+    def flush(self, now_ms: int, *, everything: bool = False) -> None:
+        """Write what is due; raise ``AuditError`` or ``StoreError``, and keep it, where that fails."""
+        while told := self._tally.take(BATCH, now_ms, everything=everything):
+            try:
+                self._store.logs.log(self._log, [_entry(one) for one in told])
+            except BaseException:
+                self._tally.give_back(told)
+                raise
+
+    def try_to_flush(self, now_ms: int, *, everything: bool = False) -> None:
+        """Write what is due if that is possible; if not, say so once, and keep it."""
+        try:
+            self.flush(now_ms, everything=everything)
+        except AuthError as error:
+            if not self.failing:
+                log.error("kept for the audit log until it can be written: %s", error)  # noqa: TRY400
+            self.failing = True
+        else:
+            if self.failing:
+                log.info("the audit log of %s is written again", self._log)
+            self.failing = False
+
+
+def _entry(told: Told[Entry]) -> Entry:
+    what = told.what or Entry(
+        0,
+        Kind.DENIAL,
+        "denials counted",
+        Verdict.DENIED,
+        by=told.source,
+        detail="too many to be told singly",
+    )
+    until_ms = told.last_ms if told.count > 1 else 0
+    return replace(what, at_ms=told.first_ms, call_id=told.id, count=told.count, until_ms=until_ms)

@@ -1,0 +1,75 @@
+"""What nodes denied, from the messages of audit.proto to entries: names parsed, causes known, texts bounded.
+
+It is the word of the node, whom gatekeeper has verified: that is in ``by``. A node can lie about calls to
+itself, and about nothing else.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.errors import Cause
+from mesh.core.names import FullMethod, InstanceId, ServiceName
+from mesh.core.receiver import Peer
+from mesh.v1 import audit_pb2
+from services.auth.audit import by_whom
+from services.auth.errors import InvalidError
+
+MAX_REPORTS: Final = 64
+MAX_DENIALS: Final = 64
+#: How far back a node may date what it denied: it may have been without gatekeeper for so long.
+MAX_AGE_MS: Final = 86_400_000
+
+DENIED: Final = "denied"
+UNAVAILABLE: Final = "name unavailable"
+_CAUSES: Final = frozenset(
+    {DENIED, UNAVAILABLE, *(cause.value for cause in Cause), *(f"reply: {cause.value}" for cause in Cause)}
+)
+_RULE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:-]{0,159}")
+_CALL_ID: Final = re.compile(r"[0-9a-f]{0,32}")
+
+
+def entries(reports: Iterable[audit_pb2.NodeDenials], now_ms: int) -> Iterator[Entry]:
+    """Read reports; raise ``InvalidError`` for what no node says."""
+    for number, report in enumerate(reports):
+        if number >= MAX_REPORTS or len(report.denials) > MAX_DENIALS:
+            raise InvalidError(f"over {MAX_REPORTS} reports or {MAX_DENIALS} denials: send them in parts")
+        try:
+            by = Peer(ServiceName(report.service), InstanceId(report.instance))
+            yield from [_entry(denial, by_whom(by), now_ms) for denial in report.denials]
+        except ValueError as error:
+            raise InvalidError(f"bad report: {error}") from None
+
+
+def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:
+    if denial.cause not in _CAUSES | {""} or not _CALL_ID.fullmatch(denial.call_id) or not denial.count:
+        raise ValueError("unknown cause, bad call id or no call")
+    if denial.rule and not _RULE.fullmatch(denial.rule):
+        raise ValueError("bad name of a rule")
+    first_ms, last_ms = (
+        min(max(at_ms, now_ms - MAX_AGE_MS), now_ms) for at_ms in (denial.first_ms, denial.last_ms)
+    )
+    return Entry(
+        first_ms,
+        Kind.DENIAL,
+        _event(denial.cause),
+        Verdict.DENIED,
+        service=ServiceName(denial.source).text if denial.source else "",
+        instance=str(InstanceId(denial.source_instance)) if denial.source_instance else "",
+        by=by,
+        method=FullMethod(denial.method).text if denial.method else "",
+        rule=denial.rule,
+        call_id=denial.call_id,
+        detail="" if denial.cause == DENIED else denial.cause,
+        count=min(denial.count, 2**32),
+        until_ms=last_ms if denial.count > 1 else 0,
+    )
+
+
+def _event(cause: str) -> str:
+    if cause == DENIED:
+        return "call denied"
+    if cause == UNAVAILABLE:
+        return "name refused"
+    return "call rejected" if cause else "denials counted"

@@ -1,0 +1,499 @@
+"""The audit logs: written with what they tell of or not at all, through crashes, floods and other hands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.chain import Limits
+from mesh.core.examine import Examination, Fault, Mark
+from mesh.core.keys import KEY_BYTES, Key
+from mesh.core.names import InstanceId
+from mesh.core.policy import Policy
+from services.auth import audit_log
+from services.auth.audit_log import ACTIONS, DENIALS, LOGS
+from services.auth.database import StoreError
+from services.auth.deferred import Deferred
+from services.auth.directory import DataDirectory
+from services.auth.errors import AuditError, ConflictError, RefusedError
+from services.auth.segments import Segments
+from tests.auth.world import HOUR_MS, START_MS, Attempt, World
+
+ROOT = Path(__file__).parents[2]
+
+
+def action(number: int) -> Entry:
+    return Entry(START_MS + number, Kind.TOKEN, "token created", service="orders", detail=f"entry {number}")
+
+
+def whole(found: Examination) -> bool:
+    return (found.bad, found.torn, found.ahead) == (None, 0, 0)
+
+
+def newest(world: World, log: str = ACTIONS) -> Path:
+    return Segments(world.path / "audit", log).path(max(world.log_of(log)))
+
+
+def events(world: World, log: str = ACTIONS) -> list[str]:
+    return [entry.event for entry in world.audit(log)]
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> Iterator[None]:
+    """Let one function of the system fail, as on a full disk or without permission."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(f"services.auth.segments.os.{name}", fail)
+        yield
+
+
+# What is written
+
+
+def test_both_logs_are_whole_from_the_start(world: World) -> None:
+    """After founding, joins, tokens, policies and refusals, both logs are as their verifier wants them."""
+    token = world.token()
+    world.join(token)
+    world.apply({"services": {}})
+    with pytest.raises(RefusedError):
+        world.join(token)
+    for log in LOGS:
+        assert whole(world.examine(log)), log
+    assert events(world)[-3:] == ["joined", "policy applied", "token reused"]
+    assert events(world, DENIALS) == ["token reused"]
+
+
+def test_what_is_refused_is_in_the_log_before_the_answer(world: World) -> None:
+    """Strangers, latecomers and thieves leave an entry each, with what is known of them."""
+    token, late = world.token(), world.token()
+    wrong = replace(token, secret=Key(bytes(KEY_BYTES)))
+    with pytest.raises(RefusedError):
+        Attempt(wrong).send(world)
+    world.time.pass_ms(60_000)
+    with pytest.raises(RefusedError):
+        world.join(late)
+    stranger = world.node().peer
+    with pytest.raises(RefusedError):
+        world.authority.renew(replace(stranger, instance=InstanceId(bytes(16))), b"")
+    found = world.audit(DENIALS)
+    assert [(one.kind, one.event, one.verdict) for one in found] == [
+        (Kind.JOIN, "join not proven", Verdict.DENIED),
+        (Kind.JOIN, "token expired", Verdict.DENIED),
+        (Kind.DENIAL, "unknown instance", Verdict.DENIED),
+    ]
+    assert [one.token_id for one in found] == [token.id, late.id, ""]
+    assert (found[0].service, found[1].service, found[2].service) == ("", "orders", "orders")
+    assert found[2].instance == "00" * 16
+    assert found[2].alarm
+
+
+def test_segments_turn_and_old_ones_go(world: World) -> None:
+    """A log takes no more room than its limits, and what is kept of it is whole."""
+    world.stop()
+    world.directory = DataDirectory(world.path, Limits(4000, 3))
+    world.running = True
+    for number in range(300):
+        world.store.logs.log(ACTIONS, [action(number)])
+        files = world.log_of()
+        assert len(files) <= 3
+        assert sum(map(len, files.values())) <= 3 * 4000
+    assert min(world.log_of()) > 5
+    assert whole(world.examine())
+    assert world.audit()[-1] == action(299)
+
+
+def test_a_flood_of_strangers_is_bounded_and_counted(world: World) -> None:
+    """Ten thousand joins of nobody make some hundred entries, whose counts add up, and no alarm."""
+    token = replace(world.token(), secret=Key(bytes(KEY_BYTES)))
+    before = len(world.audit())
+    attempt = Attempt(token)
+    for number in range(3000):
+        attempt.asked = replace(attempt.asked, token_id=f"{number:016x}")
+        with suppress(RefusedError):
+            world.authority.join(attempt.asked)
+    world.authority.close()
+    found = world.audit(DENIALS)
+    assert sum(entry.count for entry in found) == 3000
+    assert 200 <= len(found) <= 205
+    assert found[-1].event == "denials counted"
+    assert found[-1].by == "strangers"
+    assert len(world.audit()) == before
+    assert whole(world.examine(DENIALS))
+
+
+# What cannot be written
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "words"),
+    [
+        ("pwrite", errno.ENOSPC, "no space left on device"),
+        ("fdatasync", errno.EIO, "input/output error"),
+    ],
+)
+def test_actions_are_refused_where_the_log_cannot_be_written(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: str, number: int, words: str
+) -> None:
+    """Tokens, revocations, policies and joins are refused, and nothing is changed by it; then all works."""
+    operator, token, version = world.operator(), world.token(), world.authority.policy_of_record.version
+    tokens = world.authority.list_tokens(operator)
+    entries = world.audit()
+    with failing(monkeypatch, call, number):
+        for act in (
+            lambda: world.authority.create_token("orders", 60, operator),
+            lambda: world.authority.revoke_token(token.id, operator),
+            lambda: world.authority.apply_policy(_nothing(), operator),
+            lambda: world.join(token),
+        ):
+            with pytest.raises(AuditError, match=f"cannot be written: {words}: nothing was done"):
+                act()
+        assert world.authority.list_tokens(operator) == tokens
+        assert world.authority.policy_of_record.version == version
+    assert world.audit() == entries
+    assert world.join(token).credentials.service == "orders"
+    assert whole(world.examine())
+
+
+def test_without_permission(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that this user may not open refuses the same way."""
+    operator = world.operator()
+    world.restart()
+    with failing(monkeypatch, "open", errno.EACCES), pytest.raises(AuditError, match="permission denied"):
+        world.authority.create_token("orders", 60, operator)
+    world.authority.create_token("orders", 60, operator)
+    assert whole(world.examine())
+
+
+def test_keys_and_renewals_go_on_without_a_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members stay members and epochs turn; what could not be written is, once it can be."""
+    node = world.node()
+    with failing(monkeypatch, "pwrite", errno.ENOSPC):
+        world.time.pass_ms(HOUR_MS // 2 + 1)
+        world.authority.turn()
+        assert world.authority.renew(node.peer, Attempt(world.credential).asked.csr).service == "orders"
+        assert len(world.authority._roots.epochs()) == 2
+        for _ in range(30):
+            with pytest.raises(RefusedError):
+                world.authority.check_known(replace(node.peer, instance=InstanceId(bytes(16))))
+    assert "epoch made" not in events(world)[2:]
+    world.authority.turn()
+    assert events(world).count("epoch made") == 2
+    assert [entry.count for entry in world.audit(DENIALS)] == [30]
+    assert whole(world.examine())
+    assert whole(world.examine(DENIALS))
+
+
+def test_a_database_that_fails_takes_the_entry_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the transaction does not commit, its entry is not in the log either."""
+    operator, before = world.operator(), world.log_of()
+
+    def fail(connection: Connection, *_: object) -> None:
+        connection.exec_driver_sql("SELECT nothing FROM nowhere")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("services.auth.rows.put_log", fail)
+        with pytest.raises(StoreError):
+            world.authority.create_token("orders", 60, operator)
+    assert world.log_of() == before
+    assert len(world.authority.list_tokens(operator)) == 1
+    world.authority.create_token("orders", 60, operator)
+    assert whole(world.examine())
+
+
+def test_what_cannot_be_taken_back_is_at_the_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails at the entry and at the taking back leaves nothing wrong once it works again."""
+    operator = world.operator()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("services.auth.segments.os.fdatasync", fail)
+        broken.setattr("services.auth.segments.os.fsync", fail)
+        for _ in range(2):
+            with pytest.raises(AuditError):
+                world.authority.create_token("orders", 60, operator)
+    world.authority.create_token("orders", 60, operator)
+    assert whole(world.examine())
+
+
+# Other hands, while auth runs and while it does not
+
+
+def shorten(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 20)
+
+
+def lengthen(path: Path) -> None:
+    last = path.read_bytes().splitlines(keepends=True)[-1]
+    with path.open("ab") as file:
+        file.write(last)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def another(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def edit_last(path: Path) -> None:
+    content = path.read_bytes()
+    cut = content.rstrip(b"\n").rfind(b"\n") + 1
+    path.write_bytes(content[:cut] + (b"0" if content[cut : cut + 1] != b"0" else b"1") + content[cut + 1 :])
+
+
+@pytest.mark.parametrize("hand", [shorten, lengthen, remove, another])
+def test_a_change_while_auth_runs(world: World, hand: Callable[[Path], None]) -> None:
+    """The next entry goes to a new segment, behind an alarm; what was done to the old one is shown."""
+    operator = world.operator()
+    sequence = world.store.logs.rows()[0].head.sequence
+    hand(newest(world))
+    world.authority.create_token("orders", 60, operator)
+    assert len(world.log_of()) == (1 if hand is remove else 2)
+    alarm, created = world.audit()[-2:]
+    assert (alarm.kind, alarm.event, alarm.alarm) == (Kind.LOG, "log damaged", True)
+    assert created.event == "token created"
+    bad = world.examine().bad
+    if hand is another:
+        assert bad is None  # every byte is there: only the file is not the one that it was
+    else:
+        assert bad
+        assert bad.sequence in (0, sequence - 1, sequence)
+    world.restart()
+    world.operator()
+    assert events(world).count("log damaged") == 1
+
+
+@pytest.mark.parametrize("hand", [shorten, remove, edit_last])
+def test_a_change_while_auth_does_not_run(world: World, hand: Callable[[Path], None]) -> None:
+    """Auth starts, raises the alarm, keeps the evidence, and the verifier names the first bad entry."""
+    world.operator()
+    sequence = world.store.logs.rows()[0].head.sequence
+    world.stop()
+    hand(newest(world))
+    world.start()
+    assert events(world)[-1] == "log damaged"
+    assert world.audit()[-1].alarm
+    bad = world.examine().bad
+    assert bad
+    assert bad.sequence == (0 if hand is remove else sequence - 1)
+    world.operator()
+    assert world.examine().bad == bad
+
+
+def test_an_older_copy_of_the_whole_log(world: World) -> None:
+    """Files put back to what they were are found out by the end in the database."""
+    world.operator()
+    world.stop()
+    old = {path: path.read_bytes() for path in (world.path / "audit").iterdir()}
+    world.start()
+    world.operator()
+    sequence = world.store.logs.rows()[0].head.sequence
+    world.stop()
+    for path, content in old.items():
+        path.write_bytes(content)
+    world.start()
+    assert events(world)[-1] == "log damaged"
+    bad = world.examine().bad
+    assert bad
+    assert (bad.sequence, bad.fault) == (sequence - 1, Fault.MISSING)
+
+
+@pytest.mark.parametrize("content", ["", "in the way\n"])
+def test_a_file_in_the_way(world: World, content: str) -> None:
+    """Whoever puts files where the next segments will be gets an alarm, and stops nothing."""
+    world.stop()
+    world.directory = DataDirectory(world.path, Limits(3000, 9))
+    world.running = True
+    for number in (1, 2):
+        (world.path / "audit" / f"actions-{number:08d}.log").write_text(content)
+    for number in range(20):
+        world.store.logs.log(ACTIONS, [action(number)])
+    (world.path / "audit" / "actions-00000001.log").unlink()
+    (world.path / "audit" / "actions-00000002.log").unlink()
+    assert events(world).count("log damaged") == 1
+    assert world.audit()[-1] == action(19)
+
+
+# Crashes
+
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from mesh.core.chain import Limits
+from services.auth import segments, log_store
+from services.auth.directory import DataDirectory
+from tests.auth.test_audit_log import action
+
+path, at, length = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+opened = DataDirectory(path, Limits(1500, 4))
+count = 0
+pwrite, fdatasync = os.pwrite, os.fdatasync
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write(file, data, offset):
+    global count
+    count += 1
+    if count == at and length >= 0:
+        pwrite(file, bytes(data)[:length], offset)
+        die()
+    return pwrite(file, data, offset)
+
+def sync(file):
+    fdatasync(file)
+    if count == at:
+        die()  # written, and not committed
+
+segments.os = type("os", (), {**vars(os), "pwrite": staticmethod(write), "fdatasync": staticmethod(sync)})
+for number in range(40):
+    opened.store.logs.log("actions", [action(number)])
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("length", [-1, 0, 1, 70, 10_000])
+@pytest.mark.parametrize("at", [1, 2, 7, 8, 9])
+def test_a_kill_at_any_point_of_an_append(world: World, at: int, length: int) -> None:
+    """What was answered for is there, what was cut short is told as such; nothing looks like an attack."""
+    world.stop()
+    command = [sys.executable, "-c", CRASH, str(world.path), str(at), str(length)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert killed.returncode == -9, killed.stderr
+    answered = [f"entry {number}" for number in killed.stdout.split()]
+    world.directory = DataDirectory(world.path)
+    world.running = True
+    found = world.examine()
+    assert found.bad is None, found
+    written = [entry.detail for entry in world.audit() if entry.detail.startswith("entry")]
+    assert written[: len(answered)] == answered
+    assert len(written) <= len(answered) + 1
+    world.stop()
+    world.start()
+    assert whole(world.examine()), world.examine()
+    recovered = events(world).count("log recovered")
+    assert recovered == (1 if found.ahead or found.torn else 0)
+    assert events(world).count("log damaged") == 0
+    world.operator()
+    assert whole(world.examine())
+    world.restart()
+    assert events(world).count("log recovered") == recovered
+
+
+def test_old_keys_are_gone_from_the_disk(world: World) -> None:
+    """Half a second after an entry, neither the database nor its write-ahead log holds the key before it."""
+    world.operator()
+    log = world.store.logs
+    (before,) = [row.sealed for row in log.rows() if row.head.log == ACTIONS]
+    world.operator()
+    world.authority.turn()
+    files = b"".join(path.read_bytes() for path in world.path.glob("auth.db*"))
+    assert before not in files
+    (present,) = [row.sealed for row in log.rows() if row.head.log == ACTIONS]
+    assert present in files
+
+
+def test_marks_show_that_log_and_database_were_both_put_back(world: World) -> None:
+    """Put back together, log and database agree; one who has seen more knows better."""
+    world.operator()
+    world.stop()
+    old = {path: path.read_bytes() for path in world.path.rglob("*") if path.is_file()}
+    world.start()
+    world.operator()
+    (seen,) = [row.head for row in world.store.logs.rows() if row.head.log == ACTIONS]
+    world.stop()
+    for path in {*world.path.rglob("auth.db-*"), *world.path.rglob("*.log")} - old.keys():
+        path.unlink()
+    for path, content in old.items():
+        path.write_bytes(content)
+    world.start()
+    assert whole(world.examine())
+    found = world.examine(marks=[Mark(seen.sequence, seen.mac)])
+    assert found.bad
+    assert found.bad.fault is Fault.OLDER
+
+
+# Old databases
+
+
+def test_an_older_database_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entries that were rows move to the log in order, alarms stay raised, and a key is made."""
+    token = world.token()
+    world.join(token)
+    world.stop()
+    (world.path / "audit.key").unlink()
+    for path in (world.path / "audit").iterdir():
+        path.unlink()
+    (world.path / "audit").rmdir()
+    database = sqlite3.connect(world.path / "auth.db")
+    with database:
+        database.execute("DROP TABLE audit_log")
+        database.execute("DROP TABLE alarm")
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+        for number in range(600):
+            at_ms, event = START_MS + number, "token created" if number else "token reused"
+            row = (at_ms, event, number == 0, "orders", "", token.id, f"old {number}")
+            database.execute(
+                "INSERT INTO audit (at_ms, event, alarm, service, instance, token_id, detail)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+    database.close()
+    world.start()
+    moved = world.audit()[:600]
+    assert [entry.detail for entry in moved] == [f"old {number}" for number in range(600)]
+    assert (moved[0].kind, moved[0].verdict, moved[0].alarm) == (Kind.TOKEN, Verdict.DENIED, True)
+    assert world.count("SELECT count(*) FROM audit") == 0
+    assert whole(world.examine())
+    with pytest.raises(RefusedError):
+        world.join(token)
+    assert events(world).count("token reused") == 1
+    assert len((world.path / "audit.key").read_bytes()) == 32
+    with monkeypatch.context() as broken:
+        broken.setattr(audit_log, "begin", lambda *_: pytest.fail("begun anew"))
+        world.restart()
+
+
+def test_revoking_is_an_action(world: World) -> None:
+    """A revoked token leaves an entry with who did it, and revoking a used one leaves none."""
+    operator, token, used = world.operator(), world.token(), world.token()
+    world.join(used)
+    world.authority.revoke_token(token.id, operator)
+    with pytest.raises(ConflictError):
+        world.authority.revoke_token(used.id, operator)
+    (entry,) = [entry for entry in world.audit() if entry.event == "token revoked"]
+    assert (entry.token_id, entry.by) == (token.id, f"mesh.operator/{operator.instance}")
+
+
+def test_deferred_entries_are_told_once_with_their_counts(world: World) -> None:
+    """Alike ones are one; what cannot be written is kept."""
+    deferred = Deferred(world.store, DENIALS)
+    one = Entry(START_MS, Kind.DENIAL, "call denied", Verdict.DENIED, service="evil", call_id="a")
+    for number in range(5):
+        deferred.note(replace(one, at_ms=START_MS + number, call_id=f"{number}"), "evil")
+    deferred.flush(START_MS)
+    (entry,) = world.audit(DENIALS)
+    assert (entry.count, entry.at_ms, entry.until_ms, entry.call_id) == (5, START_MS, START_MS + 4, "0")
+
+
+def _nothing() -> Policy:
+    return Policy.parse(b'{"services": {}}')

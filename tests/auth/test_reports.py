@@ -1,0 +1,136 @@
+"""What nodes denied, as entries: nothing but names, known causes and bounded numbers gets in."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.errors import Cause
+from mesh.v1 import audit_pb2
+from services.auth.audit_log import DENIALS
+from services.auth.errors import AuditError, InvalidError
+from services.auth.reports import MAX_AGE_MS, entries
+from tests.auth.world import START_MS, World
+
+NOW = START_MS + MAX_AGE_MS
+A, B = bytes(range(16)), bytes(range(16, 32))
+
+
+def denial(**changes: object) -> audit_pb2.Denial:
+    good = {
+        "source": "evil",
+        "source_instance": A,
+        "method": "/shop.v1.Orders/Purge",
+        "rule": "no-purge",
+        "cause": "denied",
+        "call_id": "0123456789abcdef",
+        "count": 1,
+        "first_ms": NOW - 5,
+        "last_ms": NOW - 5,
+    }
+    return audit_pb2.Denial(**(good | changes))  # type: ignore[arg-type]
+
+
+def report(*denials: audit_pb2.Denial, service: str = "orders", instance: bytes = B) -> audit_pb2.NodeDenials:
+    return audit_pb2.NodeDenials(service=service, instance=instance, denials=denials)
+
+
+def one(**changes: object) -> Entry:
+    (entry,) = entries([report(denial(**changes))], NOW)
+    return entry
+
+
+def test_a_denial() -> None:
+    """Who was denied what, by which rule and node, under which call id."""
+    assert one() == Entry(
+        NOW - 5,
+        Kind.DENIAL,
+        "call denied",
+        Verdict.DENIED,
+        service="evil",
+        instance=A.hex(),
+        by=f"orders/{B.hex()}",
+        method="/shop.v1.Orders/Purge",
+        rule="no-purge",
+        call_id="0123456789abcdef",
+    )
+
+
+def test_other_events() -> None:
+    """A broken seal, a refused name and mere counts are told apart; what is empty stays empty."""
+    assert one(cause=str(Cause.BAD_MAC)).event == "call rejected"
+    assert one(cause=str(Cause.BAD_MAC)).detail == "mac does not verify"
+    assert one(cause="reply: mac does not verify").event == "call rejected"
+    assert one(cause="name unavailable").event == "name refused"
+    counts = one(cause="", source="", source_instance=b"", method="", rule="", call_id="", count=7)
+    assert (counts.event, counts.service, counts.instance, counts.count) == ("denials counted", "", "", 7)
+    assert counts.until_ms == NOW - 5
+
+
+def test_times_are_bounded() -> None:
+    """Nothing is dated to the future, or to before a day ago."""
+    entry = one(first_ms=0, last_ms=2**62, count=2)
+    assert (entry.at_ms, entry.until_ms) == (NOW - MAX_AGE_MS, NOW)
+    assert one(count=2**64 - 1).count == 2**32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": "Not A Name"},
+        {"source_instance": b"short"},
+        {"method": "/secret payload"},
+        {"rule": "\x1b[2J"},
+        {"rule": "x" * 161},
+        {"cause": "because"},
+        {"call_id": "0123456789abcdef" * 3},
+        {"call_id": "payload"},
+        {"count": 0},
+    ],
+    ids=str,
+)
+def test_what_no_node_says(changes: dict[str, object]) -> None:
+    """Whatever is no name, cause or id of the mesh refuses the report."""
+    with pytest.raises(InvalidError, match="bad report"):
+        one(**changes)
+
+
+def test_too_many() -> None:
+    """A call is bounded in reports, a report in denials."""
+    with pytest.raises(InvalidError, match="over 64 reports"):
+        list(entries([report()] * 65, NOW))
+    with pytest.raises(InvalidError, match="over 64 reports"):
+        list(entries([report(*[denial()] * 65)], NOW))
+    for bad in (report(service=""), report(instance=b"")):
+        with pytest.raises(InvalidError, match="bad report"):
+            list(entries([bad], NOW))
+
+
+def test_a_lying_node_is_bounded_and_counted(world: World) -> None:
+    """A node that makes denials up gets its budget, in its own name, and a count of the rest."""
+    told = [report(*(denial(method=f"/a.B/M{n}x{m}") for m in range(64))) for n in range(50)]
+    world.authority.auditor.record(told)
+    world.authority.auditor.record([report(denial(), service="honest")])
+    world.authority.close()
+    found = world.audit(DENIALS)
+    assert sum(entry.count for entry in found if entry.by.startswith("orders")) == 50 * 64
+    assert 200 <= len(found) <= 205
+    assert [entry.count for entry in found if entry.by.startswith("honest/")] == [1]
+    assert world.examine(DENIALS).bad is None
+
+
+def test_reporters_keep_what_the_log_cannot_take(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken while the log fails, so that nothing is counted twice when it is reported again."""
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    auditor = world.authority.auditor
+    with monkeypatch.context() as broken:
+        broken.setattr("services.auth.segments.os.pwrite", fail)
+        for _ in range(300):
+            with pytest.raises(AuditError, match="no space left"):
+                auditor.record([report(denial())])
+        world.authority.turn()
+    auditor.record([report(denial())])
+    assert [(entry.method, entry.count) for entry in world.audit(DENIALS)] == [("/shop.v1.Orders/Purge", 1)]
