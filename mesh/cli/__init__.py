@@ -3,6 +3,7 @@
     domain     init, up           a trust domain, and the mesh that runs on it (``supervisor``)
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
+    audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
     lua        lua run …          services in Lua
@@ -20,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from mesh.cli.audits import audit
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.lua import lua
@@ -45,7 +47,7 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, run, sidecar, lua, generate, demo):
+for _command in (init, up, status, token, policy, audit, run, sidecar, lua, generate, demo):
     cli.add_command(_command)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from mesh.cli.audits import AUDIT_KEY
 from mesh.cli.data import data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import domain
@@ -38,6 +39,7 @@ def init(directory: Path, trust_domain: TrustDomain) -> None:
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")
+    click.echo(f"audit key in {directory / AUDIT_KEY}: keep it on another machine")
 
 
 _port = click.IntRange(0, 65535)

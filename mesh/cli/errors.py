@@ -32,6 +32,8 @@ class Exit(IntEnum):
     """The mesh is not running, or does not answer."""
     DATA = 5
     """The data directory is missing, damaged, in use or not ours to read."""
+    TAMPERED = 6
+    """The audit log is not whole."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

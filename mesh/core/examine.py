@@ -113,15 +113,16 @@ class _Walk:
     def segment(self, number: int, data: bytes) -> None:
         """Check a segment that the head says is there, whole up to where the head says."""
         self._begin(number)
-        last, rest = number == self._head.segment, data
-        while rest and not (last and self._chain.head.size >= self._head.size):
-            line, end, rest = rest.partition(b"\n")
-            if not end:
+        last, at = number == self._head.segment, 0
+        while at < len(data) and not (last and self._chain.head.size >= self._head.size):
+            end = data.find(b"\n", at)
+            if end < 0:
                 raise self._found(Fault.CUT if last else Fault.GARBLED)
-            self._take(line)
+            self._take(data[at:end])
+            at = end + 1
         if last:
             self._at_head()
-            self._behind(rest)
+            self._behind(data[at:])
         elif self._line == 0:
             raise self._found(Fault.MISSING)
 
@@ -193,14 +194,15 @@ class _Walk:
             raise self._found(Fault.OLDER)
 
     def _behind(self, rest: bytes) -> None:
-        while True:
-            line, end, after = rest.partition(b"\n")
-            followed = self._chain.follow(line) if end else None
+        at = 0
+        while (end := rest.find(b"\n", at)) >= 0:
+            followed = self._chain.follow(rest[at:end])
             if followed is None:
                 break
             self._go(followed)
             self.ahead += 1
-            rest = after
+            at = end + 1
+        rest = rest[at:]
         self.torn = len(rest)
         # A crash leaves the beginning of a line, or room that was never filled; never a whole line that is
         # wrong.

@@ -101,18 +101,23 @@ def test_the_directory_may_come_from_the_environment(tmp_path: Path) -> None:
     assert invoke("status", "--data", tmp_path / "x", MESH_DATA=str(tmp_path)).exit_code == Exit.DATA
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 def test_init_makes_a_trust_domain_once(tmp_path: Path) -> None:
     """It never touches what is there."""
     made = invoke("init", tmp_path / "mesh", "--trust-domain", "shop.example")
     assert made.exit_code == 0, made.output
     assert "mesh up --data" in made.stdout
-    before = {path.name: path.read_bytes() for path in (tmp_path / "mesh").iterdir()}
-    assert {"auth.db", "kek", "operator.json"} <= set(before)
-    for name in ("kek", "operator.json"):
+    before = contents(tmp_path / "mesh")
+    assert {"auth.db", "kek", "operator.json", "audit.key"} <= set(before)
+    assert "audit.key: keep it on another machine" in made.stdout
+    for name in ("kek", "operator.json", "audit.key"):
         assert (tmp_path / "mesh" / name).stat().st_mode & 0o777 == 0o600
     again = invoke("init", tmp_path / "mesh", "--trust-domain", "other.example")
     assert "not empty" in refused(again, Exit.DATA)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "mesh").iterdir()} == before
+    assert contents(tmp_path / "mesh") == before
 
 
 def test_init_says_where_it_may_not_write(tmp_path: Path) -> None:

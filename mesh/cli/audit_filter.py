@@ -1,0 +1,108 @@
+"""Which entries ``mesh audit query`` and ``tail`` show, and how."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
+
+import click
+
+from mesh.cli.output import instant
+from mesh.core.audit import Entry, Kind, Verdict
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+COLUMNS: Final = ("time", "kind", "event", "verdict", "service", "method", "rule", "by", "count", "detail")
+
+
+def moment(text: str) -> int:
+    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds."""
+    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+        return int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r:.80} is no time: use 15m for that long ago, or RFC 3339") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What an entry has to be to be shown. An empty condition is none."""
+
+    since_ms: int = 0
+    until_ms: int = 2**63
+    kinds: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
+    methods: frozenset[str] = frozenset()
+    verdict: str = ""
+    alarms: bool = False
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether an entry is shown. A service is whom it is about, and by whose word."""
+        about = {entry.service, entry.by.partition("/")[0]}
+        return (
+            max(entry.at_ms, entry.until_ms) >= self.since_ms
+            and entry.at_ms < self.until_ms
+            and (not self.kinds or entry.kind in self.kinds)
+            and (not self.services or not about.isdisjoint(self.services))
+            and (not self.methods or entry.method in self.methods)
+            and self.verdict in ("", entry.verdict)
+            and (entry.alarm or not self.alarms)
+        )
+
+
+def filters(command: _F) -> _F:
+    """Give a command the options that make a ``Filter``, in the argument ``chosen``."""
+
+    @wraps(command)
+    def choose(**options: Any) -> object:
+        chosen = Filter(
+            options.pop("since") or 0,
+            options.pop("until") or 2**63,
+            frozenset(options.pop("kind")),
+            frozenset(options.pop("service")),
+            frozenset(options.pop("method")),
+            options.pop("verdict") or "",
+            options.pop("alarms"),
+        )
+        return command(chosen=chosen, **options)
+
+    for option in reversed(
+        (
+            click.option("--since", type=moment, metavar="TIME", help="From then on: 15m, or RFC 3339."),
+            click.option("--until", type=moment, metavar="TIME", help="Before then."),
+            click.option("--kind", multiple=True, type=click.Choice([kind.value for kind in Kind])),
+            click.option("--service", multiple=True, metavar="NAME", help="About it, or by its word."),
+            click.option("--method", multiple=True, metavar="METHOD", help="The full method."),
+            click.option("--verdict", type=click.Choice([verdict.value for verdict in Verdict])),
+            click.option("--alarms", is_flag=True, help="Alarms alone."),
+        )
+    ):
+        choose = option(choose)
+    return cast(_F, choose)
+
+
+def as_data(log: str, sequence: int, entry: Entry) -> dict[str, object]:
+    """Give an entry as it is shown in JSON: what does not apply is left out."""
+    told: dict[str, object] = {"log": log, "seq": sequence, "time": instant(entry.at_ms)}
+    for one in fields(Entry):
+        value = getattr(entry, one.name)
+        if value != one.default or one.name == "verdict":
+            told[one.name] = value
+    return told
+
+
+def as_rows(shown: Iterable[dict[str, object]]) -> list[Sequence[str]]:
+    """Give entries as rows of ``COLUMNS``, in letters that do nothing to a terminal."""
+    return [[_plain(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

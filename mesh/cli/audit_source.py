@@ -1,0 +1,101 @@
+"""Where ``mesh audit`` reads the logs: from a running auth, or from the files of one that does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mesh.cli.errors import CliError, Exit
+from mesh.cli.operator import Operator
+from mesh.core.audit import Entry
+from mesh.core.chain import BadLineError, Head, Line
+from mesh.v1 import audit_pb2
+
+LOGS: Final = ("actions", "denials")
+#: Behind every segment: asked from here, auth gives the anchor and nothing else.
+_NOTHING: Final = 2**62
+#: Seconds that auth may take for all that it has.
+PATIENCE: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a log was read: the next byte of a segment."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Read:
+    """A log, or its end: where auth says that it ends, and the bytes of its segments."""
+
+    head: Head
+    segments: dict[int, bytes] = field(default_factory=dict)
+
+    def entries(self, start: Place) -> tuple[list[tuple[int, Entry]], int, Place]:
+        """Give the entries in it with their numbers, how many lines are none, and the place behind them."""
+        found: list[tuple[int, Entry]] = []
+        bad, place = 0, start
+        for number in sorted(self.segments):
+            *lines, _ = self.segments[number].split(b"\n")
+            for text in lines:
+                try:
+                    line = Line.parse(text)
+                except BadLineError:
+                    bad += 1
+                else:
+                    found.append((line.sequence, line.entry))
+            before = start.offset if number == start.segment else 0
+            place = Place(number, before + sum(len(text) + 1 for text in lines))
+        return found, bad, place
+
+
+async def ask(operator: Operator, log: str, start: Place) -> Read:
+    """Read a log of a running auth from a place on."""
+    request = audit_pb2.ReadRequest(log=log, segment=start.segment, offset=start.offset)
+    read: Read | None = None
+    pieces: dict[int, list[bytes]] = {}
+    async for response in operator.audit.Read(request, timeout=PATIENCE):
+        if read is None:
+            read = Read(_head(response.anchor))
+        else:
+            pieces.setdefault(response.segment, []).append(response.data)
+    if read is None:
+        raise CliError("auth gave no log: see the output of mesh up")
+    read.segments = {number: b"".join(parts) for number, parts in pieces.items()}
+    return read
+
+
+async def near_the_end(operator: Operator, log: str) -> Place:
+    """Give the place where the last segment but one of a log begins."""
+    head = (await ask(operator, log, Place(_NOTHING))).head
+    return Place(max(head.first_segment, head.segment - 1))
+
+
+@contextmanager
+def offline(data: Path) -> Iterator[dict[str, Read]]:
+    """Read every log of a data directory that no auth runs on. Nothing in it is changed."""
+    from services.auth.directory import DataDirectory  # noqa: PLC0415  only where auth's own files are
+    from services.auth.errors import StartError  # noqa: PLC0415
+
+    try:
+        opened = DataDirectory(data)
+    except StartError as error:
+        raise CliError(str(error), Exit.DATA) from None
+    with opened as directory:
+        audit = directory.store.logs.open
+        reads = {}
+        for log, head in audit.heads().items():
+            numbers = range(head.first_segment, head.segment + 2)
+            files = {number: audit.files[log].read(number) for number in numbers}
+            reads[log] = Read(head, {number: content for number, content in files.items() if content})
+        yield reads
+
+
+def _head(anchor: audit_pb2.Anchor) -> Head:
+    numbers = (anchor.first_segment, anchor.segment, anchor.sequence, anchor.size)
+    return Head(anchor.log, *numbers, anchor.mac, anchor.at_ms)

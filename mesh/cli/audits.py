@@ -1,0 +1,230 @@
+"""``mesh audit``: is the log whole, and what is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import grpc
+
+from mesh.cli import audit_source
+from mesh.cli.audit_filter import COLUMNS, Filter, as_data, as_rows, filters
+from mesh.cli.audit_source import LOGS, Place, Read
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError, Exit
+from mesh.cli.operator import Operator, asked, operator
+from mesh.cli.output import output_option, show_json, show_table
+from mesh.core.chain import Head
+from mesh.core.examine import Examination, Mark, examine, latest
+from mesh.core.keys import KEY_BYTES, Key
+
+AUDIT_KEY: Final = "audit.key"
+#: Seconds between looks of ``tail --follow``.
+LOOK: Final = 1.0
+
+_offline_option = click.option("--offline", is_flag=True, help="Read the files of an auth that does not run.")
+
+
+@click.group()
+def audit() -> None:
+    """Verify the audit log, and look into it."""
+
+
+@audit.command()
+@click.option("--key", type=click.Path(path_type=Path), help="The audit key. [default: audit.key in --data]")
+@click.option(
+    "--seen",
+    type=click.Path(path_type=Path),
+    help="What was seen before. [default: the key's name and .seen]",
+)
+@_offline_option
+@output_option
+@data_option
+def verify(key: Path | None, seen: Path | None, offline: bool, output: str, data: Path) -> None:
+    """Check that nothing in the audit log was changed, removed, moved or put back.
+
+    Status 6 if it was, with the first bad entry of each log.
+    """
+    path = key or data / AUDIT_KEY
+    root, known = _read_key(path), seen or path.with_name(f"{path.name}.seen")
+    marks = _read_seen(known)
+    reads = _read_all(data, offline, whole=True)
+    found = {log: examine(read.head, root, read.segments, marks.get(log, ())) for log, read in reads.items()}
+    told = {log: _told(reads[log].head, one) for log, one in found.items()}
+    if output == "json":
+        show_json(told)
+    bad = {log: one for log, one in found.items() if one.bad}
+    for log, one in found.items() if output != "json" else ():
+        if not one.bad:
+            click.echo(f"{log}: {_summary(reads[log].head, one)}")
+    if bad:
+        raise CliError("; ".join(_accused(log, one) for log, one in bad.items()), Exit.TAMPERED)
+    _write_seen(known, {log: read.head for log, read in reads.items()})
+
+
+@audit.command()
+@filters
+@click.option("--log", "logs", multiple=True, type=click.Choice(LOGS), help="One log alone.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="The newest N of those that match.")
+@_offline_option
+@output_option
+@data_option
+def query(
+    chosen: Filter, logs: tuple[str, ...], limit: int | None, offline: bool, output: str, data: Path
+) -> None:
+    """Show the entries that match, oldest first. Whether they are genuine is what verify says."""
+    reads = _read_all(data, offline, whole=True)
+    _show([*_matching({log: reads[log] for log in logs or LOGS}, chosen)][-(limit or 0) :], output)
+
+
+@audit.command()
+@filters
+@click.option("--log", "logs", multiple=True, type=click.Choice(LOGS), help="One log alone.")
+@click.option("-n", "--number", type=click.IntRange(0), default=20, show_default=True, help="How many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@_offline_option
+@output_option
+@data_option
+def tail(
+    chosen: Filter,
+    logs: tuple[str, ...],
+    number: int,
+    follow: bool,
+    offline: bool,
+    output: str,
+    data: Path,
+) -> None:
+    """Show the newest entries that match, as JSON one a line with --follow."""
+    if follow and offline:
+        raise click.UsageError("--follow needs a running auth: leave --offline out")
+    if follow:
+        asyncio.run(_follow(DataDirectory(data), chosen, logs or LOGS, number, output))
+        return
+    reads = _read_all(data, offline, whole=False)
+    newest = _matching({log: reads[log] for log in logs or LOGS}, chosen)
+    _show(newest[max(0, len(newest) - number) :], output)
+
+
+def _read_all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
+    if offline:
+        with audit_source.offline(data) as reads:
+            return dict(reads)
+
+    async def ask(connected: Operator) -> dict[str, Read]:
+        starts = {log: Place() if whole else await audit_source.near_the_end(connected, log) for log in LOGS}
+        return {log: await audit_source.ask(connected, log, start) for log, start in starts.items()}
+
+    return asked(DataDirectory(data), ask)
+
+
+def _matching(reads: dict[str, Read], chosen: Filter) -> list[dict[str, object]]:
+    found = []
+    for log, read in reads.items():
+        entries, bad, _ = read.entries(Place())
+        found += [as_data(log, sequence, entry) for sequence, entry in entries if chosen.takes(entry)]
+        if bad:
+            click.echo(f"{bad} lines of {log} are no entries: run mesh audit verify", err=True)
+    return sorted(found, key=lambda entry: (entry["at_ms"], entry["log"], entry["seq"]))
+
+
+def _show(shown: Sequence[dict[str, object]], output: str) -> None:
+    if output == "json":
+        show_json(list(shown))
+    else:
+        show_table(COLUMNS, as_rows(shown))
+
+
+async def _follow(data: DataDirectory, chosen: Filter, logs: Sequence[str], number: int, output: str) -> None:
+    places: dict[str, Place] = {}
+    while True:
+        try:
+            async with operator(data) as connected:
+                while True:
+                    places, found = await _since(connected, places, logs)
+                    shown = _matching(found, chosen)
+                    for entry in shown[max(0, len(shown) - number) :]:
+                        click.echo(json.dumps(entry) if output == "json" else "  ".join(as_rows([entry])[0]))
+                    number = 10**9
+                    await asyncio.sleep(LOOK)
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(LOOK)  # auth is away, or this operator's hour is over: join anew
+
+
+async def _since(
+    connected: Operator, places: dict[str, Place], logs: Sequence[str]
+) -> tuple[dict[str, Place], dict[str, Read]]:
+    reads, after = {}, {}
+    for log in logs:
+        start = places.get(log) or await audit_source.near_the_end(connected, log)
+        reads[log] = await audit_source.ask(connected, log, start)
+        after[log] = reads[log].entries(start)[2]
+    return after, reads
+
+
+def _told(head: Head, found: Examination) -> dict[str, object]:
+    bad = found.bad
+    return {
+        "whole": bad is None,
+        "entries": found.entries,
+        "sequence": head.sequence,
+        "mac": head.mac.hex(),
+        "ahead": found.ahead,
+        "torn_bytes": found.torn,
+        "first_bad": bad
+        and {"seq": bad.sequence, "segment": bad.segment, "line": bad.line, "fault": bad.fault.value},
+    }
+
+
+def _summary(head: Head, found: Examination) -> str:
+    last = head.sequence + found.ahead - 1
+    text = f"whole, {found.entries} entries, the last is {last}" if found.entries else "whole, and empty"
+    if found.ahead:
+        text += f", {found.ahead} of them written when a crash came"
+    if found.torn:
+        text += f", and {found.torn} bytes of one that a crash cut short"
+    return text
+
+
+def _accused(log: str, found: Examination) -> str:
+    if found.bad is None:
+        raise AssertionError
+    bad = found.bad
+    where = f"segment {bad.segment}, line {bad.line}"
+    hint = ", or this is not its audit key" if not found.entries else ""
+    return f"audit log {log} is not whole: entry {bad.sequence} ({where}) is {bad.fault.value}{hint}"
+
+
+def _read_key(path: Path) -> Key:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise CliError(f"cannot read the audit key {path}: {reason}: name it with --key", Exit.DATA) from None
+    if len(raw) != KEY_BYTES:
+        raise CliError(f"{path} is no audit key: name the one that mesh init made, with --key", Exit.DATA)
+    return Key(raw)
+
+
+def _read_seen(path: Path) -> dict[str, tuple[Mark, ...]]:
+    try:
+        seen = json.loads(path.read_bytes())
+        return {log: (Mark(int(at["sequence"]), bytes.fromhex(at["mac"])),) for log, at in seen.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CliError(f"{path} is damaged: without it an older log cannot be told", Exit.DATA) from None
+
+
+def _write_seen(path: Path, heads: dict[str, Head]) -> None:
+    marks = {log: latest(head) for log, head in heads.items()}
+    seen = {log: {"sequence": mark.sequence, "mac": mark.mac.hex()} for log, mark in marks.items()}
+    scratch = path.with_name(f".{path.name}")
+    try:
+        scratch.write_text(json.dumps(seen) + "\n")
+        scratch.replace(path)
+    except OSError as error:
+        click.echo(f"cannot note what was seen in {path}: {(error.strerror or '').lower()}", err=True)

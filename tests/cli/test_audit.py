@@ -1,0 +1,205 @@
+"""``mesh audit``: what it shows, what it finds, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.names import TrustDomain
+from services.auth.directory import DataDirectory
+from services.auth.founding import found
+from tests.cli.command import command, environment, run, until, up
+
+NOW = int(time.time() * 1000)
+DENIED = Entry(
+    NOW - 3_600_000,
+    Kind.DENIAL,
+    "call denied",
+    Verdict.DENIED,
+    service="evil",
+    by="orders/" + "0a" * 16,
+    method="/shop.v1.Orders/Purge",
+    rule="no-purge",
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Make a trust domain with some entries; no auth runs on it."""
+    path = tmp_path / "mesh"
+    found(path, TrustDomain("shop.example"), NOW - 86_400_000)
+    with DataDirectory(path) as opened:
+        opened.store.logs.log(
+            "actions", [Entry(NOW - 60_000, Kind.POLICY, "policy applied", by="mesh.operator/1")]
+        )
+        opened.store.logs.log("denials", [DENIED, replace(DENIED, at_ms=NOW, service="frontend", rule="")])
+        alarm = Entry(NOW, Kind.JOIN, "token reused", Verdict.DENIED, alarm=True, detail="\x1b[2Jred")
+        opened.store.logs.log("denials", [alarm])
+    return path
+
+
+def query(data: Path, *options: str) -> list[dict[str, Any]]:
+    done = run("audit", "query", "--offline", "--data", data, "-o", "json", *options)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return [entry for entry in found if entry["event"] != "segment begun"]
+
+
+@pytest.mark.parametrize(
+    ("options", "events"),
+    [
+        ((), ["trust domain made", "call denied", "policy applied", "call denied", "token reused"]),
+        (("--since", "2h"), ["call denied", "policy applied", "call denied", "token reused"]),
+        (("--since", "2h", "--until", "30m"), ["call denied"]),
+        (("--kind", "policy", "--kind", "key"), ["trust domain made", "policy applied"]),
+        (("--service", "evil"), ["call denied"]),
+        (("--service", "orders"), ["call denied", "call denied"]),
+        (("--method", "/shop.v1.Orders/Purge", "--service", "frontend"), ["call denied"]),
+        (("--verdict", "denied", "--kind", "join"), ["token reused"]),
+        (("--alarms",), ["token reused"]),
+        (("--log", "actions"), ["trust domain made", "policy applied"]),
+        (("--limit", "2"), ["call denied", "token reused"]),
+        (("--until", "2020-01-01T00:00:00Z"), []),
+    ],
+    ids=str,
+)
+def test_filters(data: Path, options: tuple[str, ...], events: list[str]) -> None:
+    """Time, kind, service, method, verdict, alarms, log: each narrows what is shown, oldest first."""
+    assert [entry["event"] for entry in query(data, *options)] == events
+
+
+def test_json_has_every_field_that_applies(data: Path) -> None:
+    """An entry in JSON is its fields, its log, its number and its time in words."""
+    (entry,) = query(data, "--service", "evil")
+    assert entry == {
+        "log": "denials",
+        "seq": 1,
+        "time": entry["time"],
+        "at_ms": DENIED.at_ms,
+        "kind": "denial",
+        "event": "call denied",
+        "verdict": "denied",
+        "service": "evil",
+        "by": DENIED.by,
+        "method": DENIED.method,
+        "rule": "no-purge",
+    }
+
+
+def test_a_table_does_nothing_to_the_terminal(data: Path) -> None:
+    """Whatever stands in a text, no control character is printed."""
+    done = run("audit", "tail", "--offline", "--data", data, "-n", "1")
+    assert done.returncode == 0
+    assert "?[2Jred" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_verify_without_a_running_auth(data: Path) -> None:
+    """Whole, torn by a crash, and edited are three things; each is told."""
+    path = data / "audit" / "denials-00000000.log"
+    verify = ("audit", "verify", "--offline", "--data", data)
+    assert "denials: whole, 4 entries, the last is 3\n" in run(*verify).stdout
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:100])
+    done = run(*verify)
+    assert done.returncode == 0
+    assert "and 100 bytes of one that a crash cut short" in done.stdout
+    path.write_bytes(whole.replace(b"no-purge", b"no-surge", 1))
+    done = run(*verify)
+    assert done.returncode == 6
+    expected = "error: audit log denials is not whole: entry 1 (segment 0, line 2) is changed\n"
+    assert done.stderr == expected
+    told = json.loads(run(*verify, "-o", "json").stdout)
+    assert told["denials"]["first_bad"] == {"seq": 1, "segment": 0, "line": 2, "fault": "changed"}
+    assert told["actions"]["whole"] is True
+
+
+def test_the_key_and_what_was_seen(data: Path, tmp_path: Path) -> None:
+    """The key may be elsewhere; another one, none, or a damaged note of what was seen is told."""
+    away = tmp_path / "away" / "audit.key"
+    away.parent.mkdir()
+    (data / "audit.key").rename(away)
+    verify = ("audit", "verify", "--offline", "--data", data)
+    done = run(*verify)
+    assert (done.returncode, "cannot read the audit key" in done.stderr) == (5, True)
+    assert run(*verify, "--key", away).returncode == 0
+    assert json.loads((away.parent / "audit.key.seen").read_text()).keys() == {"actions", "denials"}
+    (away.parent / "audit.key.seen").write_text("[]")
+    assert run(*verify, "--key", away).returncode == 5
+    other = tmp_path / "other"
+    other.write_bytes(bytes(32))
+    done = run(*verify, "--key", other)
+    assert (done.returncode, "or this is not its audit key" in done.stderr) == (6, True)
+    other.write_bytes(b"short")
+    assert run(*verify, "--key", other).returncode == 5
+
+
+def test_lines_that_are_no_entries_are_counted(data: Path) -> None:
+    """A query shows what it can read, and says that there is more."""
+    path = data / "audit" / "denials-00000000.log"
+    path.write_bytes(b"garbage\n" + path.read_bytes())
+    done = run("audit", "query", "--offline", "--data", data)
+    assert done.returncode == 0
+    assert "1 lines of denials are no entries: run mesh audit verify" in done.stderr
+
+
+BAD_OPTIONS = [("--since", "soon"), ("--kind", "else"), ("--verdict", "maybe"), ("-n", "-1")]
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
+def test_bad_options(data: Path, options: tuple[str, ...]) -> None:
+    """What makes no sense is refused in one line."""
+    done = run("audit", "tail", "--offline", "--data", data, *options)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_offline_beside_a_running_auth(tmp_path: Path) -> None:
+    """The files of a running auth are its own; through it, everything is to be had, and followed."""
+    with up(tmp_path / "mesh") as mesh:
+        done = mesh.mesh("audit", "verify", "--offline")
+        assert (done.returncode, "in use by another auth" in done.stderr) == (5, True)
+        assert mesh.mesh("audit", "tail", "--offline", "--follow").returncode == 2
+        assert mesh.mesh("audit", "verify").returncode == 0
+        with following(tmp_path / "mesh") as follow:
+            assert mesh.mesh("token", "create", "orders").returncode == 0
+            until(lambda: '"service": "orders"' in follow.said(), "the entry to be shown")
+            shown = [json.loads(line) for line in follow.said().splitlines()]
+        assert [one["event"] for one in shown if one.get("service") == "orders"] == ["token created"]
+        created = mesh.json("audit", "tail", "--kind", "token", "--service", "orders")
+        assert [entry["event"] for entry in created] == ["token created"]
+
+
+class Follow:
+    """A ``mesh audit tail --follow`` that runs."""
+
+    def __init__(self, data: Path, out: Path) -> None:
+        self._out = out
+        arguments = ("audit", "tail", "-f", "-o", "json", "-n", "1000", "--data", data)
+        plain = environment(PYTHONUNBUFFERED="1")
+        with out.open("w") as file:
+            self.process = subprocess.Popen(
+                command(*arguments), stdout=file, stderr=subprocess.DEVNULL, env=plain
+            )
+
+    def said(self) -> str:
+        """Give what it has shown so far."""
+        return self._out.read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def following(data: Path) -> Follow:
+    return Follow(data, data.with_name("followed"))
