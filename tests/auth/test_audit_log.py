@@ -26,7 +26,7 @@ from services.auth.audit_log import ACTIONS, DENIALS, LOGS
 from services.auth.database import StoreError
 from services.auth.deferred import Deferred
 from services.auth.directory import DataDirectory
-from services.auth.errors import AuditError, ConflictError, RefusedError
+from services.auth.errors import AuditError, ConflictError, RefusedError, StartError
 from services.auth.segments import Segments
 from tests.auth.world import HOUR_MS, START_MS, Attempt, World
 
@@ -435,29 +435,64 @@ def test_marks_show_that_log_and_database_were_both_put_back(world: World) -> No
 # Old databases
 
 
-def test_an_older_database_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entries that were rows move to the log in order, alarms stay raised, and a key is made."""
-    token = world.token()
-    world.join(token)
-    world.stop()
+_OldRow = tuple[int, str, bool, str, str, str, str]
+
+
+def _age(world: World, rows: list[_OldRow]) -> None:
+    """Make a stopped world's database one of the first schema, with these entries of the audit log."""
     (world.path / "audit.key").unlink()
     for path in (world.path / "audit").iterdir():
         path.unlink()
     (world.path / "audit").rmdir()
     database = sqlite3.connect(world.path / "auth.db")
     with database:
-        database.execute("DROP TABLE audit_log")
-        database.execute("DROP TABLE alarm")
+        for table in ("audit_log", "alarm", "policy_applied"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
-        for number in range(600):
-            at_ms, event = START_MS + number, "token created" if number else "token reused"
-            row = (at_ms, event, number == 0, "orders", "", token.id, f"old {number}")
-            database.execute(
-                "INSERT INTO audit (at_ms, event, alarm, service, instance, token_id, detail)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
+        database.executemany(
+            "INSERT INTO audit (at_ms, event, alarm, service, instance, token_id, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
     database.close()
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_policy_that_is_missing_is_missed(world: World, *, old: bool) -> None:
+    """However often auth has started since: the newest policy is known to have been there, and by whom."""
+    operator = world.operator()
+    for _ in range(2):
+        world.authority.apply_policy(_nothing(), operator)
+    world.stop()
+    if old:
+        by = ("mesh.operator", str(operator.instance), "")
+        _age(world, [(START_MS, "policy applied", False, *by, str(version)) for version in (1, 2)])
+    for _ in range(2):
+        world.start()
+        noted = {note.version: note.instance for note in world.store.policies()}
+        assert noted == {0: "", 1: str(operator.instance), 2: str(operator.instance)}
+        world.stop()
+    database = sqlite3.connect(world.path / "auth.db")
+    with database:
+        database.execute("DELETE FROM policy WHERE version = 2")
+    database.close()
+    with pytest.raises(StartError, match="policy 2 was changed or is missing"):
+        world.start()
+
+
+def test_an_older_database_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entries that were rows move to the log in order, alarms stay raised, and a key is made."""
+    token = world.token()
+    world.join(token)
+    world.stop()
+    events_then = ["token reused", *["token created"] * 599]
+    _age(
+        world,
+        [
+            (START_MS + number, event, number == 0, "orders", "", token.id, f"old {number}")
+            for number, event in enumerate(events_then)
+        ],
+    )
     world.start()
     moved = world.audit()[:600]
     assert [entry.detail for entry in moved] == [f"old {number}" for number in range(600)]

@@ -1,4 +1,4 @@
-"""The audit log moves to files: what stays are the end of each log, the alarms raised, the policies applied."""
+"""The audit log moves to files: what stays are the ends of the logs, alarms raised, policies applied."""
 
 import sqlalchemy as sa
 from alembic import op
