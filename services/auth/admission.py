@@ -5,10 +5,13 @@ that uses the token up together with what it gives. A stranger (no proof) change
 and takes the same path whether the token exists or not. All refusals are one ``RefusedError``.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -23,7 +26,7 @@ from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
 from services.auth.deferred import Deferred
-from services.auth.errors import ConflictError, MissingError, RefusedError
+from services.auth.errors import AuthError, ConflictError, MissingError, RefusedError
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
@@ -49,6 +52,22 @@ def new_token(
     expires_ms = now_ms + life_ms
     sealed = vault.seal(owned.secret.reveal(), token_place(owned.id, kind, service, expires_ms))
     return owned, Token(owned.id, kind, service, now_ms, expires_ms, sealed)
+
+
+Admitted: TypeAlias = tuple[Key, Instance]
+"""The join secret, and the instance that a request gets."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Joining:
+    """What a request gets if its token is still open when that is written."""
+
+    secret: Key
+    instance: Instance
+    entry: Entry
 
 
 class Admission:
@@ -86,28 +105,60 @@ class Admission:
             raise ConflictError("the token was used: there is nothing left to revoke")
         report(entry)
 
-    def admit(self, asked: JoinAsked, now_ms: int) -> tuple[Key, Instance]:
-        """Give the join secret and the instance that a request gets; raise ``RefusedError``.
+    def admit(self, asked: Sequence[JoinAsked], now_ms: int) -> list[Admitted | Exception]:
+        """Give what each request gets; those that join are written in one transaction.
 
-        Raises ``InvalidError`` for a proven request with a bad certificate request, which uses nothing up.
+        A refused one gets ``RefusedError``, a proven one with a bad certificate request ``InvalidError``, and
+        uses nothing up.
         """
+        judged = [_outcome(self._judge, one, now_ms) for one in asked]
+        joining = [one for one in judged if isinstance(one, _Joining)]
+        try:
+            written = iter(self._written(joining))
+        except AuthError as error:
+            return [error if isinstance(one, _Joining) else one for one in judged]
+        outcomes: list[Admitted | Exception] = []
+        for request, one in zip(asked, judged, strict=True):
+            outcome = next(written) if isinstance(one, _Joining) else one
+            # Between judging and writing somebody else may have used the token: once more, by itself.
+            outcomes.append(_outcome(self._again, request, now_ms) if outcome is None else outcome)
+        return outcomes
+
+    def _again(self, asked: JoinAsked, now_ms: int) -> Admitted:
+        judged = self._judge(asked, now_ms)
+        if not isinstance(judged, _Joining):
+            return judged
+        (admitted,) = self._written([judged])
+        if admitted is None:
+            service = judged.instance.service
+            raise self._refuse(_failed(now_ms, "join overtaken", asked.token_id, service), service.text)
+        return admitted
+
+    def _judge(self, asked: JoinAsked, now_ms: int) -> _Joining | Admitted:
         token = self._store.token(asked.token_id)
         secret = self._secret(token or self._decoy, now_ms)
         proven = asked.proven_by(secret)
         if token is None or not proven:
             raise self._refuse(_failed(now_ms, "join not proven", asked.token_id), STRANGERS)
-        # Twice, for between judging and consuming somebody else may have used the token.
-        for _ in range(2):
-            known, before = self._before(token, asked, now_ms)
-            verdict = tokens.judge(token, known=known, alive=before is not None, now_ms=now_ms)
-            if verdict is Verdict.REPEAT and before is not None:
-                return secret, before
-            if verdict is not Verdict.ISSUE:
-                raise self._refusal(verdict, token, now_ms)
-            if (instance := self._consume(token, asked, now_ms)) is not None:
-                return secret, instance
-            token = self._store.token(token.id) or token
-        raise self._refuse(_failed(now_ms, "join overtaken", token.id, token.service), token.service.text)
+        known, before = self._before(token, asked, now_ms)
+        verdict = tokens.judge(token, known=known, alive=before is not None, now_ms=now_ms)
+        if verdict is Verdict.REPEAT and before is not None:
+            return secret, before
+        if verdict is not Verdict.ISSUE:
+            raise self._refusal(verdict, token, now_ms)
+        return self._joining(token, secret, asked, now_ms)
+
+    def _written(self, joining: Sequence[_Joining]) -> list[Admitted | None]:
+        if not joining:
+            return []
+        written = self._store.consume([(one.instance, one.entry) for one in joining])
+        for one, is_written in zip(joining, written, strict=True):
+            if is_written:
+                report(one.entry)
+        return [
+            (one.secret, one.instance) if is_written else None
+            for one, is_written in zip(joining, written, strict=True)
+        ]
 
     def _secret(self, token: Token, now_ms: int) -> Key:
         try:
@@ -123,7 +174,7 @@ class Admission:
         before = self._store.joined_by(token.id, asked.digest)
         return True, before if before and now_ms < ends_ms(before.certificate) else None
 
-    def _consume(self, token: Token, asked: JoinAsked, now_ms: int) -> Instance | None:
+    def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
         key = read_csr(asked.csr)
         new = InstanceId(os.urandom(INSTANCE_BYTES))
         certificate = self._issue(token.service, new, key, now_ms)
@@ -137,10 +188,7 @@ class Admission:
             instance=str(new),
             token_id=token.id,
         )
-        if not self._store.consume(instance, entry):
-            return None
-        report(entry)
-        return instance
+        return _Joining(secret, instance, entry)
 
     def _refusal(self, verdict: Verdict, token: Token, now_ms: int) -> RefusedError:
         # Somebody holds the secret: that is worth an alarm, raised once, for he may come again and again.
@@ -159,6 +207,14 @@ class Admission:
         self._denials.note(entry, source)
         self._denials.try_to_flush(entry.at_ms)
         return RefusedError(REFUSED)
+
+
+def _outcome(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R | Exception:
+    # What one request leads to is its own, whatever it is: those beside it go on.
+    try:
+        return work(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001
+        return error
 
 
 def _about(token: Token, now_ms: int, event: str, by: Peer) -> Entry:

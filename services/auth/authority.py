@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.join import JoinAsked, JoinToken
+from mesh.core.keys import Key
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName, service_name
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
@@ -26,7 +27,7 @@ from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.policies import Policies
-from services.auth.records import Token
+from services.auth.records import Instance, Token
 from services.auth.roots import Roots
 from services.auth.vault import TamperedError
 
@@ -91,10 +92,18 @@ class Authority:
 
     # For nodes
 
-    def join(self, asked: JoinAsked) -> auth_pb2.JoinResponse:
-        """Answer a request to join; raise ``RefusedError`` or, for a proven one, ``InvalidError``."""
+    def join(self, asked: Sequence[JoinAsked]) -> list[auth_pb2.JoinResponse | Exception]:
+        """Answer requests to join, each with ``RefusedError`` or, if proven, ``InvalidError`` if not well."""
         now_ms = self._now()
-        secret, instance = self._admission.admit(asked, now_ms)
+        admitted = self._admission.admit(asked, now_ms)
+        return [
+            one if isinstance(one, Exception) else self._welcome(request, *one, now_ms)
+            for request, one in zip(asked, admitted, strict=True)
+        ]
+
+    def _welcome(
+        self, asked: JoinAsked, secret: Key, instance: Instance, now_ms: int
+    ) -> auth_pb2.JoinResponse:
         mesh = [name for name in (AUTH, GATEKEEPER) if name != instance.service]
         bundle = auth_pb2.JoinBundle(
             credentials=self._credentials(instance.service, instance.id, instance.certificate, now_ms),

@@ -9,10 +9,12 @@ from mesh.core.join import read_request
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth.authority import Authority
 from services.auth.status import answering
-from services.auth.worker import Worker
+from services.auth.worker import Gathering, Worker
 
 #: Requests that may wait for the one thread. More than this is no crowd but a flood, and would only time out.
 MAX_WAITING: Final = 1000
+#: Requests answered in one go: enough to share the disk, few enough that the first does not wait long.
+AT_ONCE: Final = 16
 
 
 class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
@@ -20,7 +22,7 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
 
     def __init__(self, authority: Authority, worker: Worker) -> None:
         """Take what decides, and the thread that it decides in."""
-        self._authority, self._worker = authority, worker
+        self._joins = Gathering(worker, authority.join, AT_ONCE)
         self._waiting = 0
 
     async def Join(self, request: auth_pb2.JoinRequest, context: Any) -> auth_pb2.JoinResponse:  # noqa: N802
@@ -34,6 +36,6 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         self._waiting += 1
         try:
             async with answering(context):
-                return await self._worker.do(self._authority.join, asked)
+                return await self._joins.do(asked)
         finally:
             self._waiting -= 1

@@ -54,12 +54,18 @@ class LogStore:
 
         Raises ``AuditError`` where the log cannot be written.
         """
+        return bool(self.logged_all(lambda connection: (entry,) if work(connection) else ()))
 
-        def both(connection: Connection) -> bool:
-            if not work(connection):
-                return False
-            self.open.append(connection, ACTIONS, (entry,))
-            return True
+    def logged_all(self, work: Callable[[Connection], Sequence[Entry]]) -> Sequence[Entry]:
+        """Do all of ``work`` and log the entries that it gives, or nothing of both; give them, too.
+
+        Raises ``AuditError`` where the log cannot be written.
+        """
+
+        def both(connection: Connection) -> Sequence[Entry]:
+            if entries := work(connection):
+                self.open.append(connection, ACTIONS, entries)
+            return entries
 
         return self._settled(both)
 

@@ -4,7 +4,7 @@ Whether a change is allowed is decided by pure rules before it gets here; what m
 writer is a condition in the statement itself, and its outcome is what counts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -132,20 +132,20 @@ class Store:
 
         return self.logs.logged(work, entry)
 
-    def consume(self, instance: Instance, entry: Entry) -> bool:
-        """Use an instance's token up and write the instance, both or neither.
+    def consume(self, joining: Sequence[tuple[Instance, Entry]]) -> list[bool]:
+        """Use each instance's token up and write the instance, both or neither; say which were written.
 
-        False, and nothing written, if the token is not open at ``joined_ms``, whoever was faster.
+        An instance is not written if its token is not open at ``joined_ms``, whoever was faster, one before
+        it here included. All that are written are so in one transaction, for the disk is what costs.
         """
-        use = {"token_id": instance.token_id, "now_ms": instance.joined_ms, "became": instance.id.raw}
+        written: list[bool] = []
 
-        def work(connection: Connection) -> bool:
-            if not connection.execute(_USE_TOKEN, use).rowcount:
-                return False
-            rows.put_instance(connection, instance)
-            return True
+        def work(connection: Connection) -> list[Entry]:
+            written.extend(_consume(connection, instance) for instance, _ in joining)
+            return [entry for (_, entry), is_written in zip(joining, written, strict=True) if is_written]
 
-        return self.logs.logged(work, entry)
+        self.logs.logged_all(work)
+        return written
 
     def is_used_by(self, token_id: str, request_digest: bytes) -> bool:
         """Whether a request has used a token already, also if the instance that it got is forgotten."""
@@ -249,6 +249,14 @@ class Store:
 
     def _all(self, statement: Select[Any]) -> list[Row[Any]]:
         return self._database.transact(lambda connection: list(connection.execute(statement)))
+
+
+def _consume(connection: Connection, instance: Instance) -> bool:
+    use = {"token_id": instance.token_id, "now_ms": instance.joined_ms, "became": instance.id.raw}
+    if not connection.execute(_USE_TOKEN, use).rowcount:
+        return False
+    rows.put_instance(connection, instance)
+    return True
 
 
 def _oldest_kept(newest_first: Iterable[Any]) -> int:

@@ -5,13 +5,17 @@ needs no locks. A caller who gives up waiting stops nothing. Results go back to 
 load, changing threads would otherwise cost as much as the work.
 """
 
+from __future__ import annotations
+
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Final, Generic, ParamSpec, Self, TypeAlias, TypeVar
 
+_A = TypeVar("_A")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -35,8 +39,12 @@ class Worker:
     async def do(self, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Run ``work`` in the thread, and give what it gives or raise what it raises."""
         future: asyncio.Future[_R] = self._loop.create_future()
-        self._jobs.put(partial(_outcome, future, partial(work, *args, **kwargs)))
+        self.put(partial(_outcome, future, partial(work, *args, **kwargs)))
         return await future
+
+    def put(self, job: _Job) -> None:
+        """Run a job in the thread, and what it gives in the loop."""
+        self._jobs.put(job)
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +62,41 @@ class Worker:
                 self._loop.call_soon_threadsafe(_deliver, batch)
                 batch = []
         self._loop.call_soon_threadsafe(_deliver, batch)
+
+
+class Gathering(Generic[_A, _R]):
+    """Has the worker do in one go what many ask for while it is busy: the disk then waits for them once."""
+
+    def __init__(
+        self, worker: Worker, work: Callable[[Sequence[_A]], Sequence[_R | Exception]], most: int
+    ) -> None:
+        """Take what does up to ``most`` at a time: it gives, for each, what that gives or raises."""
+        self._worker, self._work, self._most = worker, work, most
+        self._waiting: deque[tuple[_A, asyncio.Future[_R]]] = deque()
+
+    async def do(self, asked: _A) -> _R:
+        """Have it done with those that wait, and give what it gives or raise what it raises."""
+        future: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, future))
+        self._worker.put(self._turn)
+        return await future
+
+    def _turn(self) -> _Deliver:
+        # There is a turn for each that asked; the earlier ones leave less to do to the later ones.
+        taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        try:
+            results = self._work([asked for asked, _ in taken]) if taken else ()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
+            results = [error] * len(taken)
+        return partial(_share, [future for _, future in taken], results)
+
+
+def _share(futures: Sequence[asyncio.Future[_R]], results: Sequence[_R | Exception]) -> None:
+    for future, result in zip(futures, results, strict=True):
+        if isinstance(result, Exception):
+            _fail(future, result)
+        else:
+            _give(future, result)
 
 
 def _outcome(future: asyncio.Future[_R], work: Callable[[], _R]) -> _Deliver:

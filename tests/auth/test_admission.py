@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from mesh.core.errors import PeerError
 from mesh.core.join import JoinToken
-from mesh.core.keys import Key, destination_key, pair_key
+from mesh.core.keys import KEY_BYTES, Key, destination_key, pair_key
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
 from services.auth.admission import REFUSED
-from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
+from services.auth.errors import AuditError, ConflictError, InvalidError, MissingError, RefusedError
 from services.auth.records import Instance
 from services.auth.schema import ALARM
 from services.auth.tokens import KEEP_MS
@@ -240,6 +240,42 @@ def test_different_requests_race_for_one_token(world: World) -> None:
     assert world.alarms() == ["token reused"]
 
 
+def test_a_batch_is_many_joins(world: World) -> None:
+    """Of requests that are answered together each gets its own, and only those that join are written."""
+    token, reused, bad = world.token(), world.token(), world.token()
+    good, rival = Attempt(token), Attempt(reused)
+    stranger = Attempt(JoinToken(token.id, Key(bytes(KEY_BYTES))))
+    attempts = [good, stranger, rival, good, Attempt(bad, b"no request"), Attempt(reused)]
+    before = len(world.audit())
+    joined, refused, first, again, wrong, late = Attempt.send_all(world, attempts)
+    assert isinstance(joined, Joined)
+    assert isinstance(first, Joined)
+    assert again == joined
+    assert [type(one) for one in (refused, wrong, late)] == [RefusedError, InvalidError, RefusedError]
+    assert [entry.event for entry in world.audit()[before:]] == ["joined", "joined", "token reused"]
+    assert isinstance(Attempt(bad).send(world), Joined)
+    assert world.examine().bad is None
+
+
+def test_a_batch_is_written_or_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the log cannot be written nobody joins, those who had joined are served, and tokens stay good."""
+    before = Attempt(world.token())
+    joined = before.send(world)
+    attempts = [Attempt(world.token()), before, Attempt(world.token())]
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object) -> None:
+            raise AuditError("disk full")
+
+        broken.setattr("services.auth.segments.Segments.write", fail)
+        one, same, other = Attempt.send_all(world, attempts)
+    assert isinstance(one, AuditError)
+    assert isinstance(other, AuditError)
+    assert same == joined
+    assert all(isinstance(answer, Joined) for answer in Attempt.send_all(world, attempts))
+    assert world.examine().bad is None
+
+
 class Overtaken:
     """A store in which somebody else uses the token between judging and consuming."""
 
@@ -247,7 +283,7 @@ class Overtaken:
         self.world, self.faster, self.original = world, faster, world.store.consume
         self.won: list[Joined] = []
 
-    def consume(self, *args: object) -> bool:
+    def consume(self, *args: object) -> list[bool]:
         """Let the other one in first."""
         self.world.store.consume = self.original  # type: ignore[method-assign]
         self.won.append(self.faster.send(self.world))

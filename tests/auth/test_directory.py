@@ -344,7 +344,8 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         again = authority.renew(operator, new_key()[1])
         assert [(held.epoch.number, held.key.hex()) for held in again.destination_keys] == [(int(epoch), key)]
         attempt = Attempt(JoinToken.parse(token))
-        response = authority.join(read_request(attempt.request))
+        (response,) = authority.join([read_request(attempt.request)])
+        assert not isinstance(response, Exception)
         assert attempt.requester.open(response).credentials.trust_bundle[0] == opened.ca.certificate
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 
-from services.auth.worker import BATCH, Worker
+from services.auth.worker import BATCH, Gathering, Worker
 
 
 async def test_it_gives_and_raises() -> None:
@@ -54,3 +55,37 @@ async def test_the_end_waits_for_what_was_handed_over() -> None:
         await asyncio.sleep(0)
     assert done == list(range(40))
     await asyncio.gather(*tasks)
+
+
+async def test_those_that_wait_are_served_together() -> None:
+    """What comes while the worker is busy is done in one go, up to a bound, and each gets its own result."""
+    go, batches = threading.Event(), list[list[int]]()
+
+    def halves(numbers: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(numbers))
+        return [number // 2 if number % 2 == 0 else ValueError(number) for number in numbers]
+
+    with Worker() as worker:
+        gathering = Gathering(worker, halves, 4)
+        busy = asyncio.create_task(worker.do(go.wait, 30))
+        asked = [asyncio.create_task(gathering.do(number)) for number in range(10)]
+        await asyncio.sleep(0)
+        go.set()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert await busy
+        assert await gathering.do(20) == 10
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [20]]
+    assert [str(result) for result in results] == ["0", "1", "1", "3", "2", "5", "3", "7", "4", "9"]
+
+
+async def test_a_batch_that_fails_fails_for_all_of_it() -> None:
+    """What the work raises as a whole, each of the batch gets, and the next batch is served."""
+
+    def work(numbers: Sequence[int]) -> list[int | Exception]:
+        return [10 // number for number in numbers]
+
+    with Worker() as worker:
+        gathering = Gathering(worker, work, 4)
+        results = await asyncio.gather(*map(gathering.do, (1, 0, 5)), return_exceptions=True)
+        assert [type(result) for result in results][1] is ZeroDivisionError
+        assert await gathering.do(2) == 5

@@ -1,9 +1,11 @@
 """A trust domain in a directory of its own, a clock that obeys, and what nodes and operators do."""
 
+from __future__ import annotations
+
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,11 +136,11 @@ class World:
         """Make a join token."""
         return self.authority.create_token(service, ttl_seconds, self.operator())[0]
 
-    def join(self, token: JoinToken) -> "Joined":
+    def join(self, token: JoinToken) -> Joined:
         """Join with a token, as a node does."""
         return Attempt(token).send(self)
 
-    def node(self, service: str = "orders") -> "Joined":
+    def node(self, service: str = "orders") -> Joined:
         """Join with a new token for a service."""
         return self.join(self.token(service))
 
@@ -197,7 +199,19 @@ class Attempt:
 
     def send(self, world: World) -> Joined:
         """Send it to an authority."""
-        return Joined(self.requester.open(world.authority.join(read_request(self.request))))
+        (answer,) = self.send_all(world, [self])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @staticmethod
+    def send_all(world: World, attempts: Sequence[Attempt]) -> list[Joined | Exception]:
+        """Send some together, as one batch."""
+        answers = world.authority.join([read_request(attempt.request) for attempt in attempts])
+        return [
+            answer if isinstance(answer, Exception) else Joined(attempt.requester.open(answer))
+            for attempt, answer in zip(attempts, answers, strict=True)
+        ]
 
 
 def public_key() -> ec.EllipticCurvePublicKey:
