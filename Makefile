@@ -11,8 +11,12 @@ bench := .venv-bench/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
+# Tests of one file run in one process, several files at a time; what starts a whole mesh runs alone afterwards.
+spread := -n 2 --dist loadfile
+alone := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
-on_floor := $(addprefix tests/,auth core examples gatekeeper lua_host rpc sidecar e2e/test_rollover.py e2e/test_languages.py)
+on_floor := $(addprefix tests/,auth core gatekeeper lua_host rpc sidecar)
+alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
@@ -28,7 +32,8 @@ demo: $(newest) ## start a mesh, run the shop on it, attack it
 
 .PHONY: test
 test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
-	@.venv/bin/python -m pytest --cov
+	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(alone)) tests
+	@.venv/bin/python -m pytest $(alone)
 
 .PHONY: check
 check: lint types fresh ## what CI runs: lint, types, proto freshness, then the tests on newest and oldest
@@ -51,7 +56,8 @@ fresh: $(proto) ## is the generated code what the protos say?
 
 .PHONY: floor
 floor: $(floor) ## the lowest version of each dependency, with every test that touches one
-	@.venv-floor/bin/python -m pytest $(on_floor)
+	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
+	@.venv-floor/bin/python -m pytest $(alone_on_floor)
 
 .PHONY: proto
 proto: $(proto) ## write the generated code anew
