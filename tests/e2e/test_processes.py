@@ -88,8 +88,8 @@ SPOILED: Final[dict[str, Callable[[Path], object]]] = {
 
 def contents(data: Path) -> dict[str, str]:
     """Give the files of a directory and what is in them; the lock is auth's to make."""
-    files = sorted(path for path in data.rglob("*") if path.name != "auth.lock")
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = sorted(path for path in data.rglob("*") if path.is_file() and path.name != "auth.lock")
+    return {str(path.relative_to(data)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 async def test_a_data_directory_that_is_not_whole(new_mesh: NewMesh) -> None:
@@ -122,7 +122,7 @@ async def test_a_data_directory_that_may_not_be_written(new_mesh: NewMesh) -> No
     before = contents(mesh.data)
     mesh.data.chmod(0o500)
     for file in mesh.data.iterdir():
-        file.chmod(0o400)
+        file.chmod(0o500 if file.is_dir() else 0o400)
     process = mesh.python("auth", "services.auth", *mesh.auth_arguments(), before=_bound_by_permissions)
     assert str(mesh.data) in await complaint(process)
     assert contents(mesh.data) == before

@@ -268,5 +268,5 @@ def test_uint64_values_are_forgotten_when_nobody_holds_them() -> None:
       collectgarbage() collectgarbage()
       assert(held == codec.uint64("18446744073709551615"))
       return collectgarbage("count") - before"""
-    # In KiB. Twenty thousand that stayed would be over 1,500; the table of those known keeps its size for a while.
+    # In KiB. Twenty thousand that stayed would be over 1,500; the table of those known shrinks late.
     assert run(body) < 400
