@@ -1,7 +1,7 @@
 """The data directory, as far as the command needs it: the operator's credential, and where the mesh is.
 
-``auth.db`` and ``kek`` beside them are auth's alone. Which directory: ``--data``, else ``MESH_DATA``, else
-``./mesh-data``.
+``auth.db`` and ``kek`` beside them are auth's alone, and ``decisions.db`` is gatekeeper's. Which directory:
+``--data``, else ``MESH_DATA``, else ``./mesh-data``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 
 OPERATOR: Final = "operator.json"
 ADDRESSES: Final = "addresses.json"
+DECISIONS: Final = "decisions.db"
 
 
 @dataclass(frozen=True, slots=True)

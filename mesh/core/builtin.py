@@ -42,9 +42,13 @@ _ROWS: Final = {
                 "/mesh.v1.GatekeeperService/Authorize",
                 "/mesh.v1.GatekeeperService/Resolve",
                 "/mesh.v1.DenialService/Report",
+                "/mesh.v1.DecisionService/RecordDecisions",
             ),
         ),
-        "operator": (OPERATOR.text, ("/mesh.v1.GatekeeperService/ListNodes",)),
+        "operator": (
+            OPERATOR.text,
+            ("/mesh.v1.GatekeeperService/ListNodes", "/mesh.v1.DecisionService/ListDecisions"),
+        ),
     },
 }
 

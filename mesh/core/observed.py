@@ -20,7 +20,7 @@ line counts calls of which no more is known. Whether a line is true is for those
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
@@ -28,7 +28,7 @@ from mesh.core import document
 from mesh.core.document import Node, PolicyError
 from mesh.core.expression import instant_ms
 from mesh.core.metadata import Entries, checked_entries
-from mesh.core.names import FullMethod, ServiceName
+from mesh.core.names import FullMethod, ServiceName, full_method, service_name
 from mesh.core.patterns import checked_key
 from mesh.core.policy import MAX_VERSION, OWN
 from mesh.core.rules import checked_name
@@ -72,9 +72,9 @@ class Observation:
         return tuple((key, value) for key, values in self.metadata for value in values)
 
     @property
-    def keys(self) -> frozenset[str]:
+    def keys(self) -> tuple[str, ...]:
         """The keys that were recorded, sent or not."""
-        return frozenset(key for key, _ in self.metadata)
+        return tuple(key for key, _ in self.metadata)
 
     def encode(self) -> str:
         """Give the line, without its end: ``parse`` gives an equal observation back."""
@@ -143,8 +143,9 @@ def parse(line: bytes) -> Seen:
 
 def timeless(seen: _Seen) -> _Seen:
     """Give calls without their times, number and version of the policy: equal if they were alike."""
-    bare = replace(seen, first_ms=0, last_ms=0, count=0)
-    return replace(bare, policy=0) if isinstance(bare, Observation) else bare
+    if isinstance(seen, Observation):
+        return replace(seen, first_ms=0, last_ms=0, count=0, policy=0)
+    return replace(seen, first_ms=0, last_ms=0, count=0)
 
 
 def merged(seen: _Seen, more: Seen) -> _Seen:
@@ -157,8 +158,36 @@ def merged(seen: _Seen, more: Seen) -> _Seen:
     )
 
 
+def check(seen: Seen) -> None:
+    """Raise ``ValueError`` for what ``parse`` would not have given, were it a line."""
+    if service_name(seen.destination).reserved:
+        raise ValueError("no policy decides about calls to the mesh's own services")
+    if not 0 <= seen.first_ms <= seen.last_ms <= MAX_TIME or not 1 <= seen.count <= MAX_COUNT:
+        raise ValueError("the times or the count are out of range")
+    if isinstance(seen, Gap):
+        return
+    _source(seen.source)
+    full_method(seen.method)
+    for name in (seen.rule, seen.by):
+        if name is not None:
+            checked_name(name)
+    if seen.verdict not in ("", *VERDICTS) or (seen.rule and not seen.verdict):
+        raise ValueError(f"bad verdict {seen.verdict!a:.80}")
+    if (seen.by and seen.verdict != AUDIT) or not 0 <= seen.policy <= MAX_VERSION:
+        raise ValueError("the verdict does not fit the rest")
+    for key, values in seen.metadata:
+        _check_values(key, values)
+    if list(seen.keys) != sorted(set(seen.keys)):
+        raise ValueError("the keys of the metadata are not in order")
+
+
+def _check_values(key: str, values: Iterable[str]) -> None:
+    checked_key(key)
+    checked_entries((key, value) for value in values)
+
+
 def _source(text: str) -> str:
-    if ServiceName(text).reserved and text not in OWN:
+    if service_name(text).reserved and text not in OWN:
         msg = f"{text!r} is no service: names below mesh are the mesh's own"
         raise ValueError(msg)
     return text
@@ -220,14 +249,10 @@ def _word(text: str) -> str:
 def _metadata(at: str, node: Node) -> Metadata:
     found = []
     for key, values in document.members(at, node).items():
-        try:
-            checked_key(key)
-        except ValueError as error:
-            raise PolicyError(at, str(error), key) from None
         listed = [values] if isinstance(values, str) else [text for _, text in document.items(at, values)]
         texts = tuple(document.text(at, value) for value in listed)
         try:
-            checked_entries((key, value) for value in texts)
+            _check_values(key, texts)
         except ValueError as error:
             raise PolicyError(at, str(error), key) from None
         found.append((key, texts))

@@ -90,7 +90,7 @@ class _Court:
             return Outcome(ALLOW, (_permitted(rules),)), True
         timed = [rule for rule in (*rules.deny, *rules.allow) if rule.when and rule.when.timed]
         moments = _moments(seen, timed)
-        trial = _Trial(self.section, rules, seen.keys, timeless=moments is None)
+        trial = _Trial(self.section, rules, frozenset(seen.keys), timeless=moments is None)
         found: dict[Verdict, None] = {}
         for tried, (verdict, why) in enumerate(trial.verdicts(seen, moments or (seen.first_ms,))):
             found[verdict] = None
@@ -151,9 +151,10 @@ class _Trial:
         """Say whether a rule applies, or ``None`` if that hangs on what was not recorded."""
         headers = tuple(header for header in rule.headers if header.key in self.recorded)
         doubtful = rule.when if rule.when and self._hides(rule.when) else None
-        if not applies(
-            replace(rule, headers=headers, when=None if doubtful else rule.when), call, denying=denying
-        ):
+        if doubtful is None and len(headers) == len(rule.headers):
+            return applies(rule, call, denying=denying)
+        known = replace(rule, headers=headers, when=None if doubtful else rule.when)
+        if not applies(known, call, denying=denying):
             return False
         found = {True} if len(headers) == len(rule.headers) else {True, False}
         if doubtful:

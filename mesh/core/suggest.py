@@ -19,8 +19,8 @@ from mesh.core.retrial import Retrial
 from mesh.core.rules import ALLOW, Rule
 
 _MARKS: Final = {
-    AUDIT: "were permitted only because of mode: audit",
-    DENY: "were denied",
+    AUDIT: "permitted only because of mode: audit",
+    DENY: "that were denied",
 }
 
 
@@ -104,15 +104,15 @@ class Suggesting:
         methods = self._calls.setdefault(seen.destination, {}).setdefault(seen.source, {})
         call = methods.setdefault(seen.method, _Call())
         call.use.add(seen)
-        call.keys |= seen.keys
+        call.keys.update(seen.keys)
         if seen.verdict in _MARKS:
             call.marks[_MARKS[seen.verdict]] += seen.count
         for rule in self._deciding(seen):
             self._used.add((seen.destination, rule.name))
             if rule.conditional:
-                call.marks[f"came by rule {rule.name!r}, which asks for more than caller and method"] += (
-                    seen.count
-                )
+                call.marks[
+                    f"that came by rule {rule.name!r}, which asks for more than caller and method"
+                ] += seen.count
 
     def _deciding(self, seen: Observation) -> set[Rule]:
         verdicts = self._retrial.outcome(seen).verdicts if self._retrial else ()
@@ -167,6 +167,6 @@ def _notes(calls: Iterable[_Call]) -> Iterator[str]:
         marks.update(call.marks)
         keys |= call.keys
     for mark in sorted(marks):
-        yield f"{marks[mark]} of these calls {mark}"
+        yield f"calls {mark}: {marks[mark]}"
     if keys:
         yield f"the policy looked at metadata {', '.join(sorted(keys))}: put back what it asked for"

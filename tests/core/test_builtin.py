@@ -6,7 +6,7 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
-from mesh.v1 import audit_pb2, auth_pb2, gatekeeper_pb2
+from mesh.v1 import audit_pb2, auth_pb2, decisions_pb2, gatekeeper_pb2
 
 ANYONE = ServiceName("orders")
 CALLERS = {ANYONE, AUTH, GATEKEEPER, OPERATOR}
@@ -19,6 +19,7 @@ SEALED = {
     GATEKEEPER: (
         gatekeeper_pb2.DESCRIPTOR.services_by_name["GatekeeperService"],
         audit_pb2.DESCRIPTOR.services_by_name["DenialService"],
+        decisions_pb2.DESCRIPTOR.services_by_name["DecisionService"],
     ),
 }
 RPCS = [
@@ -32,6 +33,7 @@ ONLY = {
     "/mesh.v1.AuditService/Record": GATEKEEPER,
     "/mesh.v1.AuditService/Read": OPERATOR,
     "/mesh.v1.GatekeeperService/ListNodes": OPERATOR,
+    "/mesh.v1.DecisionService/ListDecisions": OPERATOR,
 }
 
 

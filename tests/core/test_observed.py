@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.document import PolicyError
-from mesh.core.observed import MAX_COUNT, MAX_LINE, MAX_TIME, Gap, Observation, merged, parse, timeless
+from mesh.core.observed import MAX_COUNT, MAX_LINE, MAX_TIME, Gap, Observation, check, merged, parse, timeless
 from tests.core.test_names import BAD_METHODS, BAD_SERVICES
 from tests.core.test_patterns import methods, services
 
+DOCS = Path(__file__).parents[2] / "docs" / "policy.md"
 LEAST: dict[str, Any] = {"source": "acme", "destination": "orders", "method": "/p.S/M", "time": 5}
 
 
@@ -47,7 +50,7 @@ def test_all() -> None:
     )
     assert isinstance(read, Observation)
     assert read.entries == (("x-a", "one"), ("x-b", "1"), ("x-b", "2"))
-    assert read.keys == {"x-a", "x-b", "x-c"}
+    assert read.keys == ("x-a", "x-b", "x-c")
 
 
 def test_gap() -> None:
@@ -55,6 +58,7 @@ def test_gap() -> None:
     assert parse(b'{"destination": "orders", "unrecorded": 3, "time": 9}') == Gap("orders", 9, 9, 3)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Observation,
@@ -166,6 +170,7 @@ def test_no_line(text: bytes, wrong: str) -> None:
         parse(text)
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=200)
     | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(repr).map(str.encode)
@@ -187,3 +192,50 @@ def test_merging() -> None:
     gap = Gap("b", 5, 6, 2)
     assert timeless(gap) == timeless(Gap("b", 1, 1, 1))
     assert merged(gap, one) == Gap("b", 5, 6, 4)
+
+
+OUT_OF_RANGE: list[Observation | Gap] = [
+    Observation("A", "b", "/p.S/M", 1, 1),
+    Observation("a", "B", "/p.S/M", 1, 1),
+    Observation("mesh.x", "b", "/p.S/M", 1, 1),
+    Observation("a", "mesh.auth", "/p.S/M", 1, 1),
+    Observation("a", "b", "M", 1, 1),
+    Observation("a", "b", "/p.S/M", 2, 1),
+    Observation("a", "b", "/p.S/M", -1, 1),
+    Observation("a", "b", "/p.S/M", 1, MAX_TIME + 1),
+    Observation("a", "b", "/p.S/M", 1, 1, 0),
+    Observation("a", "b", "/p.S/M", 1, 1, MAX_COUNT + 1),
+    Observation("a", "b", "/p.S/M", 1, 1, verdict="perhaps"),
+    Observation("a", "b", "/p.S/M", 1, 1, rule="a"),
+    Observation("a", "b", "/p.S/M", 1, 1, verdict="deny", rule="\n"),
+    Observation("a", "b", "/p.S/M", 1, 1, verdict="deny", by="a"),
+    Observation("a", "b", "/p.S/M", 1, 1, verdict="audit", by=""),
+    Observation("a", "b", "/p.S/M", 1, 1, policy=2**63),
+    Observation("a", "b", "/p.S/M", 1, 1, metadata=(("X", ()),)),
+    Observation("a", "b", "/p.S/M", 1, 1, metadata=(("x-a", ("\n",)),)),
+    Observation("a", "b", "/p.S/M", 1, 1, metadata=(("x-b", ()), ("x-a", ()))),
+    Observation("a", "b", "/p.S/M", 1, 1, metadata=(("x-a", ()), ("x-a", ()))),
+    Gap("b", 1, 1, 0),
+    Gap("B", 1, 1, 1),
+]
+
+
+@pytest.mark.parametrize("seen", OUT_OF_RANGE, ids=repr)
+def test_what_no_line_says(seen: Observation | Gap) -> None:
+    """What comes otherwise than by a line is held to the same."""
+    with pytest.raises(ValueError, match=r"."):
+        check(seen)
+
+
+def test_what_a_line_says() -> None:
+    """What a line gives is taken."""
+    check(parse(line(verdict="audit", rule="a", by="b", policy=1, metadata={"x-b": [], "x-a": ["1", ""]})))
+    check(parse(line()))
+    check(Gap("b", 1, 1, 1))
+
+
+def test_what_the_docs_show() -> None:
+    """The lines in the documentation are such as are read."""
+    [block] = re.findall(r"```json\n(\{\"source.*?)```", DOCS.read_text(), re.DOTALL)
+    found = [parse(shown.encode()) for shown in block.splitlines()]
+    assert [type(one) for one in found] == [Observation, Observation, Gap]

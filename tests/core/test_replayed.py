@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.observed import Gap, Observation
@@ -98,6 +98,7 @@ def test_rows() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(CHANGES)).flatmap(
         lambda found: st.tuples(st.just(found), st.permutations(found))

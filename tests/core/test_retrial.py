@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.condition import Call
@@ -237,6 +237,7 @@ _entries = st.lists(st.tuples(st.sampled_from(_KEYS), st.sampled_from(_VALUES)),
 _times = st.lists(st.integers(0, 3 * MINUTE), min_size=1, max_size=4).map(sorted)
 
 
+@settings(deadline=None)
 @given(_sections, _entries, _times, st.sets(st.sampled_from([*_KEYS, "x"])), st.sampled_from("ab"))
 def test_never_a_guess(
     section: dict[str, Any],

@@ -137,6 +137,7 @@ class Mesh:
             *("--auth", self.join_address, "--token-file", "-", "--listen", self.gatekeeper_address),
             *("--lease-seconds", str(self.timers.lease)),
             *("--max-stale-seconds", str(self.timers.max_stale)),
+            *("--decisions", str(self.data / "decisions.db")),
             secret=f"{token}\n",
         )
         return self.gatekeeper
