@@ -18,7 +18,7 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, gatekeeper_pb2_grpc, keys_pb2_grpc
 
 _T = TypeVar("_T")
 
@@ -35,6 +35,7 @@ class Operator:
     auth: auth_pb2_grpc.OperatorServiceAsyncStub
     gatekeeper: gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub
     audit: audit_pb2_grpc.AuditServiceAsyncStub
+    keys: keys_pb2_grpc.KeyServiceAsyncStub
 
 
 @asynccontextmanager
@@ -60,6 +61,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
                 MeshChannel(enrolment.membership, gatekeeper, MAX_RECEIVE)
             ),
             audit_pb2_grpc.AuditServiceStub(MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)),
+            keys_pb2_grpc.KeyServiceStub(MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)),
         )
     finally:
         await gatekeeper.close()

@@ -8,7 +8,8 @@ Pure, to be read first:
 
 State:
 
-``vault``       secrets sealed at rest under the key-encryption key
+``vault``       secrets sealed at rest under the key-encryption key (KEK)
+``kek``         the KEK on the disk; ``kms`` who may keep it instead; ``rekey`` another in its place
 ``records``     rows as values; ``schema`` as tables; ``migrations`` how they came to be
 ``database``    a SQLite file, opened or refused
 ``store``       what is in it: one method, one transaction; ``rows`` to and from values
@@ -24,12 +25,13 @@ Around them:
 ``policies``    the policy of record, signed
 ``admission``   tokens and joins
 ``authority``   all of it together: what the services below ask, in domain terms; ``messages`` for its answers
+``keeping``     what operators ask of the keys
 ``auditor``     what else goes to the audit logs: ``reports`` of nodes, refusals; ``audit`` tells stderr
 
 Edges:
 
 ``worker``      the one thread for all that waits for the disk
-``join_service`` ``auth_service`` ``operator_service`` ``audit_service``
+``join_service`` ``auth_service`` ``operator_service`` ``audit_service`` ``key_service``
                 gRPC in, ``authority`` asked, ``status`` out
 ``policy_feed`` who watches the policy
 ``server``      two ports, auth's own membership, the timer

@@ -26,6 +26,7 @@ from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
+from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
 from services.auth.roots import Roots
@@ -73,6 +74,7 @@ class Authority:
             lives.schedule,
             self.auditor.happened,
         )
+        self.keys = Keeping(directory, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 

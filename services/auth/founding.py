@@ -25,6 +25,7 @@ from services.auth.ca import CertificateAuthority
 from services.auth.database import Database
 from services.auth.directory import sealed_secret
 from services.auth.errors import StartError
+from services.auth.kek import KEK, content_of, sync, write_secret
 from services.auth.policies import PolicySigner
 from services.auth.records import Kind
 from services.auth.store import Store
@@ -32,8 +33,11 @@ from services.auth.tokens import OPERATOR_LIFE_MS
 from services.auth.vault import Vault
 
 
-def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
-    """Make the data directory of a new trust domain; raise ``StartError`` and leave nothing behind."""
+def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "") -> None:
+    """Make the data directory of a new trust domain, its KEK kept by a KMS or, with ``""``, by its file.
+
+    Raises ``StartError`` and leaves nothing behind.
+    """
     target = path.resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -43,10 +47,10 @@ def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _build(scratch, domain, now_ms)
+            _build(scratch, domain, now_ms, keeper)
             _write_through(scratch)
             scratch.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -55,7 +59,7 @@ def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
         ) from None
 
 
-def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
+def _build(path: Path, domain: TrustDomain, now_ms: int, keeper: str) -> None:
     kek = Key(os.urandom(KEY_BYTES))
     vault = Vault(kek)
     ca, ca_key = CertificateAuthority.create(domain, now_ms)
@@ -67,9 +71,9 @@ def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
         sealed_secret(vault, domain, directory.POLICY, signer.public_key, policy_key),
     )
     credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
-    _write(path / directory.KEK, kek.reveal())
-    _write(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
-    _write(path / directory.DATABASE, b"")
+    write_secret(path / KEK, content_of(kek, keeper))
+    write_secret(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
+    write_secret(path / directory.DATABASE, b"")
     store = Store(Database.open(path / directory.DATABASE, new=True))
     try:
         nothing = Policy.parse(b'{"services": {}}')
@@ -81,21 +85,7 @@ def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
         store.close()
 
 
-def _write(path: Path, content: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as out:
-        out.write(content)
-
-
 def _write_through(path: Path) -> None:
     for file in path.iterdir():
-        _sync(file)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        sync(file)
+    sync(path)

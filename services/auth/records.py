@@ -28,6 +28,11 @@ class Secret:
     sealed: bytes = field(repr=False)
 
 
+def secret_place(domain: TrustDomain, name: str, version: int) -> Place:
+    """Give the place of a secret of a trust domain."""
+    return Place("secret.sealed", f"{name} {domain}", version)
+
+
 @dataclass(frozen=True, slots=True)
 class RootRow:
     """An epoch and its sealed root."""

@@ -61,6 +61,10 @@ class Store:
         self.logs.close()
         self._database.close()
 
+    def checkpoint(self) -> bool:
+        """Empty the write-ahead log, which holds what was replaced; whether that was possible now."""
+        return self._database.checkpoint()
+
     def found(
         self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow, logs: Iterable[LogRow]
     ) -> None:

@@ -1,0 +1,33 @@
+"""KeyService: the mesh's own keys. Sealed, for the operator identity alone (``core.builtin``)."""
+
+from typing import Any
+
+from mesh.core.receiver import Peer
+from mesh.rpc.context import peer
+from mesh.v1 import keys_pb2, keys_pb2_grpc
+from services.auth.authority import Authority
+from services.auth.errors import InvalidError
+from services.auth.status import answering
+from services.auth.worker import Worker
+
+
+class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
+    """Answers operators about keys."""
+
+    def __init__(self, authority: Authority, worker: Worker) -> None:
+        """Take what decides, and the thread that it decides in."""
+        self._authority, self._worker = authority, worker
+
+    async def RotateKey(  # noqa: N802
+        self, request: keys_pb2.RotateKeyRequest, context: Any
+    ) -> keys_pb2.RotateKeyResponse:
+        """Put a new key in the place of one in force."""
+        async with answering(context):
+            return await self._worker.do(self._rotate, request, peer(context))
+
+    def _rotate(self, request: keys_pb2.RotateKeyRequest, by: Peer) -> keys_pb2.RotateKeyResponse:
+        self._authority.check_known(by)
+        if request.kind == keys_pb2.KEY_KIND_KEK:
+            keeper = request.keeper if request.HasField("keeper") else None
+            return self._authority.keys.rotate_kek(keeper, by)
+        raise InvalidError("no such kind of key: see mesh keys list")
