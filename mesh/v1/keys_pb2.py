@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/keys.proto\x12\x07mesh.v1\"R\n\x10RotateKeyRequest\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\x13\n\x06keeper\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_keeper\"2\n\x11RotateKeyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04*5\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_KIND_KEK\x10\x01\x32P\n\nKeyService\x12\x42\n\tRotateKey\x12\x19.mesh.v1.RotateKeyRequest\x1a\x1a.mesh.v1.RotateKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/keys.proto\x12\x07mesh.v1\"R\n\x10RotateKeyRequest\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\x13\n\x06keeper\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_keeper\"2\n\x11RotateKeyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04*F\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_KIND_KEK\x10\x01\x12\x0f\n\x0bKEY_KIND_CA\x10\x02\x32P\n\nKeyService\x12\x42\n\tRotateKey\x12\x19.mesh.v1.RotateKeyRequest\x1a\x1a.mesh.v1.RotateKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.keys_pb2', _globals
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KEYKIND']._serialized_start=167
-  _globals['_KEYKIND']._serialized_end=220
+  _globals['_KEYKIND']._serialized_end=237
   _globals['_ROTATEKEYREQUEST']._serialized_start=31
   _globals['_ROTATEKEYREQUEST']._serialized_end=113
   _globals['_ROTATEKEYRESPONSE']._serialized_start=115
   _globals['_ROTATEKEYRESPONSE']._serialized_end=165
-  _globals['_KEYSERVICE']._serialized_start=222
-  _globals['_KEYSERVICE']._serialized_end=302
+  _globals['_KEYSERVICE']._serialized_start=239
+  _globals['_KEYSERVICE']._serialized_end=319
 # @@protoc_insertion_point(module_scope)

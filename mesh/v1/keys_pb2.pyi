@@ -27,6 +27,8 @@ class _KeyKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyKind.Value
     """Not set."""
     KEY_KIND_KEK: _KeyKind.ValueType  # 1
     """The key-encryption key, under which auth's secrets are sealed at rest."""
+    KEY_KIND_CA: _KeyKind.ValueType  # 2
+    """A certificate authority, which signs every node's certificate."""
 
 class KeyKind(_KeyKind, metaclass=_KeyKindEnumTypeWrapper):
     """KeyKind is what a key is for."""
@@ -35,6 +37,8 @@ KEY_KIND_UNSPECIFIED: KeyKind.ValueType  # 0
 """Not set."""
 KEY_KIND_KEK: KeyKind.ValueType  # 1
 """The key-encryption key, under which auth's secrets are sealed at rest."""
+KEY_KIND_CA: KeyKind.ValueType  # 2
+"""A certificate authority, which signs every node's certificate."""
 Global___KeyKind: _TypeAlias = KeyKind  # noqa: Y015
 
 @_typing.final

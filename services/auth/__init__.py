@@ -4,7 +4,7 @@ Pure, to be read first:
 
 ``tokens``      the life of a join token, and what a proven request for one gets
 ``epochs``      when keys are made, handed out and forgotten
-``ca``          the certificate authority: reads requests, issues X.509-SVIDs
+``ca``          the certificate authority: reads requests, issues X.509-SVIDs; ``succession`` when which
 
 State:
 
@@ -21,7 +21,7 @@ State:
 
 Around them:
 
-``roots``       the epochs in force, with their secrets opened
+``roots``       the epochs in force, with their secrets opened; ``authorities`` the CAs in force
 ``policies``    the policy of record, signed
 ``admission``   tokens and joins
 ``authority``   all of it together: what the services below ask, in domain terms; ``messages`` for its answers

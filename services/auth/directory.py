@@ -28,7 +28,7 @@ from services.auth.database import Database
 from services.auth.errors import StartError
 from services.auth.kek import KekFiles
 from services.auth.policies import PolicySigner
-from services.auth.records import Secret, secret_place
+from services.auth.records import CA, CHECK, POLICY, Secret, secret_place
 from services.auth.store import Store
 from services.auth.vault import TamperedError, Vault
 
@@ -36,9 +36,6 @@ DATABASE: Final = "auth.db"
 OPERATOR: Final = "operator.json"
 ADDRESSES: Final = "addresses.json"
 LOCK: Final = "auth.lock"
-
-#: Names of the trust domain's own secrets. CHECK tells a wrong KEK from a changed row.
-CA, POLICY, CHECK = "ca", "policy", "check"
 
 
 class DataDirectory:
@@ -67,9 +64,9 @@ class DataDirectory:
         try:
             self.domain = self.store.domain()
             self.vault = Vault(self._kek())
-            certificate, key = self._open(CA, changed)
-            _, signing_key = self._open(POLICY, changed)
-            self.ca = CertificateAuthority(certificate, key)
+            found = self._open(CA, changed)
+            [(_, signing_key)] = self._open(POLICY, changed).values()
+            self.authorities = {number: CertificateAuthority(*one) for number, one in found.items()}
         except (TypeError, ValueError):
             raise StartError(changed) from None
         self.signer = PolicySigner(self.domain, signing_key)
@@ -79,11 +76,11 @@ class DataDirectory:
         self.vault.turn(self._kek())
 
     def _kek(self) -> Key:
-        check = self.store.secret(CHECK)
+        checks = self.store.secrets(CHECK)
 
         def opens(kek: Key) -> bool:
             try:
-                return bool(check and self._opened(Vault(kek), check))
+                return any(self._opened(Vault(kek), check) for check in checks)
             except TamperedError:
                 return False
 
@@ -100,14 +97,16 @@ class DataDirectory:
             self.store.logs.begin(found)
         return AuditLog.open(path, self.vault, self.domain, found, limits)
 
-    def _open(self, name: str, wrong: str) -> tuple[bytes, bytes]:
-        secret = self.store.secret(name)
-        if secret is None:
-            raise StartError(wrong)
+    def _open(self, name: str, wrong: str) -> dict[int, tuple[bytes, bytes]]:
         try:
-            return secret.public, self._opened(self.vault, secret)
+            found = {
+                one.version: (one.public, self._opened(self.vault, one)) for one in self.store.secrets(name)
+            }
         except TamperedError:
             raise StartError(wrong) from None
+        if not found:
+            raise StartError(wrong)
+        return found
 
     def _opened(self, vault: Vault, secret: Secret) -> bytes:
         return vault.open(secret.sealed, secret_place(self.domain, secret.name, secret.version))

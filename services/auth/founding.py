@@ -21,20 +21,22 @@ from mesh.core.policy import Policy
 from services.auth import directory
 from services.auth.admission import new_token
 from services.auth.audit_log import AuditLog, begin
-from services.auth.ca import CertificateAuthority
+from services.auth.ca import CA_LIFE_MS, CertificateAuthority
 from services.auth.database import Database
 from services.auth.directory import sealed_secret
 from services.auth.errors import StartError
 from services.auth.kek import KEK, content_of, sync, write_secret
 from services.auth.policies import PolicySigner
-from services.auth.records import Kind
+from services.auth.records import CA, CHECK, POLICY, Kind
 from services.auth.store import Store
 from services.auth.tokens import OPERATOR_LIFE_MS
 from services.auth.vault import Vault
 
 
-def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "") -> None:
+def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms: int = CA_LIFE_MS) -> None:
     """Make the data directory of a new trust domain, its KEK kept by a KMS or, with ``""``, by its file.
+
+    ``ca_ms`` is how long its first authority lasts.
 
     Raises ``StartError`` and leaves nothing behind.
     """
@@ -47,7 +49,7 @@ def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "") -> Non
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _build(scratch, domain, now_ms, keeper)
+            _build(scratch, domain, now_ms, keeper, ca_ms)
             _write_through(scratch)
             scratch.rename(target)
             sync(target.parent)
@@ -59,16 +61,16 @@ def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "") -> Non
         ) from None
 
 
-def _build(path: Path, domain: TrustDomain, now_ms: int, keeper: str) -> None:
+def _build(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int) -> None:
     kek = Key(os.urandom(KEY_BYTES))
     vault = Vault(kek)
-    ca, ca_key = CertificateAuthority.create(domain, now_ms)
+    ca, ca_key = CertificateAuthority.create(domain, now_ms, ca_ms)
     policy_key = Ed25519PrivateKey.generate().private_bytes_raw()
     signer = PolicySigner(domain, policy_key)
     secrets = (
-        sealed_secret(vault, domain, directory.CHECK, b"", b"mesh"),
-        sealed_secret(vault, domain, directory.CA, ca.certificate, ca_key),
-        sealed_secret(vault, domain, directory.POLICY, signer.public_key, policy_key),
+        sealed_secret(vault, domain, CHECK, b"", b"mesh"),
+        sealed_secret(vault, domain, CA, ca.certificate, ca_key),
+        sealed_secret(vault, domain, POLICY, signer.public_key, policy_key),
     )
     credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
     write_secret(path / KEK, content_of(kek, keeper))

@@ -30,4 +30,6 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         if request.kind == keys_pb2.KEY_KIND_KEK:
             keeper = request.keeper if request.HasField("keeper") else None
             return self._authority.keys.rotate_kek(keeper, by)
+        if request.kind == keys_pb2.KEY_KIND_CA:
+            return self._authority.keys.rotate_ca(by)
         raise InvalidError("no such kind of key: see mesh keys list")

@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 
@@ -85,10 +86,24 @@ class Store:
         row = self._first(select(DOMAIN))
         return TrustDomain(row.name if row else "")
 
-    def secret(self, name: str) -> Secret | None:
-        """Give one of the trust domain's own secrets, sealed."""
-        row = self._first(select(SECRET).where(SECRET.c.name == name))
-        return rows.secret_of(row) if row else None
+    def secrets(self, name: str) -> list[Secret]:
+        """Give the versions of one of the trust domain's own secrets, sealed."""
+        which = select(SECRET).where(SECRET.c.name == name)
+        return [rows.secret_of(row) for row in self._all(which.order_by(SECRET.c.version))]
+
+    def put_secrets(
+        self, put: Sequence[Secret], gone: Iterable[tuple[str, int]] = (), entries: Sequence[Entry] = ()
+    ) -> None:
+        """Add or replace versions of secrets, forget others, and log it; raise ``AuditError``."""
+
+        def work(connection: Connection) -> Sequence[Entry]:
+            versions = [*gone, *((secret.name, secret.version) for secret in put)]
+            connection.execute(delete(SECRET).where(tuple_(SECRET.c.name, SECRET.c.version).in_(versions)))
+            for secret in put:
+                rows.put_secret(connection, secret)
+            return entries
+
+        self.logs.logged_all(work)
 
     def roots(self) -> list[RootRow]:
         """Give every epoch that is kept, oldest first."""

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from mesh.core.keys import Key
-from services.auth.directory import CHECK, DataDirectory
-from services.auth.records import token_place
+from services.auth.directory import DataDirectory
+from services.auth.records import CHECK, token_place
 from services.auth.rekey import rotate_kek
 from services.auth.vault import kek_id
 from tests.auth.killed import at_every_step
@@ -41,8 +41,7 @@ def _opens(directory: DataDirectory) -> None:
     vault, store = directory.vault, directory.store
     [token] = store.tokens()
     vault.open(token.sealed, token_place(token.id, token.kind, token.service, token.expires_ms))
-    secret = store.secret(CHECK)
-    assert secret
+    [secret] = store.secrets(CHECK)
     assert vault.is_under(secret.sealed)
 
 

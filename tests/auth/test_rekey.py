@@ -12,8 +12,8 @@ import pytest
 from mesh.core.keys import Key
 from services.auth import rekey
 from services.auth.admission import REFUSED
-from services.auth.directory import CHECK
 from services.auth.errors import AuditError, ConflictError, RefusedError, StartError
+from services.auth.records import CHECK
 from services.auth.rekey import rotate_kek
 from services.auth.schema import METADATA
 from services.auth.vault import TamperedError, Vault, kek_id
@@ -69,8 +69,7 @@ def test_the_old_kek_is_useless(world: World) -> None:
     """It opens no row, and a directory with it in place of the new one does not start."""
     old = kek(world)
     rotate(world)
-    secret = world.store.secret(CHECK)
-    assert secret
+    [secret] = world.store.secrets(CHECK)
     with pytest.raises(TamperedError):
         world.directory._opened(Vault(old), secret)
     world.stop()

@@ -17,7 +17,7 @@ from services.auth import directory
 from services.auth.audit_log import AUDIT_KEY
 from services.auth.directory import DataDirectory
 from services.auth.kek import KEK
-from services.auth.records import log_place, root_place
+from services.auth.records import CA, POLICY, log_place, root_place
 from tests.e2e.echo import Echo, ask, fails, works
 from tests.e2e.world import Mesh, appears, policy
 
@@ -47,8 +47,8 @@ def of_member(membership: Membership) -> Iterator[bytes]:
 def of_auth(data: Path) -> Iterator[bytes]:
     """Give what is sealed in the database of an auth that has ended."""
     with DataDirectory(data) as opened:
-        for name in (directory.CA, directory.POLICY):
-            yield opened._open(name, "no such secret")[1]
+        for name in (CA, POLICY):
+            yield from (private for _, private in opened._open(name, "no such secret").values())
         for row in opened.store.roots():
             yield opened.vault.open(row.sealed, root_place(row.epoch))
         for token in opened.store.tokens():
