@@ -3,7 +3,7 @@
     domain     init, up           a trust domain, and the mesh that runs on it (``supervisor``)
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
-    keks       kek rotate         the key-encryption key
+    keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
@@ -26,6 +26,7 @@ from mesh.cli.audits import audit
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.keks import kek
+from mesh.cli.keys import keys
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
@@ -49,7 +50,7 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, audit, kek, run, sidecar, lua, generate, demo):
+for _command in (init, up, status, token, policy, audit, keys, kek, run, sidecar, lua, generate, demo):
     cli.add_command(_command)
 
 

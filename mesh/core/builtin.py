@@ -31,6 +31,7 @@ _ROWS: Final = {
                 "/mesh.v1.OperatorService/ListPolicies",
                 "/mesh.v1.OperatorService/GetAuthStatus",
                 "/mesh.v1.AuditService/Read",
+                "/mesh.v1.KeyService/ListKeys",
                 "/mesh.v1.KeyService/RotateKey",
             ),
         ),

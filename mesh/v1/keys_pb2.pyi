@@ -3,8 +3,10 @@
 isort:skip_file
 The mesh's own keys, for operators: what is in force, what is next, and when. Every call is sealed."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -29,6 +31,10 @@ class _KeyKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyKind.Value
     """The key-encryption key, under which auth's secrets are sealed at rest."""
     KEY_KIND_CA: _KeyKind.ValueType  # 2
     """A certificate authority, which signs every node's certificate."""
+    KEY_KIND_EPOCH: _KeyKind.ValueType  # 3
+    """The root of an epoch, from which the keys of sealed calls come."""
+    KEY_KIND_OPERATOR: _KeyKind.ValueType  # 4
+    """An operator's credential."""
 
 class KeyKind(_KeyKind, metaclass=_KeyKindEnumTypeWrapper):
     """KeyKind is what a key is for."""
@@ -39,7 +45,130 @@ KEY_KIND_KEK: KeyKind.ValueType  # 1
 """The key-encryption key, under which auth's secrets are sealed at rest."""
 KEY_KIND_CA: KeyKind.ValueType  # 2
 """A certificate authority, which signs every node's certificate."""
+KEY_KIND_EPOCH: KeyKind.ValueType  # 3
+"""The root of an epoch, from which the keys of sealed calls come."""
+KEY_KIND_OPERATOR: KeyKind.ValueType  # 4
+"""An operator's credential."""
 Global___KeyKind: _TypeAlias = KeyKind  # noqa: Y015
+
+class _KeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
+    """Not set."""
+    KEY_STATE_NEXT: _KeyState.ValueType  # 1
+    """Known to those who will need it, and yet to begin."""
+    KEY_STATE_IN_FORCE: _KeyState.ValueType  # 2
+    """In use."""
+    KEY_STATE_PREVIOUS: _KeyState.ValueType  # 3
+    """In use no more, and still accepted of those who used it."""
+
+class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
+    """KeyState is where a key is in its life."""
+
+KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
+"""Not set."""
+KEY_STATE_NEXT: KeyState.ValueType  # 1
+"""Known to those who will need it, and yet to begin."""
+KEY_STATE_IN_FORCE: KeyState.ValueType  # 2
+"""In use."""
+KEY_STATE_PREVIOUS: KeyState.ValueType  # 3
+"""In use no more, and still accepted of those who used it."""
+Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
+
+@_typing.final
+class ListKeysRequest(_message.Message):
+    """ListKeysRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeysRequest: _TypeAlias = ListKeysRequest  # noqa: Y015
+
+@_typing.final
+class ListKeysResponse(_message.Message):
+    """ListKeysResponse lists keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    now_ms: _builtins.int
+    """Auth's clock, milliseconds of Unix time."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyInfo]:
+        """By kind, then newest first."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___KeyInfo] | None = ...,
+        now_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "now_ms", b"now_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+
+@_typing.final
+class KeyInfo(_message.Message):
+    """KeyInfo is what is told of a key. Times are milliseconds of Unix time by auth's clock; 0 where there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    NEXT_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    KEEPER_FIELD_NUMBER: _builtins.int
+    kind: Global___KeyKind.ValueType
+    """What it is for."""
+    id: _builtins.str
+    """How it is told apart from others of its kind: a number, or the id of a KEK or credential."""
+    state: Global___KeyState.ValueType
+    """Where it is in its life."""
+    since_ms: _builtins.int
+    """When it began, or will begin, to be used."""
+    next_ms: _builtins.int
+    """When the next takes over."""
+    until_ms: _builtins.int
+    """When it is accepted no more."""
+    keeper: _builtins.str
+    """Of a KEK: who keeps it, a KMS; empty for the key file."""
+    def __init__(
+        self,
+        *,
+        kind: Global___KeyKind.ValueType = ...,
+        id: _builtins.str = ...,
+        state: Global___KeyState.ValueType = ...,
+        since_ms: _builtins.int = ...,
+        next_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        keeper: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "keeper", b"keeper", "kind", b"kind", "next_ms", b"next_ms", "since_ms", b"since_ms", "state", b"state", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyInfo: _TypeAlias = KeyInfo  # noqa: Y015
 
 @_typing.final
 class RotateKeyRequest(_message.Message):
@@ -79,19 +208,23 @@ class RotateKeyResponse(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     BEGINS_MS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The new key's id, as keys of this kind are told apart."""
     begins_ms: _builtins.int
     """When it is in force, milliseconds of Unix time by auth's clock."""
+    credential: _builtins.str
+    """The new operator's credential, "mesh1.<id>.<secret>", where it was that."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         begins_ms: _builtins.int = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_ms", b"begins_ms", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_ms", b"begins_ms", "credential", b"credential", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

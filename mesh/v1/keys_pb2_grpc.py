@@ -35,6 +35,11 @@ class KeyServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.ListKeys = channel.unary_unary(
+                '/mesh.v1.KeyService/ListKeys',
+                request_serializer=mesh_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
         self.RotateKey = channel.unary_unary(
                 '/mesh.v1.KeyService/RotateKey',
                 request_serializer=mesh_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
@@ -46,6 +51,13 @@ class KeyServiceServicer(object):
     """KeyService is auth's: it looks after the keys of the trust domain. Only the operator identity.
     """
 
+    def ListKeys(self, request, context):
+        """ListKeys tells what is in force, what is next, and when. Never a key itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RotateKey(self, request, context):
         """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one.
         """
@@ -56,6 +68,11 @@ class KeyServiceServicer(object):
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=mesh_dot_v1_dot_keys__pb2.ListKeysRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_keys__pb2.ListKeysResponse.SerializeToString,
+            ),
             'RotateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateKey,
                     request_deserializer=mesh_dot_v1_dot_keys__pb2.RotateKeyRequest.FromString,
@@ -72,6 +89,33 @@ def add_KeyServiceServicer_to_server(servicer, server):
 class KeyService(object):
     """KeyService is auth's: it looks after the keys of the trust domain. Only the operator identity.
     """
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.KeyService/ListKeys',
+            mesh_dot_v1_dot_keys__pb2.ListKeysRequest.SerializeToString,
+            mesh_dot_v1_dot_keys__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def RotateKey(request,

@@ -33,6 +33,8 @@ class KeyServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
+    ListKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]
+    """ListKeys tells what is in force, what is next, and when. Never a key itself."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one."""
 
@@ -41,11 +43,21 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """KeyService is auth's: it looks after the keys of the trust domain. Only the operator identity."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ListKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeysRequest, _keys_pb2.ListKeysResponse]  # type: ignore[assignment]
+    """ListKeys tells what is in force, what is next, and when. Never a key itself."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeyService is auth's: it looks after the keys of the trust domain. Only the operator identity."""
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _keys_pb2.ListKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ListKeysResponse, _abc.Awaitable[_keys_pb2.ListKeysResponse]]:
+        """ListKeys tells what is in force, what is next, and when. Never a key itself."""
 
     @_abc_1.abstractmethod
     def RotateKey(

@@ -13,6 +13,7 @@ State:
 ``records``     rows as values; ``schema`` as tables; ``migrations`` how they came to be
 ``database``    a SQLite file, opened or refused
 ``store``       what is in it: one method, one transaction; ``rows`` to and from values
+``key_store``   what is in it of the mesh's own keys
 ``log_store``   transactions that write to the audit logs; ``audit_log`` the logs, ``segments`` their files
 ``deferred``    entries that are bounded, or wait until a log can be written
 ``directory``   the data directory: made at once or not at all, opened by one process or not at all
@@ -25,7 +26,7 @@ Around them:
 ``policies``    the policy of record, signed
 ``admission``   tokens and joins
 ``authority``   all of it together: what the services below ask, in domain terms; ``messages`` for its answers
-``keeping``     what operators ask of the keys
+``credential``  the operator's own, kept good; ``keeping`` what operators ask of the keys
 ``auditor``     what else goes to the audit logs: ``reports`` of nodes, refusals; ``audit`` tells stderr
 
 Edges:

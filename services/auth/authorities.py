@@ -59,9 +59,14 @@ class Authorities:
         forced = self._succession.forced(self._held.keys() - unborn, now_ms)
         number = max(self._held).number + 1
         reign, made, secret = self._make(Reign(number, forced.begins_ms, forced.ends_ms))
-        self._store.put_secrets([secret], _versions(unborn), [_made(reign, now_ms, by)])
+        self._store.keys.put_secrets([secret], _versions(unborn), [_made(reign, now_ms, by)])
         self._held = {kept: one for kept, one in self._held.items() if kept not in unborn} | {reign: made}
         return reign
+
+    @property
+    def succession(self) -> Succession:
+        """By what they follow each other."""
+        return self._succession
 
     def signing(self, now_ms: int) -> CertificateAuthority:
         """Give the one that signs."""
@@ -106,9 +111,9 @@ class Authorities:
 
     def _put(self, put: list[Secret], gone: list[tuple[str, int]], entries: list[Entry]) -> None:
         try:
-            self._store.put_secrets(put, gone, entries)
+            self._store.keys.put_secrets(put, gone, entries)
         except AuditError:
-            self._store.put_secrets(put, gone)
+            self._store.keys.put_secrets(put, gone)
             for entry in entries:
                 self._told(entry)
 

@@ -19,7 +19,7 @@ from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
 from services.auth import messages, tokens
 from services.auth.admission import Admission
-from services.auth.audit import report
+from services.auth.audit import report, unlogged
 from services.auth.auditor import Auditor
 from services.auth.authorities import Authorities
 from services.auth.ca import CA_LIFE_MS, ends_ms, half_ms, read_csr
@@ -83,7 +83,7 @@ class Authority:
             directory.authorities,
             self.auditor.happened,
         )
-        self.keys = Keeping(directory, self._authorities, self._now)
+        self.keys = Keeping(directory, self._authorities, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -228,6 +228,8 @@ class Authority:
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+            with unlogged():
+                self.keys.turn(now_ms)
         self.auditor.turn(now_ms)
         return now_ms
 

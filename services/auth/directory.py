@@ -43,6 +43,7 @@ class DataDirectory:
 
     def __init__(self, path: Path, audit: Limits | None = None) -> None:
         """Lock and open a directory; raise ``StartError`` with one line about what is wrong."""
+        self.path = path
         if not path.is_dir():
             raise StartError(f"no data directory {path}: make one with mesh init {path}")
         self._lock = _lock(path / LOCK)
@@ -76,7 +77,7 @@ class DataDirectory:
         self.vault.turn(self._kek())
 
     def _kek(self) -> Key:
-        checks = self.store.secrets(CHECK)
+        checks = self.store.keys.secrets(CHECK)
 
         def opens(kek: Key) -> bool:
             try:
@@ -100,7 +101,8 @@ class DataDirectory:
     def _open(self, name: str, wrong: str) -> dict[int, tuple[bytes, bytes]]:
         try:
             found = {
-                one.version: (one.public, self._opened(self.vault, one)) for one in self.store.secrets(name)
+                one.version: (one.public, self._opened(self.vault, one))
+                for one in self.store.keys.secrets(name)
             }
         except TamperedError:
             raise StartError(wrong) from None

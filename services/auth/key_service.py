@@ -18,6 +18,13 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         """Take what decides, and the thread that it decides in."""
         self._authority, self._worker = authority, worker
 
+    async def ListKeys(  # noqa: N802
+        self, _request: keys_pb2.ListKeysRequest, context: Any
+    ) -> keys_pb2.ListKeysResponse:
+        """Tell what is in force, what is next, and when."""
+        async with answering(context):
+            return await self._worker.do(self._list, peer(context))
+
     async def RotateKey(  # noqa: N802
         self, request: keys_pb2.RotateKeyRequest, context: Any
     ) -> keys_pb2.RotateKeyResponse:
@@ -25,11 +32,20 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         async with answering(context):
             return await self._worker.do(self._rotate, request, peer(context))
 
+    def _list(self, by: Peer) -> keys_pb2.ListKeysResponse:
+        self._authority.check_known(by)
+        return self._authority.keys.list()
+
     def _rotate(self, request: keys_pb2.RotateKeyRequest, by: Peer) -> keys_pb2.RotateKeyResponse:
         self._authority.check_known(by)
         if request.kind == keys_pb2.KEY_KIND_KEK:
             keeper = request.keeper if request.HasField("keeper") else None
             return self._authority.keys.rotate_kek(keeper, by)
-        if request.kind == keys_pb2.KEY_KIND_CA:
-            return self._authority.keys.rotate_ca(by)
-        raise InvalidError("no such kind of key: see mesh keys list")
+        rotate = {
+            keys_pb2.KEY_KIND_CA: self._authority.keys.rotate_ca,
+            keys_pb2.KEY_KIND_EPOCH: self._authority.keys.rotate_epoch,
+            keys_pb2.KEY_KIND_OPERATOR: self._authority.keys.rotate_operator,
+        }.get(request.kind)
+        if rotate is None:
+            raise InvalidError("no such kind of key: see mesh keys list")
+        return rotate(by)

@@ -19,7 +19,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -27,9 +26,10 @@ from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
 from services.auth.database import Database
+from services.auth.key_store import KeyStore
 from services.auth.log_store import LogStore
-from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, RootRow, Secret, Token
-from services.auth.schema import ALARM, APPLIED, DOMAIN, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
+from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, Secret, Token
+from services.auth.schema import ALARM, APPLIED, DOMAIN, INSTANCE, POLICY, REQUEST, TOKEN
 
 #: How many policies are kept, and how many bytes of them beside the one of record.
 KEPT_POLICIES: Final = 100
@@ -56,6 +56,7 @@ class Store:
         """Take an open database."""
         self._database = database
         self.logs = LogStore(database)
+        self.keys = KeyStore(database, self.logs)
 
     def close(self) -> None:
         """Close the database, and the logs."""
@@ -85,39 +86,6 @@ class Store:
         """Give the trust domain; raise ``ValueError`` if there is none."""
         row = self._first(select(DOMAIN))
         return TrustDomain(row.name if row else "")
-
-    def secrets(self, name: str) -> list[Secret]:
-        """Give the versions of one of the trust domain's own secrets, sealed."""
-        which = select(SECRET).where(SECRET.c.name == name)
-        return [rows.secret_of(row) for row in self._all(which.order_by(SECRET.c.version))]
-
-    def put_secrets(
-        self, put: Sequence[Secret], gone: Iterable[tuple[str, int]] = (), entries: Sequence[Entry] = ()
-    ) -> None:
-        """Add or replace versions of secrets, forget others, and log it; raise ``AuditError``."""
-
-        def work(connection: Connection) -> Sequence[Entry]:
-            versions = [*gone, *((secret.name, secret.version) for secret in put)]
-            connection.execute(delete(SECRET).where(tuple_(SECRET.c.name, SECRET.c.version).in_(versions)))
-            for secret in put:
-                rows.put_secret(connection, secret)
-            return entries
-
-        self.logs.logged_all(work)
-
-    def roots(self) -> list[RootRow]:
-        """Give every epoch that is kept, oldest first."""
-        return [rows.root_of(row) for row in self._all(select(EPOCH).order_by(EPOCH.c.number))]
-
-    def turn_epochs(self, made: Iterable[RootRow], now_ms: int) -> None:
-        """Add epochs, and forget those that nobody accepts any more."""
-
-        def work(connection: Connection) -> None:
-            for root in made:
-                rows.put_root(connection, root)
-            connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms))
-
-        self._database.transact(work)
 
     def add_token(self, token: Token, entry: Entry) -> None:
         """Add a token."""

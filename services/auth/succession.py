@@ -49,26 +49,30 @@ class Succession:
         newest = max(reigns)
         if now_ms < _half(newest) or now_ms < newest.begins_ms:
             return None
-        last_sixth = newest.ends_ms - (newest.ends_ms - newest.begins_ms) // SIXTH
-        return self._after(newest, max(last_sixth, now_ms + self._longest), now_ms)
+        return self._after(newest, max(_last_sixth_ms(newest), now_ms + self.longest_ms), now_ms)
 
     def forced(self, reigns: Iterable[Reign], now_ms: int) -> Reign:
         """Give an authority that is to sign as soon as everybody can know of it."""
-        return self._after(max(reigns), now_ms + self._longest, now_ms)
+        return self._after(max(reigns), now_ms + self.longest_ms, now_ms)
 
     def trusted(self, reigns: Iterable[Reign], now_ms: int) -> list[Reign]:
         """Give those that are in the trust bundle, newest first."""
-        ordered = sorted(reigns, reverse=True)
-        after = [None, *ordered]
-        return [
-            reign
-            for reign, next_ in zip(ordered, after, strict=False)
-            if now_ms < reign.ends_ms and (next_ is None or now_ms < next_.begins_ms + self._longest)
-        ]
+        kept = sorted(reigns, reverse=True)
+        return [reign for reign in kept if now_ms < self.trusted_until_ms(reign, kept)]
+
+    def trusted_until_ms(self, reign: Reign, reigns: Iterable[Reign]) -> int:
+        """When an authority leaves the trust bundle, by what is known of those after it."""
+        after = min((one for one in reigns if one > reign), default=None)
+        return min(reign.ends_ms, after.begins_ms + self.longest_ms) if after else reign.ends_ms
+
+    def followed_at_ms(self, reign: Reign, reigns: Iterable[Reign]) -> int:
+        """When the next takes over from an authority."""
+        after = min((one for one in reigns if one > reign), default=None)
+        return after.begins_ms if after else _last_sixth_ms(reign)
 
     @property
-    def _longest(self) -> int:
-        # A certificate ends at a whole second, the one above.
+    def longest_ms(self) -> int:
+        """How long a certificate lives at most: it ends at a whole second, the one above."""
         return self.svid_ms + _ROUNDED_MS
 
     def _after(self, newest: Reign, begins_ms: int, now_ms: int) -> Reign:
@@ -80,6 +84,10 @@ class Succession:
 def signing(reigns: Iterable[Reign], now_ms: int) -> Reign:
     """Give the newest authority that has begun to sign."""
     return max(reign for reign in reigns if reign.begins_ms <= now_ms)
+
+
+def _last_sixth_ms(reign: Reign) -> int:
+    return reign.ends_ms - (reign.ends_ms - reign.begins_ms) // SIXTH
 
 
 def _half(reign: Reign) -> int:

@@ -41,7 +41,7 @@ def _opens(directory: DataDirectory) -> None:
     vault, store = directory.vault, directory.store
     [token] = store.tokens()
     vault.open(token.sealed, token_place(token.id, token.kind, token.service, token.expires_ms))
-    [secret] = store.secrets(CHECK)
+    [secret] = store.keys.secrets(CHECK)
     assert vault.is_under(secret.sealed)
 
 

@@ -69,7 +69,7 @@ def test_the_old_kek_is_useless(world: World) -> None:
     """It opens no row, and a directory with it in place of the new one does not start."""
     old = kek(world)
     rotate(world)
-    [secret] = world.store.secrets(CHECK)
+    [secret] = world.store.keys.secrets(CHECK)
     with pytest.raises(TamperedError):
         world.directory._opened(Vault(old), secret)
     world.stop()

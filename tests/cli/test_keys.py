@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.command import Up, run, up
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
@@ -37,6 +39,55 @@ def test_a_kms_that_is_none(mesh: Up) -> None:
     assert "unknown KMS" in done.stderr
     assert mesh.mesh("kek", "rotate", "--kms", "aws:key", "--file").returncode == 2
     assert (mesh.data / "kek").read_bytes() == before
+
+
+def test_what_is_in_force_is_shown(mesh: Up) -> None:
+    """As a table and as JSON, with the times at which the next take over."""
+    rows = mesh.json("keys", "list")
+    assert [row["kind"] for row in rows if row["state"] == "in force"] == ["epoch", "ca", "kek", "operator"]
+    [kek] = [row for row in rows if row["kind"] == "kek"]
+    assert (kek["keeper"], kek["until"]) == ("file", None)
+    shown = mesh.mesh("keys", "list").stdout
+    assert all(row["id"] in shown for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["epoch", "ca", "kek"])
+def test_the_next_is_had_early(mesh: Up, kind: str) -> None:
+    """It is listed, in force or next, and the mesh goes on."""
+    done = mesh.mesh("keys", "rotate", kind)
+    assert done.returncode == 0, done.stderr
+    made = done.stdout.split()[1]
+    assert made in {row["id"] for row in mesh.json("keys", "list") if row["kind"] == kind}
+    assert mesh.mesh("status").returncode == 0
+
+
+def test_the_credential_is_rotated(mesh: Up, tmp_path: Path) -> None:
+    """From anywhere: who rotates it has the new one, and so has auth's own directory; copies are useless."""
+    for name in ("operator.json", "addresses.json"):
+        (tmp_path / name).write_bytes((mesh.data / name).read_bytes())
+    copy = (tmp_path / "operator.json").read_bytes()
+    done = run("keys", "rotate", "operator", MESH_DATA=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "operator.json").read_bytes() == (mesh.data / "operator.json").read_bytes() != copy
+    assert (tmp_path / "operator.json").stat().st_mode & 0o777 == 0o600
+    assert mesh.mesh("status").returncode == 0
+    (tmp_path / "operator.json").write_bytes(copy)
+    assert run("status", MESH_DATA=str(tmp_path)).returncode == 3
+
+
+def test_a_credential_is_made_offline(tmp_path: Path) -> None:
+    """Where none is left that is good, or the file is gone."""
+    data = tmp_path / "mesh"
+    assert run("init", data, "--trust-domain", "shop.example").returncode == 0
+    (data / "operator.json").unlink()
+    assert run("keys", "rotate", "ca", "--offline", MESH_DATA=str(data)).returncode == 2
+    done = run("keys", "rotate", "operator", "--offline", MESH_DATA=str(data))
+    assert done.returncode == 0, done.stderr
+    started = Up(data)
+    try:
+        assert started.mesh("status").returncode == 0
+    finally:
+        started.end()
 
 
 def test_offline(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def of_auth(data: Path) -> Iterator[bytes]:
     with DataDirectory(data) as opened:
         for name in (CA, POLICY):
             yield from (private for _, private in opened._open(name, "no such secret").values())
-        for row in opened.store.roots():
+        for row in opened.store.keys.roots():
             yield opened.vault.open(row.sealed, root_place(row.epoch))
         for token in opened.store.tokens():
             yield opened.vault.open(token.sealed, token.place)
