@@ -33,6 +33,7 @@ _ROWS: Final = {
                 "/mesh.v1.AuditService/Read",
                 "/mesh.v1.KeyService/ListKeys",
                 "/mesh.v1.KeyService/RotateKey",
+                "/mesh.v1.KeyService/BackUp",
             ),
         ),
     },

@@ -24,27 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/keys.proto\x12\x07mesh.v1\"\x11\n\x0fListKeysRequest\"B\n\x10ListKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.mesh.v1.KeyInfo\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04\"\x9c\x01\n\x07KeyInfo\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05state\x18\x03 \x01(\x0e\x32\x11.mesh.v1.KeyState\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x0f\n\x07next_ms\x18\x05 \x01(\x04\x12\x10\n\x08until_ms\x18\x06 \x01(\x04\x12\x0e\n\x06keeper\x18\x07 \x01(\t\"R\n\x10RotateKeyRequest\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\x13\n\x06keeper\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_keeper\"F\n\x11RotateKeyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04\x12\x12\n\ncredential\x18\x03 \x01(\t*q\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_KIND_KEK\x10\x01\x12\x0f\n\x0bKEY_KIND_CA\x10\x02\x12\x12\n\x0eKEY_KIND_EPOCH\x10\x03\x12\x15\n\x11KEY_KIND_OPERATOR\x10\x04*i\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_STATE_NEXT\x10\x01\x12\x16\n\x12KEY_STATE_IN_FORCE\x10\x02\x12\x16\n\x12KEY_STATE_PREVIOUS\x10\x03\x32\x91\x01\n\nKeyService\x12?\n\x08ListKeys\x12\x18.mesh.v1.ListKeysRequest\x1a\x19.mesh.v1.ListKeysResponse\x12\x42\n\tRotateKey\x12\x19.mesh.v1.RotateKeyRequest\x1a\x1a.mesh.v1.RotateKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/keys.proto\x12\x07mesh.v1\"\x0f\n\rBackUpRequest\"\x1e\n\x0e\x42\x61\x63kUpResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x11\n\x0fListKeysRequest\"B\n\x10ListKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.mesh.v1.KeyInfo\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04\"\x9c\x01\n\x07KeyInfo\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05state\x18\x03 \x01(\x0e\x32\x11.mesh.v1.KeyState\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x0f\n\x07next_ms\x18\x05 \x01(\x04\x12\x10\n\x08until_ms\x18\x06 \x01(\x04\x12\x0e\n\x06keeper\x18\x07 \x01(\t\"R\n\x10RotateKeyRequest\x12\x1e\n\x04kind\x18\x01 \x01(\x0e\x32\x10.mesh.v1.KeyKind\x12\x13\n\x06keeper\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_keeper\"F\n\x11RotateKeyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04\x12\x12\n\ncredential\x18\x03 \x01(\t*q\n\x07KeyKind\x12\x18\n\x14KEY_KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKEY_KIND_KEK\x10\x01\x12\x0f\n\x0bKEY_KIND_CA\x10\x02\x12\x12\n\x0eKEY_KIND_EPOCH\x10\x03\x12\x15\n\x11KEY_KIND_OPERATOR\x10\x04*i\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_STATE_NEXT\x10\x01\x12\x16\n\x12KEY_STATE_IN_FORCE\x10\x02\x12\x16\n\x12KEY_STATE_PREVIOUS\x10\x03\x32\xce\x01\n\nKeyService\x12?\n\x08ListKeys\x12\x18.mesh.v1.ListKeysRequest\x1a\x19.mesh.v1.ListKeysResponse\x12\x42\n\tRotateKey\x12\x19.mesh.v1.RotateKeyRequest\x1a\x1a.mesh.v1.RotateKeyResponse\x12;\n\x06\x42\x61\x63kUp\x12\x16.mesh.v1.BackUpRequest\x1a\x17.mesh.v1.BackUpResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYKIND']._serialized_start=433
-  _globals['_KEYKIND']._serialized_end=546
-  _globals['_KEYSTATE']._serialized_start=548
-  _globals['_KEYSTATE']._serialized_end=653
-  _globals['_LISTKEYSREQUEST']._serialized_start=31
-  _globals['_LISTKEYSREQUEST']._serialized_end=48
-  _globals['_LISTKEYSRESPONSE']._serialized_start=50
-  _globals['_LISTKEYSRESPONSE']._serialized_end=116
-  _globals['_KEYINFO']._serialized_start=119
-  _globals['_KEYINFO']._serialized_end=275
-  _globals['_ROTATEKEYREQUEST']._serialized_start=277
-  _globals['_ROTATEKEYREQUEST']._serialized_end=359
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=361
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=431
-  _globals['_KEYSERVICE']._serialized_start=656
-  _globals['_KEYSERVICE']._serialized_end=801
+  _globals['_KEYKIND']._serialized_start=482
+  _globals['_KEYKIND']._serialized_end=595
+  _globals['_KEYSTATE']._serialized_start=597
+  _globals['_KEYSTATE']._serialized_end=702
+  _globals['_BACKUPREQUEST']._serialized_start=31
+  _globals['_BACKUPREQUEST']._serialized_end=46
+  _globals['_BACKUPRESPONSE']._serialized_start=48
+  _globals['_BACKUPRESPONSE']._serialized_end=78
+  _globals['_LISTKEYSREQUEST']._serialized_start=80
+  _globals['_LISTKEYSREQUEST']._serialized_end=97
+  _globals['_LISTKEYSRESPONSE']._serialized_start=99
+  _globals['_LISTKEYSRESPONSE']._serialized_end=165
+  _globals['_KEYINFO']._serialized_start=168
+  _globals['_KEYINFO']._serialized_end=324
+  _globals['_ROTATEKEYREQUEST']._serialized_start=326
+  _globals['_ROTATEKEYREQUEST']._serialized_end=408
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=410
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=480
+  _globals['_KEYSERVICE']._serialized_start=705
+  _globals['_KEYSERVICE']._serialized_end=911
 # @@protoc_insertion_point(module_scope)

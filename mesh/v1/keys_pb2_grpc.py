@@ -45,6 +45,11 @@ class KeyServiceStub(object):
                 request_serializer=mesh_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_keys__pb2.RotateKeyResponse.FromString,
                 _registered_method=True)
+        self.BackUp = channel.unary_stream(
+                '/mesh.v1.KeyService/BackUp',
+                request_serializer=mesh_dot_v1_dot_keys__pb2.BackUpRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_keys__pb2.BackUpResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer(object):
@@ -65,6 +70,13 @@ class KeyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackUp(self, request, context):
+        """BackUp gives a backup of auth's state, sealed under the KEK, which is not in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RotateKey,
                     request_deserializer=mesh_dot_v1_dot_keys__pb2.RotateKeyRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_keys__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'BackUp': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackUp,
+                    request_deserializer=mesh_dot_v1_dot_keys__pb2.BackUpRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_keys__pb2.BackUpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class KeyService(object):
             '/mesh.v1.KeyService/RotateKey',
             mesh_dot_v1_dot_keys__pb2.RotateKeyRequest.SerializeToString,
             mesh_dot_v1_dot_keys__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mesh.v1.KeyService/BackUp',
+            mesh_dot_v1_dot_keys__pb2.BackUpRequest.SerializeToString,
+            mesh_dot_v1_dot_keys__pb2.BackUpResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class KeyServiceStub:
     """ListKeys tells what is in force, what is next, and when. Never a key itself."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one."""
+    BackUp: _grpc.UnaryStreamMultiCallable[_keys_pb2.BackUpRequest, _keys_pb2.BackUpResponse]
+    """BackUp gives a backup of auth's state, sealed under the KEK, which is not in it."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -47,6 +49,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """ListKeys tells what is in force, what is next, and when. Never a key itself."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one."""
+    BackUp: _aio.UnaryStreamMultiCallable[_keys_pb2.BackUpRequest, _keys_pb2.BackUpResponse]  # type: ignore[assignment]
+    """BackUp gives a backup of auth's state, sealed under the KEK, which is not in it."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeyService is auth's: it looks after the keys of the trust domain. Only the operator identity."""
@@ -66,5 +70,13 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """RotateKey puts a new key in the place of one in force, or has it do so as soon as nobody needs the old one."""
+
+    @_abc_1.abstractmethod
+    def BackUp(
+        self,
+        request: _keys_pb2.BackUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_keys_pb2.BackUpResponse], _abc.AsyncIterator[_keys_pb2.BackUpResponse]]:
+        """BackUp gives a backup of auth's state, sealed under the KEK, which is not in it."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,6 +17,7 @@ State:
 ``log_store``   transactions that write to the audit logs; ``audit_log`` the logs, ``segments`` their files
 ``deferred``    entries that are bounded, or wait until a log can be written
 ``directory``   the data directory: made at once or not at all, opened by one process or not at all
+``archive``     the file of a backup; ``backup`` how it is taken, ``restoring`` what comes of it
 ``founding``    a new one, all of it or nothing
 ``clock``       a time that never runs backwards
 

@@ -64,7 +64,8 @@ class DataDirectory:
         changed = f"{path / DATABASE} was changed: restore it from a backup"
         try:
             self.domain = self.store.domain()
-            self.vault = Vault(self._kek())
+            self.kek = self._kek()
+            self.vault = Vault(self.kek)
             found = self._open(CA, changed)
             [(_, signing_key)] = self._open(POLICY, changed).values()
             self.authorities = {number: CertificateAuthority(*one) for number, one in found.items()}
@@ -74,7 +75,8 @@ class DataDirectory:
 
     def take_kek(self) -> None:
         """Go on with the KEK that the database is under; raise ``StartError`` if it is not here."""
-        self.vault.turn(self._kek())
+        self.kek = self._kek()
+        self.vault.turn(self.kek)
 
     def _kek(self) -> Key:
         checks = self.store.keys.secrets(CHECK)

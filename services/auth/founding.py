@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,6 +41,11 @@ def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms:
 
     Raises ``StartError`` and leaves nothing behind.
     """
+    build(path, lambda scratch: _found(scratch, domain, now_ms, keeper, ca_ms))
+
+
+def build(path: Path, make: Callable[[Path], None]) -> None:
+    """Make a directory whole or not at all; raise ``StartError`` if it is there and not empty."""
     target = path.resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -49,7 +55,7 @@ def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _build(scratch, domain, now_ms, keeper, ca_ms)
+            make(scratch)
             _write_through(scratch)
             scratch.rename(target)
             sync(target.parent)
@@ -61,7 +67,7 @@ def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms:
         ) from None
 
 
-def _build(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int) -> None:
+def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int) -> None:
     kek = Key(os.urandom(KEY_BYTES))
     vault = Vault(kek)
     ca, ca_key = CertificateAuthority.create(domain, now_ms, ca_ms)

@@ -9,6 +9,7 @@ from mesh.core.receiver import Peer
 from mesh.v1 import keys_pb2
 from services.auth.audit import by_whom
 from services.auth.authorities import Authorities
+from services.auth.backup import take
 from services.auth.credential import HALF_MS, Credential, make_credential
 from services.auth.directory import DataDirectory
 from services.auth.rekey import rotate_kek
@@ -58,6 +59,10 @@ class Keeping:
         now_ms = self._now()
         made = make_credential(self._directory, by_whom(by), now_ms, revoke=True)
         return keys_pb2.RotateKeyResponse(id=made.id, begins_ms=now_ms, credential=made.text)
+
+    def back_up(self, by: Peer) -> Iterator[bytes]:
+        """Give the bytes of a backup of the state as it is now; see ``backup.take``."""
+        return take(self._directory, by_whom(by), self._now())
 
     def _epochs(self, now_ms: int) -> Iterator[keys_pb2.KeyInfo]:
         current = self._roots.current(now_ms)

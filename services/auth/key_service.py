@@ -1,5 +1,6 @@
 """KeyService: the mesh's own keys. Sealed, for the operator identity alone (``core.builtin``)."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from mesh.core.receiver import Peer
@@ -31,6 +32,23 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         """Put a new key in the place of one in force."""
         async with answering(context):
             return await self._worker.do(self._rotate, request, peer(context))
+
+    async def BackUp(  # noqa: N802
+        self, _request: keys_pb2.BackUpRequest, context: Any
+    ) -> AsyncIterator[keys_pb2.BackUpResponse]:
+        """Give the bytes of a backup, as of now."""
+        async with answering(context):
+            pieces = await self._worker.do(self._back_up, peer(context))
+        while True:
+            async with answering(context):
+                piece = await self._worker.do(next, pieces, b"")
+            if not piece:
+                return
+            yield keys_pb2.BackUpResponse(data=piece)
+
+    def _back_up(self, by: Peer) -> Iterator[bytes]:
+        self._authority.check_known(by)
+        return self._authority.keys.back_up(by)
 
     def _list(self, by: Peer) -> keys_pb2.ListKeysResponse:
         self._authority.check_known(by)

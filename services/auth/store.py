@@ -67,6 +67,10 @@ class Store:
         """Empty the write-ahead log, which holds what was replaced; whether that was possible now."""
         return self._database.checkpoint()
 
+    def snapshot(self) -> bytes:
+        """Give the whole database as it is now, as the bytes of a file."""
+        return self._database.snapshot()
+
     def found(
         self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow, logs: Iterable[LogRow]
     ) -> None:

@@ -104,3 +104,32 @@ def test_offline(tmp_path: Path) -> None:
     done = run("kek", "rotate", "--offline", MESH_DATA=str(data))
     assert done.returncode == 5
     assert "is not the key of this database" in done.stderr
+
+
+def test_a_backup_is_restored(mesh: Up, tmp_path: Path) -> None:
+    """From a running mesh to a new directory, on which a mesh runs; the log says so, to who had seen more."""
+    key, seen = mesh.data / "audit.key", tmp_path / "seen"
+    verify = ("audit", "verify", "--key", key, "--seen", seen, "--offline")
+    assert mesh.mesh("backup", tmp_path / "backup").returncode == 0
+    assert mesh.mesh("backup", tmp_path / "backup").returncode == 1
+    assert mesh.mesh("token", "create", "orders").returncode == 0
+    assert mesh.mesh("audit", "verify", "--key", key, "--seen", seen).returncode == 0
+    done = run("restore", tmp_path / "backup", tmp_path / "new", "--kek", mesh.data / "kek")
+    assert done.returncode == 0, done.stderr
+    found = run(*verify, MESH_DATA=str(tmp_path / "new"))
+    assert found.returncode == 6
+    assert "actions was put back from a backup" in found.stderr
+    assert "verify with --restored" in found.stderr
+    assert run(*verify, "--restored", MESH_DATA=str(tmp_path / "new")).returncode == 0
+    assert run(*verify, MESH_DATA=str(tmp_path / "new")).returncode == 0
+    started = Up(tmp_path / "new")
+    try:
+        assert started.mesh("status").returncode == 0
+        assert started.mesh("backup", tmp_path / "again").returncode == 0
+    finally:
+        started.end()
+    again = run("backup", tmp_path / "offline", "--offline", MESH_DATA=str(tmp_path / "new"))
+    assert again.returncode == 0, again.stderr
+    done = run("restore", tmp_path / "offline", tmp_path / "new", "--kek", mesh.data / "kek")
+    assert done.returncode == 5
+    assert "not empty" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -9,8 +11,9 @@ import pytest
 from cryptography import x509
 
 import mesh as sealmesh
+from mesh.enrol import JoinError
 from mesh.v1 import keys_pb2
-from tests.e2e.echo import Dialogue, Echo, Traffic, ask, served
+from tests.e2e.echo import Dialogue, Echo, Traffic, ask, fails, served, works
 from tests.e2e.process import until
 from tests.e2e.world import TIMEOUT, Mesh, Timers, appears, policy
 
@@ -104,3 +107,80 @@ async def test_an_operator_rotates_everything_under_load(
         for dialogue in dialogues:
             await dialogue.end()
         assert [failure.details() for failure in traffic.failures] == []
+
+
+@pytest.mark.timeout(180)
+async def test_auth_is_restored_on_an_empty_machine(
+    start_mesh: Callable[[Timers], Awaitable[Mesh]],
+) -> None:
+    """While nodes go on: no call fails, they renew with the restored auth, and take the next policy."""
+    mesh = await start_mesh(Timers(svid=40, epoch=300, grace=5))
+    await mesh.apply(policy(*PAIRS))
+    async with AsyncExitStack() as stack:
+        caller = await stack.enter_async_context(mesh.node("caller"))
+        callee = await stack.enter_async_context(mesh.node("callee"))
+        callee.server().add_generic_rpc_handlers((Echo(),))
+        await callee.server().start()
+        front = await mesh.sidecar("front")
+        await appears(front.socket("callee"))
+        socket = await stack.enter_async_context(front.channel("callee"))
+        dialogue = Dialogue(caller.channel("callee"))
+        calls = [ask(caller.channel("callee")), ask(socket), dialogue.turn]
+        async with Traffic(calls) as traffic:
+            token = await mesh.token("later", ttl=3600)
+            backup = mesh.root / "backup"
+            await succeeds(mesh, "backup", "backup", str(backup), "--data", str(mesh.data))
+            lost = await mesh.apply(policy(*PAIRS, ("other", "callee")))
+            kek = mesh.root / "kek"
+            kek.touch(0o600)
+            kek.write_bytes((mesh.data / "kek").read_bytes())
+            mesh.auth.kill()
+            shutil.rmtree(mesh.data)
+            await succeeds(mesh, "restore", "restore", str(backup), str(mesh.data), "--kek", str(kek))
+            await mesh.start_auth()
+            certificates = [node.membership.svid.chain_pem for node in (caller, callee)]
+
+            def renewed() -> bool:
+                now = [node.membership.svid.chain_pem for node in (caller, callee)]
+                return all(one != before for one, before in zip(now, certificates, strict=True))
+
+            await until(renewed, "nodes to renew with the restored auth", 60)
+            assert (await mesh.policy()).version > lost
+            version = await mesh.apply(policy(*PAIRS, ("other", "front")))
+            await until(lambda: caller.slice.version == version, "the new policy to arrive", 20)
+            seen = traffic.count
+            await until(lambda: traffic.count > seen + 100, "calls to go on")
+            with pytest.raises(JoinError):
+                async with sealmesh.join("later", token=token, auth=mesh.join_address):
+                    pass
+            async with mesh.node("caller") as fresh:
+                await works(ask(fresh.channel("callee")))
+        await dialogue.end()
+        assert [failure.details() for failure in traffic.failures] == []
+
+
+async def succeeds(mesh: Mesh, name: str, *arguments: str) -> None:
+    """Run a command of mesh to its good end."""
+    process = mesh.python(name, "mesh.cli", *arguments)
+    assert await process.ended(60) == 0, process.log
+
+
+@pytest.mark.timeout(180)
+async def test_everything_has_expired_and_comes_back(new_mesh: Callable[[Timers], Mesh]) -> None:
+    """auth and gatekeeper away until CA and all certificates have ended: started again, all is as ever."""
+    mesh = new_mesh(Timers(svid=4, epoch=4, grace=2, ca=24))
+    await mesh.start()
+    await mesh.apply(policy(("caller", "callee")))
+    async with mesh.node("caller") as slept:
+        ends_ms = (await mesh.status()).ca_expires_ms
+        mesh.auth.kill()
+        mesh.gatekeeper.kill()
+        await until(lambda: time.time() * 1000 > ends_ms, "the CA to end", 40)
+        await mesh.start()
+        assert (await mesh.status()).ca_expires_ms > ends_ms
+        async with mesh.node("callee") as callee, mesh.node("caller") as caller:
+            callee.server().add_generic_rpc_handlers((Echo(),))
+            await callee.server().start()
+            assert await works(ask(caller.channel("callee"))) == b"hello"
+            assert issuer(caller) == issuer(callee) != issuer(slept)
+            await fails(ask(slept.channel("callee")))
