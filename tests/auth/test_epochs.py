@@ -120,7 +120,7 @@ def test_a_forced_epoch_leaves_no_gap() -> None:
     assert SCHEDULE.forced([FIRST], 9000) == [FIRST, SECOND]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.integers(400, 5000), st.integers(400, 5000))
 def test_forcing_cuts_nobody_off(data: st.DataObject, epoch_ms: int, svid_ms: int) -> None:
     """Whatever a living node sends under, every other living node accepts, however often epochs are forced.

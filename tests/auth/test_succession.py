@@ -1,7 +1,7 @@
 """When an authority is made, signs and is trusted: for any time at which auth happens to look."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.auth.errors import InvalidError
@@ -60,6 +60,7 @@ def test_too_short_a_life_is_refused() -> None:
         Succession(599_999, SVID).check()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 400_000), max_size=60), st.data())
 def test_whoever_comes_once_in_a_life_is_never_cut_off(steps: list[int], data: st.DataObject) -> None:
     """A node that renewed within an SVID's life trusts whoever signs now; what it shows is trusted by all.
