@@ -12,7 +12,8 @@ import pytest
 
 from mesh.rpc.channel import MeshChannel
 from mesh.v1 import gatekeeper_pb2
-from services.gatekeeper.service import MAX_HEADERS, MAX_REQUEST, seen_host
+from services.gatekeeper.judging import MAX_HEADERS
+from services.gatekeeper.service import MAX_REQUEST, seen_host
 from tests.gatekeeper.house import House, Node, addresses, beat, end_of, next_slice, policy, serving, until
 
 
