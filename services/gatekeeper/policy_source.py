@@ -2,14 +2,17 @@
 
 What is in force stays in force while auth is away, and whatever auth may send: only a verified, newer policy
 replaces it (``signed``). A stream is opened anew after ``STREAM_SECONDS`` even if nothing is wrong, so that
-none outlives its certificate by much, or waits for ever at the dead end of a connection.
+none outlives its certificate by much, or waits for ever at the dead end of a connection. Each begins with the
+policy of record, which is how auth is known to stand by it: ``age`` says when that was last so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -34,13 +37,23 @@ class PolicySource:
         membership: Membership,
         channel: grpc.aio.Channel,
         take: Callable[[VersionedPolicy], None],
+        stream_seconds: float = STREAM_SECONDS,
     ) -> None:
-        """Take who we are (for trust domain and policy key), a channel to auth, and who wants the policy."""
+        """Take who we are (for trust domain and policy key), a channel to auth, and who wants the policy.
+
+        ``stream_seconds``: after how many a stream is opened anew.
+        """
         self._membership, self._take = membership, take
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._pause = FIRST_PAUSE_SECONDS
         self._waiting = False
+        self._heard_at = -math.inf
+        self.stream_seconds = stream_seconds
         self.in_force: VersionedPolicy | None = None
+
+    def age(self) -> float:
+        """Give the seconds since auth last sent the policy; endless before it has."""
+        return time.monotonic() - self._heard_at
 
     async def run(self) -> None:
         """Follow for as long as this runs, through every absence of auth."""
@@ -58,7 +71,7 @@ class PolicySource:
         # One stream to its end; gives why it ended, None if only its time was over.
         try:
             async for response in self._auth.WatchPolicy(
-                auth_pb2.WatchPolicyRequest(), timeout=STREAM_SECONDS
+                auth_pb2.WatchPolicyRequest(), timeout=self.stream_seconds
             ):
                 self._heard()
                 self.offer(response.policy)
@@ -67,7 +80,7 @@ class PolicySource:
         return "it ended the stream"
 
     def _heard(self) -> None:
-        self._pause = FIRST_PAUSE_SECONDS
+        self._pause, self._heard_at = FIRST_PAUSE_SECONDS, time.monotonic()
         if self._waiting:
             log.info("mesh.auth sends the policy again")
             self._waiting = False

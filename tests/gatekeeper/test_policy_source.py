@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -143,13 +144,26 @@ async def test_a_stream_that_ends_is_opened_again(scene: _Scene) -> None:
     assert [await scene.next_version() for _ in range(2)] == [3, 4]
 
 
+async def test_the_age_is_that_of_the_last_message(scene: _Scene) -> None:
+    """Endless before the first; it grows while auth says nothing, and starts anew with the same policy."""
+    assert scene.source.age() == math.inf
+    scene.auth.queue.put_nowait(sign(3))
+    assert await scene.next_version() == 3
+    while (aged := scene.source.age()) < 0.05:  # noqa: ASYNC110  time passing is the condition
+        await asyncio.sleep(0.01)
+    scene.auth.queue.put_nowait(sign(3))
+    while scene.source.age() >= aged:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert scene.taken.empty()
+
+
 async def test_streams_do_not_live_for_ever(
     scene: _Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its time a stream is replaced by a new one, without a word."""
     scene.auth.queue.put_nowait(sign(3))
     assert await scene.next_version() == 3
-    monkeypatch.setattr(policy_source, "STREAM_SECONDS", 0.05)
+    scene.source.stream_seconds = 0.05
     scene.auth.queue.put_nowait(None)
     opened = 0
     real = scene.auth.queue.get
