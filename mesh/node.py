@@ -176,19 +176,23 @@ async def join(
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
-    name = ServiceName(service)
+    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port)
+    try:
+        await node.ready()
+        yield node
+    finally:
+        await node.close()
+
+
+async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
+    """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
     enrolment = await enrol(_token(token), _address(auth))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
         msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
         raise JoinError(msg)
-    node = Node(enrolment, listen, advertise_port)
-    try:
-        await node.ready()
-        yield node
-    finally:
-        await node.close()
+    return enrolment
 
 
 def _token(given: str | None) -> JoinToken:

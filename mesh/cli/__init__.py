@@ -8,6 +8,7 @@
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
+    svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
     making     generate, demo     stubs; a mesh to look at
 
@@ -33,6 +34,7 @@ from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
 from mesh.cli.status import status
+from mesh.cli.svid import svid
 from mesh.cli.tokens import token
 from mesh.cli.workloads import run, sidecar
 
@@ -65,6 +67,7 @@ for _command in (
     restore,
     run,
     sidecar,
+    svid,
     lua,
     generate,
     demo,

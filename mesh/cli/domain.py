@@ -55,6 +55,7 @@ _port = click.IntRange(0, 65535)
 @click.option("--join-port", type=_port, help="Where nodes join. [default: 7700; 0: any]")
 @click.option("--auth-port", type=_port, help="Where auth takes sealed calls. [default: 7701; 0: any]")
 @click.option("--gatekeeper-port", type=_port, help="Where gatekeeper does. [default: 7702; 0: any]")
+@click.option("--ext-authz", metavar="HOST:PORT", help="Where gatekeeper answers envoys. [default: nowhere]")
 def up(
     data: Path,
     host: str,
@@ -63,6 +64,7 @@ def up(
     join_port: int | None,
     auth_port: int | None,
     gatekeeper_port: int | None,
+    ext_authz: str | None,
 ) -> None:
     """Run auth and gatekeeper until Ctrl-C.
 
@@ -76,7 +78,8 @@ def up(
     )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise)))
+        more = ("--ext-authz", ext_authz) if ext_authz else ()
+        asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise, gatekeeper_options=more)))
     except ChildFailedError as error:
         # The child's own line is on stderr already: one is enough.
         sys.exit(error.exit_code)

@@ -77,6 +77,7 @@ class Mesh:
         self.logs.mkdir()
         self.data = self.root / "mesh"
         self.ports = Ports(0, 0, 0).chosen(HOST)
+        self.ext_authz_port: int | None = None
         self.processes: list[Process] = []
         self.tokens: list[str] = []
         found(self.data, TrustDomain(DOMAIN), int(time.time() * 1000), ca_ms=self.timers.ca * 1000)
@@ -139,9 +140,14 @@ class Mesh:
             *("--lease-seconds", str(self.timers.lease)),
             *("--max-stale-seconds", str(self.timers.max_stale)),
             *("--decisions", str(self.data / "decisions.db")),
+            *(("--ext-authz", f"{HOST}:{self.ext_authz_port}") if self.ext_authz_port else ()),
             secret=f"{token}\n",
         )
         return self.gatekeeper
+
+    def answers_proxies(self) -> None:
+        """Have gatekeeper answer proxies, on a free port, from its next start on."""
+        self.ext_authz_port = Ports(0, 0, 0).chosen(HOST).gatekeeper
 
     async def start_auth(self) -> None:
         """Start auth and wait until it is ready."""
