@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied
 from mesh.core.names import FullMethod
 from mesh.rpc.connections import MAX_MESSAGE, MAX_METADATA, SLACK
-from mesh.rpc.inbound import Inbound, OpenCall
+from mesh.rpc.inbound import Inbound
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership
+from mesh.rpc.open_calls import OpenCalls
 from mesh.rpc.rolling import RollingCertificate
 from mesh.v1 import wire_pb2
 
@@ -49,17 +49,21 @@ class MeshServer(grpc.aio.Server):
         *,
         max_receive: int = MAX_MESSAGE,
         limits: Mapping[str, int] = MappingProxyType({}),
+        options: Sequence[tuple[str, int]] = (),
         on_serving: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Make a server that will listen on ``host:port`` (port 0: any). Raises ``OSError`` if it is in use.
 
         ``limits`` is the largest request of methods, by full name, that take more or less than
-        ``max_receive``. ``on_serving`` is told when calls begin and when they are no longer welcome.
+        ``max_receive``; ``options`` are the transport's. ``on_serving`` is told when calls begin and when
+        they are no longer welcome.
         """
         self._membership, self._max_receive, self._limits = membership, max_receive, limits
+        self._options = (*_OPTIONS, *options)
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.open_calls: set[OpenCall] = set()
+        self.open_calls = OpenCalls()
+        self._judging: asyncio.Task[None] | None = None
         self._on_serving = on_serving
         self._server = LastingServer(self._listen, address)
         self.port = self._server.port
@@ -69,7 +73,7 @@ class MeshServer(grpc.aio.Server):
     def _listen(self, address: str) -> tuple[grpc.aio.Server, int]:
         limits = (self._max_receive, *self._limits.values())
         limit = max(limits) + SLACK if min(limits) >= 0 else -1
-        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", limit)))
+        server = grpc.aio.server(options=(*self._options, ("grpc.max_receive_message_length", limit)))
         server.add_generic_rpc_handlers((_Dispatch(self),))
         self._certificate = RollingCertificate(self._membership)
         try:
@@ -101,6 +105,7 @@ class MeshServer(grpc.aio.Server):
     async def start(self) -> None:
         """Begin to take calls."""
         await self._server.start()
+        self._judging = asyncio.create_task(self.open_calls.keep())
         self._membership.on_svid(self._roll)
         self._on_serving(True)
 
@@ -108,9 +113,10 @@ class MeshServer(grpc.aio.Server):
         """Take no more calls; give those in progress ``grace`` seconds."""
         self._on_serving(False)
         await self._server.stop(grace)
-        if self._rolling is not None:
-            self._rolling.cancel()
-            await asyncio.wait((self._rolling,))
+        for task in (self._judging, self._rolling):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
 
     def _roll(self) -> None:
         if self._rolling is None or self._rolling.done():
@@ -121,13 +127,8 @@ class MeshServer(grpc.aio.Server):
         return await self._server.wait_for_termination(timeout)
 
     def recheck(self) -> None:
-        """Judge every call in progress again, under the policy now in force; end those it forbids."""
-        for call in list(self.open_calls):
-            header = call.admitted.header
-            try:
-                self._membership.authorize(header.source.text, header.method.text, call.admitted.metadata)
-            except Denied as denied:
-                call.deny(denied)
+        """Have every call in progress judged again, under the policy now in force; end those it forbids."""
+        self.open_calls.recall()
 
     def find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Give the handler that admits calls to a method, then dispatches them to the application's."""

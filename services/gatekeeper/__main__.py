@@ -33,6 +33,7 @@ from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
 from mesh.v1 import audit_pb2_grpc
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.policy_source import PolicySource
@@ -80,9 +81,10 @@ async def serve(
         msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
         raise JoinError(msg)
     membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
-    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
+    confirmed = Confirmed(membership.clock.now_ms)
+    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take)
+    source = PolicySource(membership, channel, watchers.take, confirmed)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
@@ -174,7 +176,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lease-seconds", type=_lease, default=15.0, help="how long a silent node is believed in"
     )
     parser.add_argument(
-        "--max-stale-seconds", type=_seconds, default=600.0, help="how long nodes go on without gatekeeper"
+        "--max-stale-seconds",
+        type=_seconds,
+        default=600.0,
+        help="how long nodes go on after auth's last word",
     )
     parser.add_argument(
         "--decisions", type=Path, metavar="FILE", help="where recorded decisions are kept; memory without"
