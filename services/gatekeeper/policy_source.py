@@ -73,7 +73,8 @@ class PolicySource:
                 if not isinstance(response, auth_pb2.WatchPolicyResponse):
                     return "it ended the stream"
                 answered = True
-                self._heard(response)
+                if not self._heard(response):
+                    return "it was slow to answer"
         except TimeoutError:
             return "it went silent"
         except grpc.aio.AioRpcError as error:
@@ -83,15 +84,14 @@ class PolicySource:
             if not answered:
                 self._confirmed.lost()
 
-    def _heard(self, response: auth_pb2.WatchPolicyResponse) -> None:
+    def _heard(self, response: auth_pb2.WatchPolicyResponse) -> bool:
         self._pause = FIRST_PAUSE_SECONDS
         if self._waiting:
             log.info("mesh.auth sends the policy again")
             self._waiting = False
         if response.HasField("policy"):
             self._agreed = self.offer(response.policy)
-        if self._agreed:
-            self._confirmed.heard(response.now_ms)
+        return not self._agreed or self._confirmed.heard(response.now_ms)
 
     def offer(self, signed: auth_pb2.SignedPolicy) -> bool:
         """Put a policy in force if it is to be trusted and newer; otherwise change nothing and log why.

@@ -175,6 +175,7 @@ class House:
         self.member = member = self.world.member(GATEKEEPER.text)
         member.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
         self.confirmed = Confirmed(member.clock.now_ms)
+        self.confirmed.asked()
         self.confirmed.heard(member.clock.now_ms())
         self.confirmed.lost()  # so what auth has said holds for max_stale
         self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000, self.confirmed)

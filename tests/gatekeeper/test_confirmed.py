@@ -40,18 +40,36 @@ def test_nothing_holds_before_the_first_word(confirmed: Confirmed) -> None:
 
 @pytest.mark.parametrize("skew", [-3_600_000, 0, 3_600_000])
 def test_a_word_is_as_old_as_auth_made_it(clock: _Clock, confirmed: Confirmed, skew: int) -> None:
-    """Words that lay waiting are old however late they are read, whatever lies between the clocks."""
-    for _ in range(3):
+    """However late it is read, whatever lies between the clocks."""
+    for late in (0, 300, 0):
         clock.now += 500
-        confirmed.heard(clock.now + skew)
-        assert confirmed.at_ms == clock.now
+        assert confirmed.heard(clock.now - late + skew)
+        assert confirmed.at_ms == clock.now - late
+
+
+@pytest.mark.parametrize("skew", [-3_600_000, 0, 3_600_000])
+def test_what_lay_waiting_confirms_nothing(clock: _Clock, confirmed: Confirmed, skew: int) -> None:
+    """After a stop even the youngest of the words that came meanwhile may be followed by a newer policy."""
+    confirmed.heard(clock.now + skew)
     stopped = clock.now
     clock.now += 60_000
     assert not confirmed.holds(STALE)
-    confirmed.heard(stopped + 500 + skew)
-    assert (confirmed.at_ms, confirmed.holds(STALE)) == (stopped + 500, False)
+    for made in range(stopped + 500, clock.now, 500):
+        assert confirmed.heard(made + skew)
+        assert (confirmed.at_ms, confirmed.holds(STALE)) == (stopped, False)
+    clock.now += 100
     confirmed.heard(clock.now + skew)
     assert (confirmed.at_ms, confirmed.holds(STALE)) == (clock.now, True)
+
+
+def test_a_first_word_that_may_have_lain_waiting_is_not_believed(clock: _Clock, confirmed: Confirmed) -> None:
+    """Nothing tells how old it is, so the stream is good for nothing."""
+    clock.now += DOUBT_MS + 1
+    assert not confirmed.heard(clock.now)
+    assert not confirmed.heard(clock.now)
+    confirmed.asked()
+    assert confirmed.heard(clock.now)
+    assert confirmed.holds(STALE)
 
 
 def test_silence_is_doubt_and_absence_is_not(clock: _Clock, confirmed: Confirmed) -> None:

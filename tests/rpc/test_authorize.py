@@ -58,7 +58,7 @@ async def test_no_answer_is_a_denial(house: House, monkeypatch: pytest.MonkeyPat
     """A gatekeeper that has no policy, is late or is gone, permits nothing."""
     orders = channel(house, "orders")
     await authorize(orders, "frontend", METHOD)
-    house.confirmed.heard(0)  # auth has said nothing for longer than gatekeeper goes by
+    house.confirmed.at_ms = 0  # auth has said nothing for longer than gatekeeper goes by
     with pytest.raises(Denied):
         await authorize(orders, "frontend", METHOD)
     house.confirmed.asked()
