@@ -53,13 +53,15 @@ class Audited:
 class Permit:
     """Leave to dispatch one method for one verified caller, and the rule that gives it.
 
-    The rule is empty where only ``mode: audit`` permits.
+    The rule is empty where only ``mode: audit`` permits. In one that is ``timed`` a condition about time had
+    a part: later the same rules may say otherwise.
     """
 
     source: str
     method: str
     rule: str
     audited: Audited | None = None
+    timed: bool = False
 
 
 class Undecided(NamedTuple):
@@ -67,6 +69,7 @@ class Undecided(NamedTuple):
 
     deny: tuple[Rule, ...]
     allow: tuple[Rule, ...]
+    timed: bool
 
 
 class Applies(Protocol):
@@ -122,7 +125,8 @@ class Matcher:
         if not deny and allow and not allow[0].conditional and _settles(allow[0]):
             narrowed = Permit(source, method, allow[0].name)
         else:
-            narrowed = Undecided(deny, allow)
+            timed = any(rule.when is not None and rule.when.timed for rule in (*deny, *allow))
+            narrowed = Undecided(deny, allow, timed)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[source, method] = narrowed
@@ -202,11 +206,11 @@ def weigh(section: Section, rules: Undecided, call: Call, met: Applies = applies
         settles = _settles(rule)
         if (settles or on_trial is None) and met(rule, call, denying=False):
             if settles:
-                return Permit(call.source, call.method, rule.name, audited)
+                return Permit(call.source, call.method, rule.name, audited, rules.timed)
             on_trial = rule.name
     if on_trial is None and not section.audits:
         raise Denied(call.source, call.method, None)
-    return Permit(call.source, call.method, on_trial or "", audited or Audited(None))
+    return Permit(call.source, call.method, on_trial or "", audited or Audited(None), rules.timed)
 
 
 def _denies(rule: Rule, call: Call) -> bool:

@@ -7,20 +7,21 @@ that everything else runs on.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied
 from mesh.core.names import FullMethod
 from mesh.rpc.connections import MAX_MESSAGE, MAX_METADATA, SLACK
-from mesh.rpc.inbound import Inbound, OpenCall
+from mesh.rpc.inbound import Inbound
 from mesh.rpc.listener import Listener
 from mesh.rpc.membership import Membership
+from mesh.rpc.open_calls import OpenCalls
 from mesh.v1 import wire_pb2
 
 HELLO: Final = "/mesh.v1.NodeService/Hello"
@@ -45,22 +46,25 @@ class MeshServer(grpc.aio.Server):
         *,
         max_receive: int = MAX_MESSAGE,
         limits: Mapping[str, int] = MappingProxyType({}),
+        options: Sequence[tuple[str, int]] = (),
         on_serving: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Make a server that will listen on ``host:port`` (port 0: any). Raises ``OSError`` if it is in use.
 
         ``limits`` is the largest request of methods, by full name, that take more or less than
-        ``max_receive``. ``on_serving`` is told when calls begin and when they are no longer welcome.
+        ``max_receive``; ``options`` are the transport's. ``on_serving`` is told when calls begin and when
+        they are no longer welcome.
         """
         self._membership, self._max_receive, self._limits = membership, max_receive, limits
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.open_calls: set[OpenCall] = set()
+        self.open_calls = OpenCalls()
+        self._judging: asyncio.Task[None] | None = None
         self._on_serving = on_serving
         largest = (max_receive, *limits.values())
         limit = max(largest) + SLACK if min(largest) >= 0 else -1
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", limit))
-        self._listener = Listener(membership, address, _Dispatch(self), options)
+        sizes = ("grpc.max_receive_message_length", limit)
+        self._listener = Listener(membership, address, _Dispatch(self), (*_OPTIONS, *options, sizes))
         self.port = self._listener.port
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -86,25 +90,24 @@ class MeshServer(grpc.aio.Server):
     async def start(self) -> None:
         """Begin to take calls."""
         await self._listener.start()
+        self._judging = asyncio.create_task(self.open_calls.keep())
         self._on_serving(True)
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; give those in progress ``grace`` seconds."""
         self._on_serving(False)
         await self._listener.stop(grace)
+        if self._judging is not None:
+            self._judging.cancel()
+            await asyncio.wait((self._judging,))
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  gRPC's own
         """Wait until the server has stopped; True if the time-out came first."""
         return await self._listener.wait_for_termination(timeout)
 
     def recheck(self) -> None:
-        """Judge every call in progress again, under the policy now in force; end those it forbids."""
-        for call in list(self.open_calls):
-            header = call.admitted.header
-            try:
-                self._membership.authorize(header.source.text, header.method.text, call.admitted.metadata)
-            except Denied as denied:
-                call.deny(denied)
+        """Have every call in progress judged again, under the policy now in force; end those it forbids."""
+        self.open_calls.recall()
 
     def find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Give the handler that admits calls to a method, then dispatches them to the application's."""

@@ -33,11 +33,12 @@ from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
 from mesh.v1 import audit_pb2_grpc
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.ext_authz import ExtAuthz, listener
 from services.gatekeeper.judging import Judging
-from services.gatekeeper.policy_source import STREAM_SECONDS, PolicySource
+from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.service import serving
 from services.gatekeeper.watchers import Watchers
 
@@ -84,18 +85,17 @@ async def serve(
         msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
         raise JoinError(msg)
     membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
-    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
+    confirmed = Confirmed(membership.clock.now_ms)
+    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take, min(STREAM_SECONDS, max_stale_ms / 2000))
+    source = PolicySource(membership, channel, watchers.take, confirmed)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
     server = serving(watchers, membership, listen, forwarder, reporter, ledger)
     judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
-    answers = ExtAuthz(
-        membership, lambda: watchers.slicer if source.age() < max_stale_ms / 1000 else None, judging
-    )
+    answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()
     log.info("serving on port %d as instance %s", server.port, membership.instance)
@@ -189,7 +189,10 @@ def _parser() -> argparse.ArgumentParser:
         "--lease-seconds", type=_lease, default=15.0, help="how long a silent node is believed in"
     )
     parser.add_argument(
-        "--max-stale-seconds", type=_seconds, default=600.0, help="how long nodes go on without gatekeeper"
+        "--max-stale-seconds",
+        type=_seconds,
+        default=600.0,
+        help="how long nodes go on after auth's last word",
     )
     parser.add_argument(
         "--decisions", type=Path, metavar="FILE", help="where recorded decisions are kept; memory without"

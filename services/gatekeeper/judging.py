@@ -2,13 +2,15 @@
 
 The verdict is the matcher's alone. Who asks has proved its name, and is the destination of the call that it
 asks about; whom it names as the caller is its word. A denial is answered once it is in the audit log,
-within the bounds of ``mesh.reports``.
+or after ``PATIENCE``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from mesh.audits import Audits
@@ -27,6 +29,10 @@ log = logging.getLogger("mesh.gatekeeper")
 #: A call has no more entries than this: HTTP/2 counts 32 bytes for each beside its text (RFC 9113
 #: section 6.5.2).
 MAX_HEADERS: Final = MAX_METADATA // 32
+
+
+#: Seconds that an answer waits for the log: who asks gatekeeper waits 200 ms in all, and has a call waiting.
+PATIENCE: Final = 0.1
 
 
 class Judging:
@@ -65,7 +71,8 @@ class Judging:
             f" id={call_id}" if call_id else "",
         )
         self._reporter.note(_denial(denied, asking), call_id)
-        await self._reporter.written()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._reporter.written(), PATIENCE)
 
 
 def _denial(denied: Denied, asking: Peer) -> Denial:

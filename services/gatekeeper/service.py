@@ -27,13 +27,17 @@ from services.gatekeeper.decisions import Decisions, Ledger
 from services.gatekeeper.denials import Denials, Forwarder
 from services.gatekeeper.directory import Node
 from services.gatekeeper.judging import MAX_HEADERS, Judging
-from services.gatekeeper.slices import Slicer, destination
+from services.gatekeeper.slices import Slicer
 from services.gatekeeper.watchers import Watcher, Watchers
 
 #: For how many leases a stream may be silent before it is ended. The directory judges after one.
 SILENT_LEASES: Final = 2
+#: How long the answer to a single question may take: who asks waits no longer (``mesh.rpc.authorize``).
+ANSWER_SECONDS: Final = 0.2
 #: What is larger is refused before it is parsed: policies and slices are replies, questions are small.
 MAX_REQUEST: Final = 64 * 1024
+#: Thousands watch, and what they are sent is small: TLS then needs no room for records of 16 kB for each.
+_SMALL: Final = (("grpc.tsi.max_frame_size", 2048),)
 
 
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
@@ -87,7 +91,19 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     async def Authorize(  # noqa: N802
         self, request: gatekeeper_pb2.AuthorizeRequest, context: Any
     ) -> gatekeeper_pb2.AuthorizeResponse:
-        """Judge a call to the caller. What is no name or no method is denied like any other."""
+        """Judge a call to the caller. What is no name or no method is denied like any other.
+
+        Whatever keeps it from answering in ``ANSWER_SECONDS`` ends in UNAVAILABLE, which permits nothing.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._authorize(request, context)
+        except TimeoutError:
+            return await _fail(context, Reason.NOT_READY, "gatekeeper took too long to answer")
+
+    async def _authorize(
+        self, request: gatekeeper_pb2.AuthorizeRequest, context: Any
+    ) -> gatekeeper_pb2.AuthorizeResponse:
         if len(request.headers) > MAX_HEADERS:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
@@ -120,11 +136,10 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
             name = service_name(request.service)
         except ValueError:
             await self._unavailable(context)
-        if not slicer.may_know(asking, name):
+        found = slicer.resolve(asking, name)
+        if found is None:
             await self._unavailable(context)
-        return gatekeeper_pb2.ResolveResponse(
-            destination=destination(name, self._watchers.directory.endpoints)
-        )
+        return gatekeeper_pb2.ResolveResponse(destination=found)
 
     async def ListNodes(  # noqa: N802
         self, _request: gatekeeper_pb2.ListNodesRequest, _context: Any
@@ -145,9 +160,11 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         await _fail(context, Reason.NAME_UNAVAILABLE)
 
     async def _slicer(self, context: Any) -> Slicer:
-        if self._watchers.slicer is None:
-            await _fail(context, Reason.NOT_READY, "gatekeeper has no policy yet")
-        return self._watchers.slicer
+        slicer = self._watchers.answering()
+        if slicer is None:
+            missing = "word from auth on its policy" if self._watchers.slicer else "policy yet"
+            await _fail(context, Reason.NOT_READY, f"gatekeeper has no {missing}")
+        return slicer
 
 
 def serving(
@@ -159,7 +176,7 @@ def serving(
     ledger: Ledger,
 ) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
-    server = MeshServer(membership, address, max_receive=MAX_REQUEST)
+    server = MeshServer(membership, address, max_receive=MAX_REQUEST, options=_SMALL)
     gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
         Gatekeeper(watchers, membership.clock.now_ms, reporter, ledger), server
     )

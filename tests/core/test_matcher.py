@@ -475,3 +475,39 @@ def test_a_condition_on_names_alone_is_judged_once() -> None:
     assert decided(by, "frontend", "/p.S/Put") == "-deny/1"
     assert decided(by, "evil", M) is None
     assert decided(by, "evil", M, (("a", "1"),)) == "+allow/1"
+
+
+TIMED = "time.getHours() < 18"
+TENANT = 'metadata["x-tenant"] == "acme"'
+
+
+@pytest.mark.parametrize(
+    ("section", "timed"),
+    [
+        ({"allow": [{"principals": ["*"], "paths": ["*"]}]}, False),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": TENANT}]}, False),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": TIMED}]}, True),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": f"{TENANT} && {TIMED}"}]}, True),
+        (
+            {
+                "allow": [{"principals": ["*"], "paths": ["*"]}],
+                "deny": [{"principals": ["*"], "paths": ["*"], "when": f"!({TIMED})"}],
+            },
+            True,
+        ),
+        (
+            {
+                "allow": [{"principals": ["*"], "paths": ["*"]}],
+                "deny": [{"principals": ["other"], "paths": ["*"], "when": TIMED}],
+            },
+            False,
+        ),
+        ({"mode": "audit", "deny": [{"principals": ["*"], "paths": ["*"], "when": f"!({TIMED})"}]}, True),
+    ],
+)
+def test_permits_say_whether_they_hang_on_time(section: dict[str, object], timed: bool) -> None:
+    """Where a condition about time had a part in it, the same rules may say otherwise later."""
+    judge = Matcher(Section.parse(json.dumps(section)))
+    entries = (("x-tenant", "acme"),)
+    for _ in range(2):
+        assert judge.permit("caller", "/a.B/C", entries, 1_700_000_000_000 - 8 * 3_600_000).timed is timed
