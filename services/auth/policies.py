@@ -17,6 +17,7 @@ from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
+from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2
 from services.auth.audit import by_whom, report
 from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
@@ -155,8 +156,9 @@ def _signed(row: PolicyRow) -> auth_pb2.SignedPolicy:
 def parse(document: bytes) -> Policy:
     """Read a policy that somebody wants to apply; raise ``InvalidError`` with what is wrong and where."""
     try:
-        policy = Policy.parse(document)
-        check_reach(policy)
+        with uncollected():
+            policy = Policy.parse(document)
+            check_reach(policy)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
     return policy

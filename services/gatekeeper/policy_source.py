@@ -17,6 +17,7 @@ from typing import Final
 import grpc
 
 from mesh.rpc.membership import Membership
+from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.signed import UntrustedPolicyError, VersionedPolicy, verified
@@ -100,7 +101,8 @@ class PolicySource:
         """
         domain, key = self._membership.identity.domain, self._membership.policy_key
         try:
-            policy = verified(signed, domain, key, self.in_force)
+            with uncollected():
+                policy = verified(signed, domain, key, self.in_force)
         except UntrustedPolicyError as error:
             log.error("policy from mesh.auth not taken: %s", error)  # noqa: TRY400  the line says it all
             return False
