@@ -111,11 +111,15 @@ class Slice:
             await self.changed()
 
     def alive(self, confirmed_ms: int = 0) -> None:
-        """Take gatekeeper's word that auth confirmed the policy held when its clock said ``confirmed_ms``."""
+        """Take gatekeeper's word that auth confirmed the policy held when its clock said ``confirmed_ms``.
+
+        An older word, or none, takes nothing from what was confirmed before: it was by auth as well.
+        """
         stale = not self.in_force
         now_ms = self._clock_ms()
         age = 0.0 if now_ms is None else max(0.0, (now_ms - confirmed_ms) / 1000)
-        self._good_until = self._now() + self._max_stale - age
+        latest = self._now() + self._max_stale
+        self._good_until = min(max(self._good_until, latest - age), latest)
         if stale and self.in_force:
             self._announce()
 

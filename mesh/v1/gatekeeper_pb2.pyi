@@ -57,7 +57,8 @@ class WatchResponse(_message.Message):
     CONFIRMED_MS_FIELD_NUMBER: _builtins.int
     confirmed_ms: _builtins.int
     """When auth last confirmed to gatekeeper that this policy is the one of record: milliseconds of Unix time by
-    auth's clock; 0 for never. The slice holds for max_stale_ms from then.
+    auth's clock; 0 for never, and while gatekeeper may not have read all that auth has said. The slice holds
+    for max_stale_ms from the newest of these.
     """
     @_builtins.property
     def slice(self) -> Global___Slice:

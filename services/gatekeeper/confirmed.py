@@ -56,7 +56,11 @@ class Confirmed:
         """Note that auth, asked anew, did not answer."""
         self._away = True
 
+    @property
+    def word_ms(self) -> int:
+        """When auth last confirmed it, as far as that may be passed on; 0 for never, and while in doubt."""
+        return self.at_ms if self._away or self._now_ms() - self.at_ms <= DOUBT_MS else 0
+
     def holds(self, max_stale_ms: int) -> bool:
         """Whether questions may be answered: no newer word can be waiting, and the last is not stale."""
-        age = self._now_ms() - self.at_ms
-        return age <= (max_stale_ms if self._away else min(DOUBT_MS, max_stale_ms))
+        return self._now_ms() - self.word_ms <= max_stale_ms

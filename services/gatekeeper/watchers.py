@@ -120,7 +120,7 @@ class Watchers:
         older = self._open.get(peer.instance)
         if older:
             older.end()
-        watcher = Watcher(peer, self._streams, self._newest, lambda: self._confirmed.at_ms)
+        watcher = Watcher(peer, self._streams, self._newest, lambda: self._confirmed.word_ms)
         self._open[peer.instance] = watcher
         return watcher
 

@@ -76,13 +76,14 @@ def test_silence_is_doubt_and_absence_is_not(clock: _Clock, confirmed: Confirmed
     """A silent stream may hide a newer policy; an auth that does not answer gives none to anybody."""
     confirmed.heard(clock.now)
     clock.now += DOUBT_MS
-    assert confirmed.holds(STALE)
+    heard = confirmed.at_ms
+    assert (confirmed.holds(STALE), confirmed.word_ms) == (True, heard)
     clock.now += 1
-    assert not confirmed.holds(STALE)
+    assert (confirmed.holds(STALE), confirmed.word_ms) == (False, 0)
     confirmed.asked()
-    assert not confirmed.holds(STALE)
+    assert (confirmed.holds(STALE), confirmed.word_ms) == (False, 0)
     confirmed.lost()
-    assert confirmed.holds(STALE)
+    assert (confirmed.holds(STALE), confirmed.word_ms) == (True, heard)
     clock.now += STALE
     assert not confirmed.holds(STALE)
 

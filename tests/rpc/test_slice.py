@@ -504,6 +504,21 @@ async def test_a_slice_holds_from_when_auth_confirmed_it(time: Time) -> None:
     assert held.in_force
 
 
+async def test_no_word_takes_nothing_away(time: Time) -> None:
+    """A gatekeeper in doubt passes no word on: what holds goes on to hold, newer policies included."""
+    clock = 1_700_000_000_000
+    held = Slice(time, clock_ms=lambda: clock)
+    held.apply(made(1), clock - 20_000)
+    until = time.now + 40
+    held.alive(0)
+    held.amend(gatekeeper_pb2.Change(policy_version=2), 0)
+    assert held.standing(Permit("frontend", METHOD, "rule")) == until
+    shorter = made(3)
+    shorter.max_stale_ms = 10_000
+    held.apply(shorter, 0)
+    assert held.standing(Permit("frontend", METHOD, "rule")) == time.now + 10
+
+
 def test_a_version_that_no_policy_has(held: Slice) -> None:
     """A slice of a version beyond all policies is refused, for nothing could ever follow it."""
     with pytest.raises(ValueError, match="no policy has the version"):
