@@ -74,6 +74,8 @@ class Condition:
     keys: tuple[str, ...] = field(compare=False)
     #: Service names that it compares the source or the destination with.
     services: tuple[str, ...] = field(compare=False)
+    #: Time zones that it names.
+    zones: tuple[str, ...] = field(compare=False)
     #: Whether it looks at the time.
     timed: bool = field(compare=False)
     #: Unix milliseconds at which time may change what it says, besides each full minute; ``None``: at any.
@@ -179,7 +181,8 @@ def _parse(text: str) -> Condition:
     read = Reading()
     read.expression(CheckedCondition.FromString(packed.value).expr)
     turns = None if read.unsteady else tuple(sorted(read.turns))
-    return Condition(text, tuple(sorted(read.keys)), tuple(sorted(read.services)), read.timed, turns, program)
+    keys, services, zones = (tuple(sorted(names)) for names in (read.keys, read.services, read.zones))
+    return Condition(text, keys, services, zones, read.timed, turns, program)
 
 
 @cache

@@ -61,6 +61,17 @@ def test_notes() -> None:
     assert notes(all_audit) == ["mode: audit: nothing is denied anywhere"]
 
 
+def test_a_time_zone_that_is_not_known() -> None:
+    """A zone that is misspelt, or that this machine lacks, makes a condition that nobody can judge."""
+    rule = {"principals": ["a"], "paths": ["*"]}
+    zones = ["Europe/Berlin", "Europe/Berln", "+02:00"]
+    allow = [rule | {"when": f'time.getHours("{zone}") > 7'} for zone in zones]
+    made = Policy.parse(json.dumps({"services": {"a": {"allow": allow}}}))
+    assert notes(made) == [
+        "services.a.allow[1]: cannot be judged where, as here, the time zone 'Europe/Berln' is not known"
+    ]
+
+
 def test_many_notes_are_cut(tmp_path: Path) -> None:
     """A policy with a hundred oddities does not fill the screen."""
     groups = {f"g{n}": ["*"] for n in range(SHOWN + 5)}
