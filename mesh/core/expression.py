@@ -51,6 +51,7 @@ class Reading:
         self.keys: set[str] = set()
         self.services: set[str] = set()
         self.zones: set[str] = set()
+        self.names: set[str] = set()
         self.timed = False
         self.turns: set[int] = set()
         self.unsteady = 0
@@ -79,6 +80,7 @@ class Reading:
         if name == METADATA:
             msg = 'write out which key of the metadata: metadata["x-tenant"], "x-tenant" in metadata'
             raise ValueError(msg)
+        self.names |= {name} & _NAMES
         self.timed |= name == TIME
         self.unsteady += name == TIME
 

@@ -241,3 +241,23 @@ def test_impossible() -> None:
     assert both.possible(twice, {"x-other"}, timeless=False) == {None}
     timed = Condition.parse('metadata["x-other"] == "b" || time.getHours() < 25')
     assert timed.possible(CALL._replace(now_ms=None), {"x-other"}, timeless=False) == {None}
+
+
+EVER: list[tuple[str, set[bool | None]]] = [
+    ('source == "frontend"', {True}),
+    ('destination != "orders"', {False}),
+    ("size(source) / 0 == 1", {None}),
+    ('source == "frontend" || method == "/p.S/M"', {True, None}),
+    ('source != "frontend" && metadata.k == "1"', {False, None}),
+    ('source != "frontend" || time.getHours() == 3', ANYTHING),
+    ("true || method == source", {True, None}),
+    ('metadata.k == "1" || true', ANYTHING),
+    ('method == "/p.S/M"', ANYTHING),
+    ("true", {True}),
+]
+
+
+@pytest.mark.parametrize(("text", "outcomes"), EVER)
+def test_ever(text: str, outcomes: set[bool | None]) -> None:
+    """What may come of the calls from one service to another, whatever they are."""
+    assert Condition.parse(text).ever("frontend", "orders") == outcomes
