@@ -16,7 +16,7 @@ from mesh.core.document import PolicyError
 from mesh.core.names import ServiceName
 from mesh.core.policy import OWN, Policy
 from mesh.core.reach import check_reach
-from mesh.core.rules import ALLOW, Placed
+from mesh.core.rules import ALLOW, Mode, Placed
 from mesh.core.verdict import Judge
 
 #: A value of JSON, and an object or a list of it.
@@ -44,8 +44,10 @@ def smallest(
         ServiceName(call.source).reserved and call.source not in OWN
     ):
         return ()
+    # Under the document's audit a new service would be open to all.
+    empty: Json = {"mode": Mode.ENFORCE.value} if policy.mode is Mode.AUDIT else {}
     declared = [
-        Change("set", ("services", name), {})
+        Change("set", ("services", name), empty)
         for name in dict.fromkeys((call.source, call.destination))
         if ServiceName(name) not in policy.services and name not in OWN
     ]
