@@ -5,9 +5,9 @@
 
 CEL (github.com/google/cel-spec) does the typing and the judging. Taken are literals, lists, operators, the
 standard functions and ``has``. Not taken is what could cost more than reading the expression once (loops,
-maps, messages, regular expressions) and what could not mean what it seems to: names that are none, stars,
-metadata whose key is not written out. So the costliest condition takes about a millisecond, whatever is sent,
-and an ordinary one some microseconds.
+maps, messages, regular expressions), what CEL would open as a file (time zones that are not written out), and
+what could not mean what it seems to: names that are none, stars, metadata whose key is not written out. So
+the costliest condition takes about a millisecond, whatever is sent, and an ordinary one some microseconds.
 
 A condition that cannot be judged (a key that is not there, comes twice or is too long, a division by zero, no
 time) is neither true nor false. ``matcher`` makes of it what denies.
