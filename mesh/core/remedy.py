@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from mesh.core.burden import check_burden
 from mesh.core.condition import Call
 from mesh.core.document import PolicyError
 from mesh.core.names import ServiceName
@@ -111,6 +112,7 @@ def _permitted(policy: Policy, changes: Sequence[Change], call: Call) -> bool:
     try:
         tried = changed(policy, changes)
         check_reach(tried)
+        check_burden(tried)
     except PolicyError:
         return False
     return Judge(tried).verdict(call).permitted

@@ -197,3 +197,14 @@ def test_the_documentation_shows_good_policies(tmp_path: Path, page: str) -> Non
 def test_the_examples_are_good_policies(path: Path) -> None:
     """Each example passes the check."""
     load_policy(str(path))
+
+
+def test_a_policy_that_would_cost_nodes_too_much(tmp_path: Path) -> None:
+    """It is refused where it is written, with its place."""
+    rule = {"principals": ["a"], "paths": ["*"]}
+    allow = [rule | {"headers": [{"key": "k", "values": [str(n)]}]} for n in range(257)]
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps({"services": {"a": {"allow": allow}}}))
+    status, _, said = check(path)
+    assert status == Exit.REFUSED
+    assert said.startswith(f"error: {path}:1:15: policy.services.a: calls of 'a' to '*' may meet 257 rules")
