@@ -64,9 +64,10 @@ proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
 
 .PHONY: bench
-bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua
+bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua; then policy changes to 1,000 nodes
 	@.venv-bench/bin/python -m bench $(ARGS)
 	@.venv-bench/bin/python -m bench.jailed
+	@.venv-bench/bin/python -m bench.push
 
 .PHONY: lock
 lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest

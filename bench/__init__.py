@@ -8,8 +8,9 @@
     rounds     who is measured when
     decision, joins            the rows that need no traffic between services
     jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
+    push, watching             a change of policy, and a thousand nodes that wait for it
 
-``python -m bench`` and ``python -m bench.jailed`` run it all on loopback, on free ports and in a temporary
-directory that goes with it.
+``python -m bench``, ``python -m bench.jailed`` and ``python -m bench.push`` run it all on loopback, on free
+ports and in a temporary directory that goes with it.
 The yardstick is an ordinary Envoy configuration, neither crippled nor tuned; nothing here asserts a timing.
 """

@@ -49,14 +49,11 @@ class Domain:
     operator: Operator
     addresses: Addresses
     auth: Process
+    gatekeeper: Process
 
     async def token(self, service: str) -> str:
         """Make a join token."""
-        request = auth_pb2.CreateTokenRequest(service=service, ttl_seconds=TOKEN_SECONDS)
-        try:
-            return (await self.operator.auth.CreateToken(request)).token
-        except grpc.aio.AioRpcError as error:
-            raise NotMeasuredError(f"no join token: {error.details()}") from None
+        return await _token(self.operator, service)
 
     async def environment(self, service: str) -> dict[str, str]:
         """Give what a process needs to join as a service."""
@@ -64,11 +61,22 @@ class Domain:
 
     async def token_file(self, service: str) -> Path:
         """Make a join token, in a file that only its owner may read."""
-        secret = await self.token(service)
-        descriptor, path = tempfile.mkstemp(".token", f"{service}-", self.scratch)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secret)
-        return Path(path)
+        return _token_file(self.scratch, service, await self.token(service))
+
+
+async def _token(connected: Operator, service: str) -> str:
+    request = auth_pb2.CreateTokenRequest(service=service, ttl_seconds=TOKEN_SECONDS)
+    try:
+        return (await connected.auth.CreateToken(request)).token
+    except grpc.aio.AioRpcError as error:
+        raise NotMeasuredError(f"no join token: {error.details()}") from None
+
+
+def _token_file(scratch: Path, service: str, secret: str) -> Path:
+    descriptor, path = tempfile.mkstemp(".token", f"{service}-", scratch)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret)
+    return Path(path)
 
 
 def policy() -> bytes:
@@ -91,13 +99,14 @@ async def trust_domain(scratch: Path) -> AsyncIterator[Domain]:
             await process.until((data / ADDRESSES).exists)
             directory = DataDirectory(data)
             async with operator(directory) as connected:
-                domain = Domain(scratch, connected, directory.addresses(), process)
-                token = await domain.token_file(GATEKEEPER.text)
-                gatekeeper = ["--auth", domain.addresses.join, "--token-file", str(token)]
+                addresses = directory.addresses()
+                secret = await _token(connected, GATEKEEPER.text)
+                token = _token_file(scratch, GATEKEEPER.text, secret)
+                gatekeeper = ["--auth", addresses.join, "--token-file", str(token)]
                 gatekeeper += ["--listen", f"{HOST}:{ports.gatekeeper}"]
-                async with _service("gatekeeper", scratch, gatekeeper):
+                async with _service("gatekeeper", scratch, gatekeeper) as judging:
                     await connected.auth.ApplyPolicy(auth_pb2.ApplyPolicyRequest(document=policy()))
-                    yield domain
+                    yield Domain(scratch, connected, addresses, process, judging)
     except (CliError, MeshError, grpc.aio.AioRpcError) as error:
         raise NotMeasuredError(f"the mesh does not run: {error}") from None
 

@@ -34,8 +34,9 @@ from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
-from mesh.slices import Slice, SliceKeeper
+from mesh.slices import Slice
 from mesh.v1 import audit_pb2, audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
+from mesh.watching import SliceKeeper
 
 log = logging.getLogger("mesh")
 
@@ -49,8 +50,9 @@ class Node:
     def __init__(self, enrolment: Enrolment, listen: str, advertise_port: int | None) -> None:
         """Take an enrolment, where to listen once there is a server, and what port to register instead."""
         self._enrolment, self._listen, self._advertise_port = enrolment, listen, advertise_port
-        self._slice = Slice(asyncio.get_running_loop().time, self._certified, self.membership.clock.now_ms)
-        self.membership.authorize = self._slice.authorize
+        self._slice = Slice(self.membership.now, self._certified, self.membership.clock.now_ms)
+        self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
+        self._judged = 0
         self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
         stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(
             MeshChannel(self.membership, self._gatekeeper, MAX_CONTROL)
@@ -142,15 +144,16 @@ class Node:
         port = self._server.port if self._server else 0
         self._keeper.announce((self._advertise_port or port) if serving else 0)
 
-    def _certified(self) -> bool:
-        return self.membership.clock.now_ms() < self.membership.svid.not_after_ms
+    def _certified(self) -> float:
+        return (self.membership.svid.not_after_ms - self.membership.clock.now_ms()) / 1000
 
     def _slice_changed(self) -> None:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
-        if self._server is not None:
+        if self._server is not None and (self._judged != self._slice.generation or not self._slice.in_force):
             self._server.recheck()
+        self._judged = self._slice.generation
 
 
 async def _report(stub: audit_pb2_grpc.DenialServiceAsyncStub, told: Sequence[Told[Denial]]) -> None:
@@ -176,19 +179,23 @@ async def join(
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
-    name = ServiceName(service)
+    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port)
+    try:
+        await node.ready()
+        yield node
+    finally:
+        await node.close()
+
+
+async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
+    """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
     enrolment = await enrol(_token(token), _address(auth))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
         msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
         raise JoinError(msg)
-    node = Node(enrolment, listen, advertise_port)
-    try:
-        await node.ready()
-        yield node
-    finally:
-        await node.close()
+    return enrolment
 
 
 def _token(given: str | None) -> JoinToken:

@@ -13,12 +13,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-GENERATED = ROOT / "mesh" / "v1"
 MODULES = [
     path
     for package in ("mesh", "services", "sidecar")
     for path in sorted((ROOT / package).rglob("*.py"))
-    if GENERATED not in path.parents
+    if "_pb2" not in path.name
 ]
 CORE = [path for path in MODULES if ROOT / "mesh" / "core" in path.parents]
 LOCKS = sorted((ROOT / "requirements").iterdir())

@@ -3,9 +3,12 @@
     domain     init, up           a trust domain, and the mesh that runs on it (``supervisor``)
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
+    keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
+    backups    backup, restore    auth's state in a file, and again
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
+    svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
     making     generate, demo     stubs; a mesh to look at
 
@@ -22,12 +25,16 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from mesh.cli.audits import audit
+from mesh.cli.backups import backup, restore
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.keks import kek
+from mesh.cli.keys import keys
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
 from mesh.cli.status import status
+from mesh.cli.svid import svid
 from mesh.cli.tokens import token
 from mesh.cli.workloads import run, sidecar
 
@@ -47,7 +54,24 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, audit, run, sidecar, lua, generate, demo):
+for _command in (
+    init,
+    up,
+    status,
+    token,
+    policy,
+    audit,
+    keys,
+    kek,
+    backup,
+    restore,
+    run,
+    sidecar,
+    svid,
+    lua,
+    generate,
+    demo,
+):
     cli.add_command(_command)
 
 

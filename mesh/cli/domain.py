@@ -14,6 +14,7 @@ import click
 from mesh.cli.audits import AUDIT_KEY
 from mesh.cli.data import data_option
 from mesh.cli.errors import CliError, Exit
+from mesh.cli.keks import kms_option
 from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
@@ -25,7 +26,8 @@ from mesh.core.names import TrustDomain
 @click.option(
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
-def init(directory: Path, trust_domain: TrustDomain) -> None:
+@kms_option
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
@@ -35,7 +37,7 @@ def init(directory: Path, trust_domain: TrustDomain) -> None:
     from services.auth.founding import found  # noqa: PLC0415
 
     try:
-        found(directory, trust_domain, time.time_ns() // 1_000_000)
+        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")
@@ -53,6 +55,7 @@ _port = click.IntRange(0, 65535)
 @click.option("--join-port", type=_port, help="Where nodes join. [default: 7700; 0: any]")
 @click.option("--auth-port", type=_port, help="Where auth takes sealed calls. [default: 7701; 0: any]")
 @click.option("--gatekeeper-port", type=_port, help="Where gatekeeper does. [default: 7702; 0: any]")
+@click.option("--ext-authz", metavar="HOST:PORT", help="Where gatekeeper answers envoys. [default: nowhere]")
 def up(
     data: Path,
     host: str,
@@ -61,6 +64,7 @@ def up(
     join_port: int | None,
     auth_port: int | None,
     gatekeeper_port: int | None,
+    ext_authz: str | None,
 ) -> None:
     """Run auth and gatekeeper until Ctrl-C.
 
@@ -74,7 +78,8 @@ def up(
     )
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise)))
+        more = ("--ext-authz", ext_authz) if ext_authz else ()
+        asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise, gatekeeper_options=more)))
     except ChildFailedError as error:
         # The child's own line is on stderr already: one is enough.
         sys.exit(error.exit_code)

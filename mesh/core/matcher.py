@@ -57,13 +57,15 @@ class Audited:
 class Permit:
     """Leave to dispatch one method for one verified caller, and the rule that gives it.
 
-    The rule is empty where only ``mode: audit`` permits.
+    The rule is empty where only ``mode: audit`` permits. In one that is ``timed`` a condition about time had
+    a part: later the same rules may say otherwise.
     """
 
     source: str
     method: str
     rule: str
     audited: Audited | None = None
+    timed: bool = False
 
 
 class Undecided(NamedTuple):
@@ -203,11 +205,11 @@ def weigh(section: Section, rules: Undecided, call: Call, met: Applies = applies
         settles = _settles(rule)
         if (settles or on_trial is None) and met(rule, call, denying=False):
             if settles:
-                return Permit(call.source, call.method, rule.name, audited)
+                return Permit(call.source, call.method, rule.name, audited, rules.timed)
             on_trial = rule.name
     if on_trial is None and not section.audits:
         raise Denied(call.source, call.method, None)
-    return Permit(call.source, call.method, on_trial or "", audited or Audited(None))
+    return Permit(call.source, call.method, on_trial or "", audited or Audited(None), rules.timed)
 
 
 def _denies(rule: Rule, call: Call) -> bool:

@@ -26,6 +26,11 @@ _KEY: Final = re.compile(r"[a-z0-9_.-]{1,128}")
 _VALUE: Final = re.compile(rf"\*|{_S}(?:{_C}*{_S})?|{_S}{_C}*\*|\*{_C}*{_S}")
 
 
+#: Rules repeat themselves: a policy of ten thousand of them is read in half the time.
+_REMEMBERED: Final = 8192
+
+
+@lru_cache(_REMEMBERED)
 def checked_principal(text: str) -> str:
     """Give back a pattern of principals; raise ``ValueError`` for anything else."""
     try:
@@ -37,6 +42,7 @@ def checked_principal(text: str) -> str:
     return text
 
 
+@lru_cache(_REMEMBERED)
 def checked_path(text: str) -> str:
     """Give back a pattern of paths; raise ``ValueError`` for anything else."""
     try:

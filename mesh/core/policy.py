@@ -103,13 +103,28 @@ class Policy:
         spoken_of = (principal for _, rule in section.rules("") for principal in rule.principals)
         return replace(section, groups=self.groups.within(spoken_of))
 
+    @property
+    def shared(self) -> object:
+        """What judges calls to every service: where it is equal, equal sections judge alike."""
+        return self.groups, self.mode
+
+    def kin(self, source: ServiceName) -> tuple[str, ...]:
+        """Give the principals here that match a service: who shares them all has the same destinations."""
+        patterns = self.groups.patterns(source.text)
+        indexes = (self._allowing, self._denying, self._by_name)
+        known = [pattern for pattern in patterns if any(pattern in index for index in indexes)]
+        if any(pattern in self._by_name for pattern in known):
+            # A condition on names may tell any two apart: this one is kin to itself alone.
+            known.insert(0, source.text)
+        return tuple(dict.fromkeys(known))
+
     def permits_pair(self, source: ServiceName, destination: ServiceName) -> bool:
         """Whether ``source`` may call ``destination`` at all: this gates its keys, and knowing of it."""
         return destination in self.services and self._judging(destination).admits(source)
 
     def destinations(self, source: ServiceName) -> list[ServiceName]:
         """Give, sorted, every service for which ``permits_pair`` holds."""
-        patterns = self.groups.patterns(source.text)
+        patterns = self.kin(source)
         allowing = set[int]().union(*(self._allowing.get(pattern, ()) for pattern in patterns))
         denying = set[int]().union(
             *(index.get(pattern, ()) for index in (self._denying, self._by_name) for pattern in patterns)

@@ -35,6 +35,10 @@ class OversizedError(Exception):
     """A request message is larger than the application takes."""
 
 
+def _not_open() -> None:
+    raise RuntimeError("no message passes before the call has its permit")
+
+
 class MeshContext(grpc.aio.ServicerContext[Any, Any]):
     """One admitted call, for its handler."""
 
@@ -58,6 +62,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self._trailing: Entries = ()
         self.initial_digest: bytes | None = None
         self.aborted = False
+        self.check: Callable[[], None] = _not_open
+        """Sees before each message that the call is still permitted (``open_calls``)."""
         self.fault: PeerError | None = None
 
     @property
@@ -73,8 +79,9 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
     async def read_bytes(self) -> bytes | None:
         """Give the next request message as it was sent, or ``None`` after the last.
 
-        Raises ``PeerError`` for a frame that does not verify or a stream without its end, and
-        ``OversizedError``. Both end the call, whatever the handler makes of them.
+        Raises ``PeerError`` for a frame that does not verify or a stream without its end, ``Denied`` if the
+        call is permitted no longer, and ``OversizedError``. They end the call, whatever the handler makes of
+        them.
         """
         if self._opener.ended:
             return None
@@ -90,6 +97,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         except PeerError as fault:
             self.fault = fault
             raise
+        self.check()
         if payload is not None and 0 <= self._max_receive < len(payload):
             self._fail_oversized(len(payload))
         return payload
@@ -113,7 +121,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         await self._raw.write(self.seal(message))
 
     def seal(self, message: Any) -> bytes:
-        """Serialize and seal the next reply message."""
+        """Serialize and seal the next reply message; raise ``Denied`` if the call is permitted no longer."""
+        self.check()
         return self._sealer.seal(self._serialize(message) if self._serialize else message)
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:

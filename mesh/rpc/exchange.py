@@ -7,6 +7,7 @@ sent is sent again, as long as all of it is still held. The application notices 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable
 from typing import Any, Final, TypeAlias
 
@@ -39,7 +40,8 @@ class Exchange:
     def __init__(self, caller: Caller, spec: CallSpec) -> None:
         """Prepare; nothing is sent before ``start``."""
         self._caller, self._spec = caller, spec
-        self._sending = asyncio.Lock()
+        self._sending, self._reading = asyncio.Lock(), asyncio.Lock()
+        self._unread: deque[bytes] = deque()
         self._held: list[tuple[bytes, bool]] | None = []
         self._held_bytes = 0
         self.closed = False
@@ -80,23 +82,10 @@ class Exchange:
 
     async def receive(self) -> bytes | None:
         """Give the next message, or ``None`` once ``outcome`` is there."""
-        while not self.outcome.done():
-            raw = self._raw
-            try:
-                data = await raw.read()
-            except grpc.aio.AioRpcError as error:
-                await self._ended(raw, raw_end(error))
-                continue
-            if not isinstance(data, bytes):
-                await self._ended(raw, await _end(raw))
-                continue
-            try:
-                return await self._opened(data)
-            except PeerError as error:
-                self.abandon(self._caller.disbelieved(error, self._spec))
-            except CallFailedError as failed:
-                self.abandon(failed.outcome)
-        return None
+        while not self._unread and not self.outcome.done():
+            async with self._reading:
+                await self._read(self._raw)
+        return self._unread.popleft() if self._unread else None
 
     async def settled(self) -> Outcome:
         """Wait for the end and give it. Whoever wants messages has to read them meanwhile."""
@@ -130,6 +119,25 @@ class Exchange:
         self.abandon(CANCELLED)
         return True
 
+    async def _read(self, raw: _Raw) -> None:
+        # One message or the end, unless somebody else has seen the end meanwhile.
+        if self._unread or self.outcome.done() or raw is not self._raw:
+            return
+        try:
+            data = await raw.read()
+        except grpc.aio.AioRpcError as error:
+            await self._ended(raw, raw_end(error))
+            return
+        if not isinstance(data, bytes):
+            await self._ended(raw, await _end(raw))
+            return
+        try:
+            self._unread.append(await self._opened(data))
+        except PeerError as error:
+            self.abandon(self._caller.disbelieved(error, self._spec))
+        except CallFailedError as failed:
+            self.abandon(failed.outcome)
+
     async def _open(self) -> None:
         self._attempt = await self._caller.begin(self._spec)
         if self.outcome.done():
@@ -157,9 +165,15 @@ class Exchange:
         return True
 
     async def _ended_while_sending(self) -> bool:
-        # Either the call was refused and is on its way again with all that was held, or it is over.
-        raw = self._raw
-        await self._ended(raw, await _end(raw))
+        # Either the call was refused and is on its way again with all that was held, or it is over. What was
+        # not read yet keeps the transport from saying which, so it is taken in, to be read later.
+        raw, unread = self._raw, deque[bytes]()
+        while raw is self._raw and not self.outcome.done():
+            async with self._reading:
+                unread.extend(self._unread)
+                self._unread.clear()
+                await self._read(raw)
+        self._unread.extendleft(reversed(unread))
         return not self.outcome.done()
 
     async def _ended(self, raw: _Raw, end: RawEnd) -> None:

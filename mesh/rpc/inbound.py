@@ -23,6 +23,7 @@ from mesh.core.receiver import Admitted, Incoming, StalePeerError
 from mesh.core.seal import CallSeal, End
 from mesh.rpc.context import MeshContext
 from mesh.rpc.membership import Membership
+from mesh.rpc.open_calls import OpenCall, OpenCalls
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import tls_peer
 
@@ -35,22 +36,6 @@ REQUEST_SECONDS: Final = 30.0
 _BY_NUMBER: Final = {code.value[0]: code for code in _C}
 
 
-class OpenCall:
-    """A dispatched call, so that a change of policy can end it."""
-
-    def __init__(self, admitted: Admitted) -> None:
-        """Belong to the task that is running."""
-        self.admitted = admitted
-        self.denied: Denied | None = None
-        self._task = asyncio.current_task()
-
-    def deny(self, denied: Denied) -> None:
-        """End it: its permission was withdrawn."""
-        self.denied = denied
-        if self._task is not None:
-            self._task.cancel()
-
-
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """Handles calls to one method; ``handler`` is the application's ``RpcMethodHandler``, or ``None``."""
@@ -59,7 +44,7 @@ class Inbound:
     method: str
     handler: Any
     max_receive: int
-    open_calls: set[OpenCall]
+    open_calls: OpenCalls
 
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
@@ -113,23 +98,25 @@ class Inbound:
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict)
-        call = OpenCall(admitted)
+        call = OpenCall(admitted, admitted.verdict, self.membership)
+        context.check = call.check
         self.open_calls.add(call)
         try:
             await run()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is None or not task.cancelling():
+            if call.denied is None and task is not None and task.cancelling():
+                raise
+            if call.denied is None:
                 # The application's own: nobody cancelled it here, and gRPC would leave the caller waiting.
                 return await self._failed(context, admitted, error)
-            if call.denied is None:
-                raise
-            task.uncancel()
         except Exception as error:  # noqa: BLE001  the application's: it becomes a status, as in gRPC
-            return await self._failed(context, admitted, error)
+            if call.denied is None:
+                return await self._failed(context, admitted, error)
         finally:
             self.open_calls.discard(call)
         if call.denied is not None:
+            call.settle()
             return await self._refused(admitted, call.denied)
         if context.fault is not None:
             return await self._refused(admitted, context.fault)

@@ -7,6 +7,7 @@ connection. Nothing is permitted until somebody sets ``authorize``.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -85,6 +86,10 @@ class Membership:
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
         self.decided: Callable[[Admitted, int], None] = nobody_counts
         """Told of each call that was judged, and when, in Unix milliseconds (``mesh.decisions``)."""
+        self.standing: Callable[[Permit], float] = lambda _permit: math.inf
+        """Until when, by ``now``, a permit of ``authorize`` needs no judging again."""
+        self.now: Callable[[], float] = time.monotonic
+        """Seconds that never run backwards."""
         self.policy_key = b""
         self._observers: list[RejectionObserver] = []
         self.written: Callable[[], Awaitable[None]] = nowhere

@@ -1,6 +1,6 @@
 """A ``grpc.aio.Server`` for generated servicers: mTLS outside, every call admitted before it is dispatched.
 
-Its certificate rolls while it serves (``rolling``). ``Hello`` is the one method answered without a seal.
+The ``listener`` lasts, and its certificate rolls. ``Hello`` is the one method answered without a seal.
 Handlers are coroutines or async generators; synchronous ones are refused, because they would stop the loop
 that everything else runs on.
 """
@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied
 from mesh.core.names import FullMethod
 from mesh.rpc.connections import MAX_MESSAGE, MAX_METADATA, SLACK
-from mesh.rpc.inbound import Inbound, OpenCall
-from mesh.rpc.lasting import OPTIONS as LASTING
-from mesh.rpc.lasting import LastingServer
+from mesh.rpc.inbound import Inbound
+from mesh.rpc.listener import Listener
 from mesh.rpc.membership import Membership
-from mesh.rpc.rolling import RollingCertificate
+from mesh.rpc.open_calls import OpenCalls
 from mesh.v1 import wire_pb2
 
 HELLO: Final = "/mesh.v1.NodeService/Hello"
@@ -31,7 +29,6 @@ _KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 #: A sidecar serves every method there is, so what is remembered of them has a bound.
 _MAX_METHODS: Final = 4096
 _OPTIONS: Final = (
-    *LASTING,
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_metadata_size", MAX_METADATA),
@@ -49,34 +46,26 @@ class MeshServer(grpc.aio.Server):
         *,
         max_receive: int = MAX_MESSAGE,
         limits: Mapping[str, int] = MappingProxyType({}),
+        options: Sequence[tuple[str, int]] = (),
         on_serving: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Make a server that will listen on ``host:port`` (port 0: any). Raises ``OSError`` if it is in use.
 
         ``limits`` is the largest request of methods, by full name, that take more or less than
-        ``max_receive``. ``on_serving`` is told when calls begin and when they are no longer welcome.
+        ``max_receive``; ``options`` are the transport's. ``on_serving`` is told when calls begin and when
+        they are no longer welcome.
         """
         self._membership, self._max_receive, self._limits = membership, max_receive, limits
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self.open_calls: set[OpenCall] = set()
+        self.open_calls = OpenCalls()
+        self._judging: asyncio.Task[None] | None = None
         self._on_serving = on_serving
-        self._server = LastingServer(self._listen, address)
-        self.port = self._server.port
-        self._address = f"{address.rpartition(':')[0]}:{self.port}"
-        self._rolling: asyncio.Task[None] | None = None
-
-    def _listen(self, address: str) -> tuple[grpc.aio.Server, int]:
-        limits = (self._max_receive, *self._limits.values())
-        limit = max(limits) + SLACK if min(limits) >= 0 else -1
-        server = grpc.aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", limit)))
-        server.add_generic_rpc_handlers((_Dispatch(self),))
-        self._certificate = RollingCertificate(self._membership)
-        try:
-            return server, server.add_secure_port(address, self._certificate.credentials)
-        except RuntimeError as error:
-            msg = f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            raise OSError(msg) from error
+        largest = (max_receive, *limits.values())
+        limit = max(largest) + SLACK if min(largest) >= 0 else -1
+        sizes = ("grpc.max_receive_message_length", limit)
+        self._listener = Listener(membership, address, _Dispatch(self), (*_OPTIONS, *options, sizes))
+        self.port = self._listener.port
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Take handlers, as generated code gives them."""
@@ -100,34 +89,25 @@ class MeshServer(grpc.aio.Server):
 
     async def start(self) -> None:
         """Begin to take calls."""
-        await self._server.start()
-        self._membership.on_svid(self._roll)
+        await self._listener.start()
+        self._judging = asyncio.create_task(self.open_calls.keep())
         self._on_serving(True)
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; give those in progress ``grace`` seconds."""
         self._on_serving(False)
-        await self._server.stop(grace)
-        if self._rolling is not None:
-            self._rolling.cancel()
-            await asyncio.wait((self._rolling,))
-
-    def _roll(self) -> None:
-        if self._rolling is None or self._rolling.done():
-            self._rolling = asyncio.create_task(self._certificate.roll(self._address))
+        await self._listener.stop(grace)
+        if self._judging is not None:
+            self._judging.cancel()
+            await asyncio.wait((self._judging,))
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  gRPC's own
         """Wait until the server has stopped; True if the time-out came first."""
-        return await self._server.wait_for_termination(timeout)
+        return await self._listener.wait_for_termination(timeout)
 
     def recheck(self) -> None:
-        """Judge every call in progress again, under the policy now in force; end those it forbids."""
-        for call in list(self.open_calls):
-            header = call.admitted.header
-            try:
-                self._membership.authorize(header.source.text, header.method.text, call.admitted.metadata)
-            except Denied as denied:
-                call.deny(denied)
+        """Have every call in progress judged again, under the policy now in force; end those it forbids."""
+        self.open_calls.recall()
 
     def find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Give the handler that admits calls to a method, then dispatches them to the application's."""

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/auth.proto\x12\x07mesh.v1\"(\n\x0bJoinRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\"b\n\x08JoinBody\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x17\n\x0fhpke_public_key\x18\x03 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"2\n\x0cJoinResponse\x12\x15\n\rsealed_bundle\x18\x01 \x01(\x0c\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\"\x8e\x01\n\nJoinBundle\x12)\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Credentials\x12#\n\tpair_keys\x18\x02 \x03(\x0b\x32\x10.mesh.v1.PairKey\x12\x14\n\x0c\x61uth_address\x18\x03 \x01(\t\x12\x1a\n\x12gatekeeper_address\x18\x04 \x01(\t\"\xe3\x01\n\x0b\x43redentials\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x04 \x03(\x0c\x12\x14\n\x0ctrust_bundle\x18\x05 \x03(\x0c\x12\x31\n\x10\x64\x65stination_keys\x18\x06 \x03(\x0b\x32\x17.mesh.v1.DestinationKey\x12\x0e\n\x06now_ms\x18\x07 \x01(\x04\x12\x12\n\npolicy_key\x18\x08 \x01(\x0c\x12\x13\n\x0brenew_at_ms\x18\t \x01(\x04\"V\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04\x12\x0f\n\x07\x65nds_ms\x18\x03 \x01(\x04\x12\x19\n\x11\x61\x63\x63\x65pted_until_ms\x18\x04 \x01(\x04\"<\n\x0e\x44\x65stinationKey\x12\x1d\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"J\n\x07PairKey\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x1d\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\":\n\rRenewResponse\x12)\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Credentials\"*\n\x12GetPairKeysRequest\x12\x14\n\x0c\x64\x65stinations\x18\x01 \x03(\t\"E\n\x13GetPairKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.mesh.v1.PairKey\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04\"\x14\n\x12WatchPolicyRequest\"<\n\x13WatchPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.mesh.v1.SignedPolicy\"D\n\x0cSignedPolicy\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\":\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\"8\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_ms\x18\x02 \x01(\x04\"\x13\n\x11ListTokensRequest\"8\n\x12ListTokensResponse\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.mesh.v1.TokenInfo\"\x86\x01\n\tTokenInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.mesh.v1.TokenState\x12\x12\n\ncreated_ms\x18\x04 \x01(\x04\x12\x12\n\nexpires_ms\x18\x05 \x01(\x04\x12\x10\n\x08instance\x18\x06 \x01(\x0c\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"J\n\x12\x41pplyPolicyRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\x12\x15\n\x08replaces\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_replaces\"&\n\x13\x41pplyPolicyResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"4\n\x10GetPolicyRequest\x12\x14\n\x07version\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.mesh.v1.SignedPolicy\"\x15\n\x13ListPoliciesRequest\"=\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.mesh.v1.PolicyInfo\"Q\n\nPolicyInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\napplied_ms\x18\x02 \x01(\x04\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x16\n\x14GetAuthStatusRequest\"\x8b\x01\n\x15GetAuthStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x1d\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\x12\x15\n\rca_expires_ms\x18\x04 \x01(\x04\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04*\x87\x01\n\nTokenState\x12\x1b\n\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOKEN_STATE_OPEN\x10\x01\x12\x14\n\x10TOKEN_STATE_USED\x10\x02\x12\x17\n\x13TOKEN_STATE_EXPIRED\x10\x03\x12\x17\n\x13TOKEN_STATE_REVOKED\x10\x04\x32\x42\n\x0bJoinService\x12\x33\n\x04Join\x12\x14.mesh.v1.JoinRequest\x1a\x15.mesh.v1.JoinResponse2\xdb\x01\n\x0b\x41uthService\x12\x36\n\x05Renew\x12\x15.mesh.v1.RenewRequest\x1a\x16.mesh.v1.RenewResponse\x12H\n\x0bGetPairKeys\x12\x1b.mesh.v1.GetPairKeysRequest\x1a\x1c.mesh.v1.GetPairKeysResponse\x12J\n\x0bWatchPolicy\x12\x1b.mesh.v1.WatchPolicyRequest\x1a\x1c.mesh.v1.WatchPolicyResponse0\x01\x32\x97\x04\n\x0fOperatorService\x12H\n\x0b\x43reateToken\x12\x1b.mesh.v1.CreateTokenRequest\x1a\x1c.mesh.v1.CreateTokenResponse\x12\x45\n\nListTokens\x12\x1a.mesh.v1.ListTokensRequest\x1a\x1b.mesh.v1.ListTokensResponse\x12H\n\x0bRevokeToken\x12\x1b.mesh.v1.RevokeTokenRequest\x1a\x1c.mesh.v1.RevokeTokenResponse\x12H\n\x0b\x41pplyPolicy\x12\x1b.mesh.v1.ApplyPolicyRequest\x1a\x1c.mesh.v1.ApplyPolicyResponse\x12\x42\n\tGetPolicy\x12\x19.mesh.v1.GetPolicyRequest\x1a\x1a.mesh.v1.GetPolicyResponse\x12K\n\x0cListPolicies\x12\x1c.mesh.v1.ListPoliciesRequest\x1a\x1d.mesh.v1.ListPoliciesResponse\x12N\n\rGetAuthStatus\x12\x1d.mesh.v1.GetAuthStatusRequest\x1a\x1e.mesh.v1.GetAuthStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12mesh/v1/auth.proto\x12\x07mesh.v1\"(\n\x0bJoinRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\"b\n\x08JoinBody\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x17\n\x0fhpke_public_key\x18\x03 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"2\n\x0cJoinResponse\x12\x15\n\rsealed_bundle\x18\x01 \x01(\x0c\x12\x0b\n\x03mac\x18\x02 \x01(\x0c\"\x8e\x01\n\nJoinBundle\x12)\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Credentials\x12#\n\tpair_keys\x18\x02 \x03(\x0b\x32\x10.mesh.v1.PairKey\x12\x14\n\x0c\x61uth_address\x18\x03 \x01(\t\x12\x1a\n\x12gatekeeper_address\x18\x04 \x01(\t\"\xe3\x01\n\x0b\x43redentials\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x04 \x03(\x0c\x12\x14\n\x0ctrust_bundle\x18\x05 \x03(\x0c\x12\x31\n\x10\x64\x65stination_keys\x18\x06 \x03(\x0b\x32\x17.mesh.v1.DestinationKey\x12\x0e\n\x06now_ms\x18\x07 \x01(\x04\x12\x12\n\npolicy_key\x18\x08 \x01(\x0c\x12\x13\n\x0brenew_at_ms\x18\t \x01(\x04\"V\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x11\n\tbegins_ms\x18\x02 \x01(\x04\x12\x0f\n\x07\x65nds_ms\x18\x03 \x01(\x04\x12\x19\n\x11\x61\x63\x63\x65pted_until_ms\x18\x04 \x01(\x04\"<\n\x0e\x44\x65stinationKey\x12\x1d\n\x05\x65poch\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"J\n\x07PairKey\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x1d\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x0b\n\x03key\x18\x03 \x01(\x0c\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\":\n\rRenewResponse\x12)\n\x0b\x63redentials\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Credentials\"*\n\x12GetPairKeysRequest\x12\x14\n\x0c\x64\x65stinations\x18\x01 \x03(\t\"E\n\x13GetPairKeysResponse\x12\x1e\n\x04keys\x18\x01 \x03(\x0b\x32\x10.mesh.v1.PairKey\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04\"\x14\n\x12WatchPolicyRequest\"L\n\x13WatchPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.mesh.v1.SignedPolicy\x12\x0e\n\x06now_ms\x18\x02 \x01(\x04\"D\n\x0cSignedPolicy\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\":\n\x12\x43reateTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0bttl_seconds\x18\x02 \x01(\r\"8\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nexpires_ms\x18\x02 \x01(\x04\"\x13\n\x11ListTokensRequest\"8\n\x12ListTokensResponse\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.mesh.v1.TokenInfo\"\x86\x01\n\tTokenInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.mesh.v1.TokenState\x12\x12\n\ncreated_ms\x18\x04 \x01(\x04\x12\x12\n\nexpires_ms\x18\x05 \x01(\x04\x12\x10\n\x08instance\x18\x06 \x01(\x0c\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"J\n\x12\x41pplyPolicyRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\x12\x15\n\x08replaces\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0b\n\t_replaces\"&\n\x13\x41pplyPolicyResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"4\n\x10GetPolicyRequest\x12\x14\n\x07version\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\":\n\x11GetPolicyResponse\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.mesh.v1.SignedPolicy\"\x15\n\x13ListPoliciesRequest\"=\n\x14ListPoliciesResponse\x12%\n\x08policies\x18\x01 \x03(\x0b\x32\x13.mesh.v1.PolicyInfo\"Q\n\nPolicyInfo\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\napplied_ms\x18\x02 \x01(\x04\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x16\n\x14GetAuthStatusRequest\"\x8b\x01\n\x15GetAuthStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x1d\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x0e.mesh.v1.Epoch\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\x12\x15\n\rca_expires_ms\x18\x04 \x01(\x04\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04*\x87\x01\n\nTokenState\x12\x1b\n\x17TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOKEN_STATE_OPEN\x10\x01\x12\x14\n\x10TOKEN_STATE_USED\x10\x02\x12\x17\n\x13TOKEN_STATE_EXPIRED\x10\x03\x12\x17\n\x13TOKEN_STATE_REVOKED\x10\x04\x32\x42\n\x0bJoinService\x12\x33\n\x04Join\x12\x14.mesh.v1.JoinRequest\x1a\x15.mesh.v1.JoinResponse2\xdb\x01\n\x0b\x41uthService\x12\x36\n\x05Renew\x12\x15.mesh.v1.RenewRequest\x1a\x16.mesh.v1.RenewResponse\x12H\n\x0bGetPairKeys\x12\x1b.mesh.v1.GetPairKeysRequest\x1a\x1c.mesh.v1.GetPairKeysResponse\x12J\n\x0bWatchPolicy\x12\x1b.mesh.v1.WatchPolicyRequest\x1a\x1c.mesh.v1.WatchPolicyResponse0\x01\x32\x97\x04\n\x0fOperatorService\x12H\n\x0b\x43reateToken\x12\x1b.mesh.v1.CreateTokenRequest\x1a\x1c.mesh.v1.CreateTokenResponse\x12\x45\n\nListTokens\x12\x1a.mesh.v1.ListTokensRequest\x1a\x1b.mesh.v1.ListTokensResponse\x12H\n\x0bRevokeToken\x12\x1b.mesh.v1.RevokeTokenRequest\x1a\x1c.mesh.v1.RevokeTokenResponse\x12H\n\x0b\x41pplyPolicy\x12\x1b.mesh.v1.ApplyPolicyRequest\x1a\x1c.mesh.v1.ApplyPolicyResponse\x12\x42\n\tGetPolicy\x12\x19.mesh.v1.GetPolicyRequest\x1a\x1a.mesh.v1.GetPolicyResponse\x12K\n\x0cListPolicies\x12\x1c.mesh.v1.ListPoliciesRequest\x1a\x1d.mesh.v1.ListPoliciesResponse\x12N\n\rGetAuthStatus\x12\x1d.mesh.v1.GetAuthStatusRequest\x1a\x1e.mesh.v1.GetAuthStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENSTATE']._serialized_start=2141
-  _globals['_TOKENSTATE']._serialized_end=2276
+  _globals['_TOKENSTATE']._serialized_start=2157
+  _globals['_TOKENSTATE']._serialized_end=2292
   _globals['_JOINREQUEST']._serialized_start=31
   _globals['_JOINREQUEST']._serialized_end=71
   _globals['_JOINBODY']._serialized_start=73
@@ -60,45 +60,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHPOLICYREQUEST']._serialized_start=1030
   _globals['_WATCHPOLICYREQUEST']._serialized_end=1050
   _globals['_WATCHPOLICYRESPONSE']._serialized_start=1052
-  _globals['_WATCHPOLICYRESPONSE']._serialized_end=1112
-  _globals['_SIGNEDPOLICY']._serialized_start=1114
-  _globals['_SIGNEDPOLICY']._serialized_end=1182
-  _globals['_CREATETOKENREQUEST']._serialized_start=1184
-  _globals['_CREATETOKENREQUEST']._serialized_end=1242
-  _globals['_CREATETOKENRESPONSE']._serialized_start=1244
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1300
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1302
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1321
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1323
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1379
-  _globals['_TOKENINFO']._serialized_start=1382
-  _globals['_TOKENINFO']._serialized_end=1516
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1518
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1550
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1552
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1573
-  _globals['_APPLYPOLICYREQUEST']._serialized_start=1575
-  _globals['_APPLYPOLICYREQUEST']._serialized_end=1649
-  _globals['_APPLYPOLICYRESPONSE']._serialized_start=1651
-  _globals['_APPLYPOLICYRESPONSE']._serialized_end=1689
-  _globals['_GETPOLICYREQUEST']._serialized_start=1691
-  _globals['_GETPOLICYREQUEST']._serialized_end=1743
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1745
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1803
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1805
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1826
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1828
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1889
-  _globals['_POLICYINFO']._serialized_start=1891
-  _globals['_POLICYINFO']._serialized_end=1972
-  _globals['_GETAUTHSTATUSREQUEST']._serialized_start=1974
-  _globals['_GETAUTHSTATUSREQUEST']._serialized_end=1996
-  _globals['_GETAUTHSTATUSRESPONSE']._serialized_start=1999
-  _globals['_GETAUTHSTATUSRESPONSE']._serialized_end=2138
-  _globals['_JOINSERVICE']._serialized_start=2278
-  _globals['_JOINSERVICE']._serialized_end=2344
-  _globals['_AUTHSERVICE']._serialized_start=2347
-  _globals['_AUTHSERVICE']._serialized_end=2566
-  _globals['_OPERATORSERVICE']._serialized_start=2569
-  _globals['_OPERATORSERVICE']._serialized_end=3104
+  _globals['_WATCHPOLICYRESPONSE']._serialized_end=1128
+  _globals['_SIGNEDPOLICY']._serialized_start=1130
+  _globals['_SIGNEDPOLICY']._serialized_end=1198
+  _globals['_CREATETOKENREQUEST']._serialized_start=1200
+  _globals['_CREATETOKENREQUEST']._serialized_end=1258
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1260
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1316
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1318
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1337
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1339
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1395
+  _globals['_TOKENINFO']._serialized_start=1398
+  _globals['_TOKENINFO']._serialized_end=1532
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1534
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1566
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1568
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1589
+  _globals['_APPLYPOLICYREQUEST']._serialized_start=1591
+  _globals['_APPLYPOLICYREQUEST']._serialized_end=1665
+  _globals['_APPLYPOLICYRESPONSE']._serialized_start=1667
+  _globals['_APPLYPOLICYRESPONSE']._serialized_end=1705
+  _globals['_GETPOLICYREQUEST']._serialized_start=1707
+  _globals['_GETPOLICYREQUEST']._serialized_end=1759
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1761
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1819
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1821
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1842
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1844
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1905
+  _globals['_POLICYINFO']._serialized_start=1907
+  _globals['_POLICYINFO']._serialized_end=1988
+  _globals['_GETAUTHSTATUSREQUEST']._serialized_start=1990
+  _globals['_GETAUTHSTATUSREQUEST']._serialized_end=2012
+  _globals['_GETAUTHSTATUSRESPONSE']._serialized_start=2015
+  _globals['_GETAUTHSTATUSRESPONSE']._serialized_end=2154
+  _globals['_JOINSERVICE']._serialized_start=2294
+  _globals['_JOINSERVICE']._serialized_end=2360
+  _globals['_AUTHSERVICE']._serialized_start=2363
+  _globals['_AUTHSERVICE']._serialized_end=2582
+  _globals['_OPERATORSERVICE']._serialized_start=2585
+  _globals['_OPERATORSERVICE']._serialized_end=3120
 # @@protoc_insertion_point(module_scope)

@@ -454,23 +454,27 @@ Global___WatchPolicyRequest: _TypeAlias = WatchPolicyRequest  # noqa: Y015
 
 @_typing.final
 class WatchPolicyResponse(_message.Message):
-    """WatchPolicyResponse is one version of the policy."""
+    """WatchPolicyResponse is one version of the policy, or the word that it is still the one of record."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    now_ms: _builtins.int
+    """Auth's clock when it said so, milliseconds of Unix time."""
     @_builtins.property
     def policy(self) -> Global___SignedPolicy:
-        """The policy of record."""
+        """The policy of record; missing if it is the one that this stream has sent last."""
 
     def __init__(
         self,
         *,
         policy: Global___SignedPolicy | None = ...,
+        now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

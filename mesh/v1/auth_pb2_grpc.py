@@ -149,7 +149,8 @@ class AuthServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchPolicy(self, request, context):
-        """WatchPolicy sends the policy of record, now and at every change. Gatekeeper only.
+        """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
+        is the one of record. Gatekeeper only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,7 +79,9 @@ class AuthServiceStub:
     it call, and no word about the others, existing or not.
     """
     WatchPolicy: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchPolicyRequest, _auth_pb2.WatchPolicyResponse]
-    """WatchPolicy sends the policy of record, now and at every change. Gatekeeper only."""
+    """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
+    is the one of record. Gatekeeper only.
+    """
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -93,7 +95,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
     it call, and no word about the others, existing or not.
     """
     WatchPolicy: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchPolicyRequest, _auth_pb2.WatchPolicyResponse]  # type: ignore[assignment]
-    """WatchPolicy sends the policy of record, now and at every change. Gatekeeper only."""
+    """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
+    is the one of record. Gatekeeper only.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """AuthService is what nodes ask of auth."""
@@ -122,7 +126,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.WatchPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_auth_pb2.WatchPolicyResponse], _abc.AsyncIterator[_auth_pb2.WatchPolicyResponse]]:
-        """WatchPolicy sends the policy of record, now and at every change. Gatekeeper only."""
+        """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
+        is the one of record. Gatekeeper only.
+        """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -48,25 +48,39 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
-    """WatchResponse is one slice."""
+    """WatchResponse is the whole slice, what changed of it, or a bare sign of life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SLICE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CONFIRMED_MS_FIELD_NUMBER: _builtins.int
+    confirmed_ms: _builtins.int
+    """When auth last confirmed to gatekeeper that this policy is the one of record: milliseconds of Unix time by
+    auth's clock; 0 for never. The slice holds for max_stale_ms from then.
+    """
     @_builtins.property
     def slice(self) -> Global___Slice:
-        """Replaces the one before."""
+        """Replaces the one before. The first news of every stream."""
+
+    @_builtins.property
+    def change(self) -> Global___Change:
+        """Changes the slice that this stream has sent. A node that cannot apply it ends the stream and asks anew."""
 
     def __init__(
         self,
         *,
         slice: Global___Slice | None = ...,
+        change: Global___Change | None = ...,
+        confirmed_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "news", b"news", "slice", b"slice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirmed_ms", b"confirmed_ms", "news", b"news", "slice", b"slice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["slice", "change"]  # noqa: Y015
+    _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_news) -> _WhichOneofReturnType_news | None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
 
@@ -111,6 +125,50 @@ class Slice(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Slice: _TypeAlias = Slice  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """Change is what makes the slice that a stream sent last into the newest one. What is not in it stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    SETTLING_FIELD_NUMBER: _builtins.int
+    policy_version: _builtins.int
+    """Version of the policy that the newest slice was cut from, never older than the one before."""
+    rules: _builtins.bytes
+    """The rules, if they are others than before."""
+    settling: _builtins.bool
+    """As in Slice."""
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
+        """Destinations that are new, or whose endpoints are others than before, each whole."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of destinations that this node may call no longer."""
+
+    def __init__(
+        self,
+        *,
+        policy_version: _builtins.int = ...,
+        rules: _builtins.bytes | None = ...,
+        destinations: _abc.Iterable[Global___Destination] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        settling: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rules: _TypeAlias = _typing.Literal["rules"]  # noqa: Y015
+    _WhichOneofArgType__rules: _TypeAlias = _typing.Literal["_rules", b"_rules"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rules) -> _WhichOneofReturnType__rules | None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
 class Destination(_message.Message):

@@ -62,9 +62,9 @@ class GatekeeperServiceServicer(object):
     """
 
     def Watch(self, request_iterator, context):
-        """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, now and
-        at every change. A clean end of the request stream leaves the directory at once; a broken one when
-        the lease runs out.
+        """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, and at every
+        change what changed of it. A clean end of the request stream leaves the directory at once; a broken one
+        when the lease runs out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,9 +34,9 @@ class GatekeeperServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GatekeeperServiceAsyncStub: ...
     Watch: _grpc.StreamStreamMultiCallable[_gatekeeper_pb2.WatchRequest, _gatekeeper_pb2.WatchResponse]
-    """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, now and
-    at every change. A clean end of the request stream leaves the directory at once; a broken one when
-    the lease runs out.
+    """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, and at every
+    change what changed of it. A clean end of the request stream leaves the directory at once; a broken one
+    when the lease runs out.
     """
     Authorize: _grpc.UnaryUnaryMultiCallable[_gatekeeper_pb2.AuthorizeRequest, _gatekeeper_pb2.AuthorizeResponse]
     """Authorize judges one call to the asking node, under the policy in force."""
@@ -53,9 +53,9 @@ class GatekeeperServiceAsyncStub(GatekeeperServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.StreamStreamMultiCallable[_gatekeeper_pb2.WatchRequest, _gatekeeper_pb2.WatchResponse]  # type: ignore[assignment]
-    """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, now and
-    at every change. A clean end of the request stream leaves the directory at once; a broken one when
-    the lease runs out.
+    """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, and at every
+    change what changed of it. A clean end of the request stream leaves the directory at once; a broken one
+    when the lease runs out.
     """
     Authorize: _aio.UnaryUnaryMultiCallable[_gatekeeper_pb2.AuthorizeRequest, _gatekeeper_pb2.AuthorizeResponse]  # type: ignore[assignment]
     """Authorize judges one call to the asking node, under the policy in force."""
@@ -75,9 +75,9 @@ class GatekeeperServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_gatekeeper_pb2.WatchRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gatekeeper_pb2.WatchResponse], _abc.AsyncIterator[_gatekeeper_pb2.WatchResponse]]:
-        """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, now and
-        at every change. A clean end of the request stream leaves the directory at once; a broken one when
-        the lease runs out.
+        """Watch registers the calling node for as long as it sends heartbeats, and sends it its slice, and at every
+        change what changed of it. A clean end of the request stream leaves the directory at once; a broken one
+        when the lease runs out.
         """
 
     @_abc_1.abstractmethod

@@ -3,7 +3,7 @@
 Which caller may use which method is ``core.builtin``'s.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from mesh.rpc.context import peer
@@ -17,9 +17,11 @@ from services.auth.worker import Worker
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     """Answers nodes."""
 
-    def __init__(self, authority: Authority, worker: Worker, feed: PolicyFeed) -> None:
-        """Take what decides, the thread that it decides in, and the policies to come."""
-        self._authority, self._worker, self._feed = authority, worker, feed
+    def __init__(
+        self, authority: Authority, worker: Worker, feed: PolicyFeed, now_ms: Callable[[], int]
+    ) -> None:
+        """Take what decides, the thread that it decides in, the policies to come, and auth's clock."""
+        self._authority, self._worker, self._feed, self._now_ms = authority, worker, feed, now_ms
 
     async def Renew(self, request: auth_pb2.RenewRequest, context: Any) -> auth_pb2.RenewResponse:  # noqa: N802
         """Give the caller new credentials."""
@@ -37,8 +39,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def WatchPolicy(  # noqa: N802
         self, _request: auth_pb2.WatchPolicyRequest, context: Any
     ) -> AsyncIterator[auth_pb2.WatchPolicyResponse]:
-        """Send the policy of record, and each that takes its place."""
+        """Send the policy of record, each that takes its place, and again and again that it is the one."""
         async with answering(context):
             await self._worker.do(self._authority.check_known, peer(context))
         async for policy in self._feed.versions():
-            yield auth_pb2.WatchPolicyResponse(policy=policy)
+            yield auth_pb2.WatchPolicyResponse(policy=policy, now_ms=self._now_ms())

@@ -18,6 +18,7 @@ from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
+from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2
 from services.auth.audit import by_whom, report
 from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
@@ -108,6 +109,10 @@ class Policies:
             raise MissingError(f"policy {version} was changed in the database: choose another") from None
         return _signed(row)
 
+    def again(self, version: int, now_ms: int) -> PolicyRow:
+        """Give the policy of record as another version, signed and not yet on record."""
+        return self._signer.sign(version, self._policy, now_ms)
+
     def replace(
         self, policy: Policy, by: Peer, now_ms: int, replaces: int | None = None
     ) -> auth_pb2.SignedPolicy:
@@ -152,9 +157,10 @@ def _signed(row: PolicyRow) -> auth_pb2.SignedPolicy:
 def parse(document: bytes) -> Policy:
     """Read a policy that somebody wants to apply; raise ``InvalidError`` with what is wrong and where."""
     try:
-        policy = Policy.parse(document)
-        check_reach(policy)
-        check_burden(policy)
+        with uncollected():
+            policy = Policy.parse(document)
+            check_reach(policy)
+            check_burden(policy)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
     return policy

@@ -1,9 +1,17 @@
-"""Tells whoever watches of each new policy of record. Belongs to one event loop."""
+"""Tells whoever watches of each new policy of record, and again and again that it still is the one.
+
+Belongs to one event loop.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Final
 
 from mesh.v1 import auth_pb2
+
+#: Seconds from one word to the next where there is nothing new.
+BEAT: Final = 0.5
 
 
 class PolicyFeed:
@@ -25,8 +33,8 @@ class PolicyFeed:
         self._closed = True
         self._wake()
 
-    async def versions(self) -> AsyncIterator[auth_pb2.SignedPolicy]:
-        """Give the policy of record now, and each that takes its place."""
+    async def versions(self) -> AsyncIterator[auth_pb2.SignedPolicy | None]:
+        """Give the policy of record now, each that takes its place, and ``None`` for still the same."""
         given: auth_pb2.SignedPolicy | None = None
         while not self._closed:
             changed = self._changed
@@ -34,7 +42,10 @@ class PolicyFeed:
                 given = self._current
                 yield given
             else:
-                await changed.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), BEAT)
+                if given is self._current and not self._closed:
+                    yield None
 
     def _wake(self) -> None:
         self._changed.set()

@@ -33,8 +33,11 @@ from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
 from mesh.v1 import audit_pb2_grpc
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
+from services.gatekeeper.ext_authz import ExtAuthz, listener
+from services.gatekeeper.judging import Judging
 from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.service import serving
 from services.gatekeeper.watchers import Watchers
@@ -70,9 +73,11 @@ async def serve(
     max_stale_ms: int,
     decisions: Path | None = None,
     decisions_days: float = 7,
+    ext_authz: str | None = None,
 ) -> None:
     """Serve for as long as this runs; drain when it is cancelled.
 
+    ``listen`` is where nodes call, ``ext_authz`` where proxies ask, each as ``host:port``.
     Raises ``JoinError`` if the enrolment is not gatekeeper's, and ``OSError`` if it cannot listen.
     """
     membership = enrolment.membership
@@ -80,16 +85,23 @@ async def serve(
         msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
         raise JoinError(msg)
     membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
-    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
+    confirmed = Confirmed(membership.clock.now_ms)
+    watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take)
+    source = PolicySource(membership, channel, watchers.take, confirmed)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
     server = serving(watchers, membership, listen, forwarder, reporter, ledger)
+    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
+    answers = ExtAuthz(membership, watchers.answering, judging)
+    proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()
     log.info("serving on port %d as instance %s", server.port, membership.instance)
+    if proxies is not None:
+        await proxies.start()
+        log.info("answering proxies on port %d", proxies.port)
     try:
         async with asyncio.TaskGroup() as tasks:
             kinds = (enrolment.keep(), source.run(), watchers.keep_time())
@@ -97,7 +109,8 @@ async def serve(
                 tasks.create_task(kept)
     finally:
         watchers.drain()
-        await server.stop(DRAIN_SECONDS)
+        stopping = [server.stop(DRAIN_SECONDS), *([proxies.stop(DRAIN_SECONDS)] if proxies else [])]
+        await asyncio.gather(*stopping)
         await ledger.close()
 
 
@@ -117,6 +130,7 @@ async def _run(token: JoinToken, options: argparse.Namespace) -> None:
                 int(options.max_stale_seconds * 1000),
                 options.decisions,
                 options.decisions_days,
+                options.ext_authz,
             )
         finally:
             await enrolment.close()
@@ -170,11 +184,15 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a join token for {GATEKEEPER}; - for standard input",
     )
     parser.add_argument("--listen", default="127.0.0.1:7702", metavar="HOST:PORT", help="for sealed calls")
+    parser.add_argument("--ext-authz", metavar="HOST:PORT", help="for proxies that ask as envoy does")
     parser.add_argument(
         "--lease-seconds", type=_lease, default=15.0, help="how long a silent node is believed in"
     )
     parser.add_argument(
-        "--max-stale-seconds", type=_seconds, default=600.0, help="how long nodes go on without gatekeeper"
+        "--max-stale-seconds",
+        type=_seconds,
+        default=600.0,
+        help="how long nodes go on after auth's last word",
     )
     parser.add_argument(
         "--decisions", type=Path, metavar="FILE", help="where recorded decisions are kept; memory without"

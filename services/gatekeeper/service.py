@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
 import grpc
 
-from mesh.audits import Audits
 from mesh.core.errors import Denied, Reason
 from mesh.core.metadata import application_entries
-from mesh.core.names import full_method, service_name
-from mesh.core.receiver import Peer
+from mesh.core.names import service_name
 from mesh.reports import Denial, Reporter
-from mesh.rpc.connections import MAX_METADATA
 from mesh.rpc.context import peer
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
@@ -30,18 +26,18 @@ from mesh.v1 import audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2, gatekeep
 from services.gatekeeper.decisions import Decisions, Ledger
 from services.gatekeeper.denials import Denials, Forwarder
 from services.gatekeeper.directory import Node
-from services.gatekeeper.slices import Slicer, destination
+from services.gatekeeper.judging import MAX_HEADERS, Judging
+from services.gatekeeper.slices import Slicer
 from services.gatekeeper.watchers import Watcher, Watchers
-
-log = logging.getLogger("mesh.gatekeeper")
 
 #: For how many leases a stream may be silent before it is ended. The directory judges after one.
 SILENT_LEASES: Final = 2
+#: How long the answer to a single question may take: who asks waits no longer (``mesh.rpc.authorize``).
+ANSWER_SECONDS: Final = 0.2
 #: What is larger is refused before it is parsed: policies and slices are replies, questions are small.
 MAX_REQUEST: Final = 64 * 1024
-#: A call has no more entries than this: HTTP/2 counts 32 bytes for each beside its text (RFC 9113
-#: section 6.5.2).
-MAX_HEADERS: Final = MAX_METADATA // 32
+#: Thousands watch, and what they are sent is small: TLS then needs no room for records of 16 kB for each.
+_SMALL: Final = (("grpc.tsi.max_frame_size", 2048),)
 
 
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
@@ -51,8 +47,8 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         self, watchers: Watchers, clock_ms: Callable[[], int], reporter: Reporter, ledger: Ledger
     ) -> None:
         """Take the watchers, the mesh's clock in Unix ms, and who keeps denials and decisions."""
-        self._watchers, self._clock_ms, self._reporter, self._ledger = watchers, clock_ms, reporter, ledger
-        self._audits = Audits(lambda: watchers.now() / 1000)
+        self._watchers, self._reporter = watchers, reporter
+        self._judging = Judging(watchers.now, clock_ms, reporter, ledger)
 
     async def Watch(  # type: ignore[override]  # noqa: N802  writes, as grpc.aio lets it, so its end is its own
         self, requests: AsyncIterator[gatekeeper_pb2.WatchRequest], context: Any
@@ -95,33 +91,34 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     async def Authorize(  # noqa: N802
         self, request: gatekeeper_pb2.AuthorizeRequest, context: Any
     ) -> gatekeeper_pb2.AuthorizeResponse:
-        """Judge a call to the caller. What is no name or no method is denied like any other."""
+        """Judge a call to the caller. What is no name or no method is denied like any other.
+
+        Whatever keeps it from answering in ``ANSWER_SECONDS`` ends in UNAVAILABLE, which permits nothing.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._authorize(request, context)
+        except TimeoutError:
+            return await _fail(context, Reason.NOT_READY, "gatekeeper took too long to answer")
+
+    async def _authorize(
+        self, request: gatekeeper_pb2.AuthorizeRequest, context: Any
+    ) -> gatekeeper_pb2.AuthorizeResponse:
         if len(request.headers) > MAX_HEADERS:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"{len(request.headers)} headers are more than a call can have: send up to {MAX_HEADERS}",
             )
-        slicer, asking = await self._slicer(context), peer(context).service
+        slicer = await self._slicer(context)
         entries = application_entries((header.key, header.value) for header in request.headers)
         try:
-            permit = slicer.matcher(asking).permit(request.source, request.method, entries, self._clock_ms())
-        except Denied as denied:
-            self._ledger.note(asking, slicer, denied, entries)
-            log.warning(
-                "denied: source=%r method=%r destination=%s rule=%r",
-                denied.source[:200],
-                denied.method[:200],
-                asking,
-                denied.rule,
+            permit = await self._judging.permit(
+                slicer, peer(context), request.source, request.method, entries
             )
-            self._reporter.note(_denial(denied, peer(context)))
-            await self._reporter.written()
+        except Denied as denied:
             return gatekeeper_pb2.AuthorizeResponse(
                 permitted=False, rule=denied.rule or "", policy_version=slicer.version
             )
-        self._ledger.note(asking, slicer, permit, entries)
-        if permit.audited is not None:
-            self._audits.note(permit, slicer.version, str(asking))
         return gatekeeper_pb2.AuthorizeResponse(
             permitted=True, rule=permit.rule, policy_version=slicer.version
         )
@@ -139,11 +136,10 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
             name = service_name(request.service)
         except ValueError:
             await self._unavailable(context)
-        if not slicer.may_know(asking, name):
+        found = slicer.resolve(asking, name)
+        if found is None:
             await self._unavailable(context)
-        return gatekeeper_pb2.ResolveResponse(
-            destination=destination(name, self._watchers.directory.endpoints)
-        )
+        return gatekeeper_pb2.ResolveResponse(destination=found)
 
     async def ListNodes(  # noqa: N802
         self, _request: gatekeeper_pb2.ListNodesRequest, _context: Any
@@ -164,9 +160,11 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         await _fail(context, Reason.NAME_UNAVAILABLE)
 
     async def _slicer(self, context: Any) -> Slicer:
-        if self._watchers.slicer is None:
-            await _fail(context, Reason.NOT_READY, "gatekeeper has no policy yet")
-        return self._watchers.slicer
+        slicer = self._watchers.answering()
+        if slicer is None:
+            missing = "word from auth on its policy" if self._watchers.slicer else "policy yet"
+            await _fail(context, Reason.NOT_READY, f"gatekeeper has no {missing}")
+        return slicer
 
 
 def serving(
@@ -178,7 +176,7 @@ def serving(
     ledger: Ledger,
 ) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
-    server = MeshServer(membership, address, max_receive=MAX_REQUEST)
+    server = MeshServer(membership, address, max_receive=MAX_REQUEST, options=_SMALL)
     gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
         Gatekeeper(watchers, membership.clock.now_ms, reporter, ledger), server
     )
@@ -210,15 +208,6 @@ def _info(node: Node, now_ms: int) -> gatekeeper_pb2.NodeInfo:
         policy_version=node.policy_version,
         last_seen_ms=now_ms - node.last_seen_ms,
     )
-
-
-def _denial(denied: Denied, asking: Peer) -> Denial:
-    # Whom it asks about is the asker's word, so there is no instance; what is no name or method is left out.
-    try:
-        source, method = service_name(denied.source).text, full_method(denied.method).text
-    except ValueError:
-        source = method = ""
-    return Denial(asking, source, "", method, denied.rule or "", "denied")
 
 
 async def _fail(context: Any, reason: Reason, detail: str = "") -> NoReturn:

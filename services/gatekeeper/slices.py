@@ -1,13 +1,15 @@
 """What a node may know: the rules about calls to it, the services it may call, and where those are.
 
-One rule gates calling and knowing: a destination is in the slice of exactly those whom the policy lets call
-it, and ``Slicer.destinations`` is the only place where that is asked. A slice depends on a node's service
-alone, so one cut does for all its instances.
+One rule gates both calling and knowing: a destination is in the slice of exactly those whom the policy lets
+call it, and ``Slicer.resolve`` and ``Slicer.cut`` ask one index. A slice depends on a node's service alone,
+so one ``Cut`` does for all its instances; and what several services know alike is held once: a destination's
+message, and all the destinations of services that no rule tells apart. A cut is never changed, so the
+difference between any two of them is what brings a node from one to the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from mesh.core.decided import recordable
@@ -18,6 +20,138 @@ from mesh.v1 import gatekeeper_pb2
 
 Endpoints: TypeAlias = Callable[[ServiceName], list[tuple[InstanceId, str]]]
 """Where the instances of a service are; an empty list for one that is not there."""
+Known: TypeAlias = Mapping[str, gatekeeper_pb2.Destination]
+"""The services that some may call, by their names and sorted, each with where it is."""
+
+
+class Cut:
+    """The slice of a service as things were when it was cut."""
+
+    __slots__ = ("_since", "known", "max_stale_ms", "rules", "settling", "version")
+
+    def __init__(
+        self, version: int, rules: bytes, known: Known, *, settling: bool = False, max_stale_ms: int = 0
+    ) -> None:
+        """Take what a slice holds; nothing of it may change any more."""
+        self.version, self.rules, self.known = version, rules, known
+        self.settling, self.max_stale_ms = settling, max_stale_ms
+        self._since: tuple[Cut, gatekeeper_pb2.Change | None] | None = None
+
+    def whole(self) -> gatekeeper_pb2.Slice:
+        """Give it as the first of a stream."""
+        return gatekeeper_pb2.Slice(
+            policy_version=self.version,
+            rules=self.rules,
+            destinations=self.known.values(),
+            settling=self.settling,
+            max_stale_ms=self.max_stale_ms,
+        )
+
+    def change(self, before: Cut) -> gatekeeper_pb2.Change | None:
+        """Give what makes this of an earlier cut for the same service; ``None`` if they say the same."""
+        # One answer is remembered: that for the instances which all were told of the same one before.
+        if self._since is None or self._since[0] is not before:
+            before._since = None  # or each would hold all those before it
+            self._since = before, self._difference(before)
+        return self._since[1]
+
+    def _difference(self, before: Cut) -> gatekeeper_pb2.Change | None:
+        moved, removed = _compare(before.known, self.known)
+        change = gatekeeper_pb2.Change(
+            policy_version=self.version,
+            rules=None if self.rules == before.rules else self.rules,
+            destinations=moved,
+            removed=removed,
+            settling=self.settling,
+        )
+        same = gatekeeper_pb2.Change(policy_version=before.version, settling=before.settling)
+        return None if change == same else change
+
+
+def _compare(before: Known, after: Known) -> tuple[list[gatekeeper_pb2.Destination], list[str]]:
+    if after is before:
+        return [], []
+    moved = [found for name, found in after.items() if (old := before.get(name)) is not found != old]
+    return moved, [name for name in before if name not in after]
+
+
+class Places:
+    """Where each destination is, as the one message that all share who may know of it."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        """Take who knows."""
+        self._endpoints = endpoints
+        self._known: dict[str, gatekeeper_pb2.Destination] = {}
+
+    def of(self, name: str) -> gatekeeper_pb2.Destination:
+        """Give a service and where it is."""
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = _destination(name, self._endpoints(ServiceName(name)))
+        return known
+
+    def moved(self, names: Iterable[str]) -> None:
+        """Note that the endpoints of services are others than before."""
+        for name in names:
+            self._known.pop(name, None)
+
+
+class _Shelf:
+    """The destinations of all services that no rule tells apart."""
+
+    __slots__ = ("_known", "_moved", "_places", "names")
+
+    def __init__(self, names: list[str], places: Places) -> None:
+        self.names, self._places = names, places
+        self._moved: set[str] = set()
+        self._known: Known = {name: places.of(name) for name in names}
+
+    @property
+    def known(self) -> Known:
+        """Them as they are now: another mapping whenever one of them is elsewhere than before."""
+        if self._moved:
+            self._known = {**self._known, **{name: self._places.of(name) for name in self._moved}}
+            self._moved.clear()
+        return self._known
+
+    def holds(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self._known]
+
+    def moved(self, names: Iterable[str]) -> None:
+        self._moved.update(self.holds(names))
+
+
+class _Rules:
+    """The sections of one policy, as they are sent and as they judge, each made when first asked for."""
+
+    def __init__(self, policy: Policy, before: _Rules | None) -> None:
+        self.policy = policy
+        self.encoded: dict[ServiceName, bytes] = {}
+        self.matchers: dict[ServiceName, Matcher] = {}
+        self._recordable: dict[ServiceName, tuple[str, ...]] = {}
+        if before and policy.shared == before.policy.shared:
+            is_now, was = policy.services, before.policy.services
+            same = {name for name in before.encoded if is_now.get(name) == was.get(name)}
+            self.encoded = {name: before.encoded[name] for name in same}
+            self.matchers = {name: before.matchers[name] for name in same & before.matchers.keys()}
+
+    def matcher(self, service: ServiceName) -> Matcher:
+        known = self.matchers.get(service)
+        if known is None:
+            known = self.matchers[service] = Matcher(self.policy.section(service))
+        return known
+
+    def recordable(self, service: ServiceName) -> tuple[str, ...]:
+        known = self._recordable.get(service)
+        if known is None:
+            known = self._recordable[service] = recordable(self.policy.section(service))
+        return known
+
+    def encode(self, service: ServiceName) -> bytes:
+        known = self.encoded.get(service)
+        if known is None:
+            known = self.encoded[service] = self.policy.section(service).encode()
+        return known
 
 
 class Slicer:
@@ -27,64 +161,75 @@ class Slicer:
     services bounds it.
     """
 
-    def __init__(self, version: int, policy: Policy, max_stale_ms: int) -> None:
-        """Take a verified policy, and how long a slice holds without gatekeeper."""
+    def __init__(
+        self, version: int, policy: Policy, max_stale_ms: int, places: Places, before: Slicer | None = None
+    ) -> None:
+        """Take a verified policy, how long a slice holds without gatekeeper, and where services are.
+
+        Of the slicer ``before``, what this policy has not changed is taken over as it is.
+        """
         self.version = version
-        self._policy, self._max_stale_ms = policy, max_stale_ms
-        self._destinations: dict[ServiceName, dict[ServiceName, None]] = {}
-        self._matchers: dict[ServiceName, Matcher] = {}
-        self._recordable: dict[ServiceName, tuple[str, ...]] = {}
+        self._max_stale_ms, self._places = max_stale_ms, places
+        self.rules: _Rules = _Rules(policy, before.rules if before else None)
+        self.shelves: dict[tuple[str, ...], _Shelf] = {}
+        self._before = dict(before.shelves) if before else {}
+        self._kin: dict[ServiceName, _Shelf] = {}
+        self._cuts: dict[ServiceName, Cut] = {}
 
-    def destinations(self, source: ServiceName) -> Iterable[ServiceName]:
-        """Give the services that a service may call and know of, sorted."""
-        return self._known(source)
+    def resolve(self, source: ServiceName, name: ServiceName) -> gatekeeper_pb2.Destination | None:
+        """Give where a service is to one that may know of it; ``None`` for forbidden and unknown names.
 
-    def may_know(self, source: ServiceName, destination: ServiceName) -> bool:
-        """Whether a service may call and know of another, in a time that depends on the asker alone."""
-        return destination in self._known(source)
+        The time it takes depends on the asker alone.
+        """
+        return self._shelf(source).known.get(name.text)
 
     def matcher(self, service: ServiceName) -> Matcher:
         """Give what judges the calls to a service; one that the policy does not name permits none."""
-        known = self._matchers.get(service)
-        if known is None:
-            known = self._matchers[service] = Matcher(self._policy.section(service))
-        return known
+        return self.rules.matcher(service)
 
     def recordable(self, service: ServiceName) -> tuple[str, ...]:
         """Give the metadata keys that the rules of a service look at and that may be recorded."""
-        known = self._recordable.get(service)
-        if known is None:
-            known = self._recordable[service] = recordable(self._policy.section(service))
-        return known
+        return self.rules.recordable(service)
 
-    def cut(self, service: ServiceName, endpoints: Endpoints, *, settling: bool) -> gatekeeper_pb2.Slice:
-        """Cut the slice of a service as things are."""
-        return gatekeeper_pb2.Slice(
-            policy_version=self.version,
-            rules=self._policy.section(service).encode(),
-            destinations=[destination(name, endpoints) for name in self._known(service)],
-            settling=settling,
-            max_stale_ms=self._max_stale_ms,
-        )
+    def cut(self, service: ServiceName, *, settling: bool) -> Cut:
+        """Give the slice of a service as things are."""
+        known, cut = self._shelf(service).known, self._cuts.get(service)
+        if cut is None or cut.known is not known or cut.settling is not settling:
+            rules = self.rules.encode(service)
+            cut = Cut(self.version, rules, known, settling=settling, max_stale_ms=self._max_stale_ms)
+            self._cuts[service] = cut
+        return cut
 
-    def affected(self, watching: Iterable[ServiceName], changed: frozenset[ServiceName]) -> list[ServiceName]:
+    def moved(self, services: Iterable[ServiceName]) -> None:
+        """Take note that the endpoints of services are others than before."""
+        names = [service.text for service in services]
+        self._places.moved(names)
+        for shelf in (*self.shelves.values(), *self._before.values()):
+            shelf.moved(names)
+
+    def affected(self, watching: Iterable[ServiceName], changed: Iterable[ServiceName]) -> list[ServiceName]:
         """Which of the watching services have a destination among those whose endpoints changed."""
-        return [service for service in watching if not changed.isdisjoint(self._known(service))]
+        names = [service.text for service in changed]
+        return [service for service in watching if self._shelf(service).holds(names)]
 
-    def _known(self, source: ServiceName) -> dict[ServiceName, None]:
-        # A dict of nothing is an ordered set.
-        known = self._destinations.get(source)
-        if known is None:
-            known = self._destinations[source] = dict.fromkeys(self._policy.destinations(source))
-        return known
+    def _shelf(self, source: ServiceName) -> _Shelf:
+        shelf = self._kin.get(source)
+        if shelf is None:
+            kin = self.rules.policy.kin(source)
+            shelf = self.shelves.get(kin) or self._shelve(kin, source)
+            self._kin[source] = self.shelves[kin] = shelf
+        return shelf
+
+    def _shelve(self, kin: tuple[str, ...], source: ServiceName) -> _Shelf:
+        names = [service.text for service in self.rules.policy.destinations(source)]
+        before = self._before.pop(kin, None)
+        return before if before and before.names == names else _Shelf(names, self._places)
 
 
-def destination(service: ServiceName, endpoints: Endpoints) -> gatekeeper_pb2.Destination:
-    """Give a service and where it is."""
+def _destination(name: str, endpoints: Iterable[tuple[InstanceId, str]]) -> gatekeeper_pb2.Destination:
     return gatekeeper_pb2.Destination(
-        service=service.text,
+        service=name,
         endpoints=[
-            gatekeeper_pb2.Endpoint(instance=instance.raw, address=address)
-            for instance, address in endpoints(service)
+            gatekeeper_pb2.Endpoint(instance=instance.raw, address=address) for instance, address in endpoints
         ],
     )

@@ -1,8 +1,11 @@
-"""The nodes that watch: who is due a slice, and who a sign of life.
+"""The nodes that watch: who is due news of its slice, and who a sign of life.
 
-Nothing is queued: a watcher owes its node at most the newest slice and one sign of life, and settles that
-whenever its stream takes a message. So a node that reads slowly costs only itself, and after a storm of
-changes everyone gets one slice. Slices are cut once per service and kept until something in them changes.
+Nothing is queued: a watcher knows what its stream was sent last, and settles what it owes whenever the stream
+takes a message: what makes the newest slice of that one, and one sign of life. So a node that reads slowly
+costs only itself, after a storm of changes everyone gets one message, and that says only what is new.
+
+Every message says when auth last confirmed the policy, for a slice holds so long from then, and no longer:
+whoever stood still or was cut off cannot make an old policy young.
 
 Belongs to one event loop. Nothing here waits but ``Watcher.next``, and nothing sends.
 """
@@ -16,9 +19,10 @@ from typing import Final
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from mesh.v1 import gatekeeper_pb2
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.directory import Directory, Node, address
 from services.gatekeeper.signed import VersionedPolicy
-from services.gatekeeper.slices import Slicer
+from services.gatekeeper.slices import Cut, Places, Slicer
 
 #: How often in one lease the directory is looked through for nodes that are gone.
 LOOKS_PER_LEASE: Final = 5
@@ -27,19 +31,29 @@ LOOKS_PER_LEASE: Final = 5
 class Watcher:
     """One stream of one instance: what it is owed."""
 
-    __slots__ = ("_cut", "_sent", "_sign", "_slice", "_wake", "ended", "peer", "stream")
+    __slots__ = ("_confirmed_ms", "_cut", "_news", "_sent", "_sign", "_wake", "ended", "peer", "stream")
 
-    def __init__(self, peer: Peer, stream: int, cut: Callable[[], gatekeeper_pb2.Slice | None]) -> None:
-        """Owe nothing yet. ``cut`` gives the newest slice, ``None`` before the first policy."""
+    def __init__(
+        self,
+        peer: Peer,
+        stream: int,
+        cut: Callable[[ServiceName], Cut | None],
+        confirmed_ms: Callable[[], int],
+    ) -> None:
+        """Owe nothing yet. ``cut`` gives the newest slice of a service, ``None`` before the first policy.
+
+        ``confirmed_ms`` gives when auth last confirmed that policy, by auth's clock; 0 for never.
+        """
         self.peer, self.stream = peer, stream
         self.ended = False
-        self._cut, self._wake = cut, asyncio.Event()
-        self._sent: gatekeeper_pb2.Slice | None = None
-        self._slice = self._sign = False
+        self._cut, self._confirmed_ms = cut, confirmed_ms
+        self._wake = asyncio.Event()
+        self._sent: Cut | None = None
+        self._news = self._sign = False
 
-    def owe_slice(self) -> None:
+    def owe_news(self) -> None:
         """Note that the node's slice may have changed."""
-        self._slice = True
+        self._news = True
         self._wake.set()
 
     def owe_sign(self) -> None:
@@ -64,27 +78,41 @@ class Watcher:
                 return response
 
     def _settle(self) -> gatekeeper_pb2.WatchResponse | None:
-        sign, newest = self._sign, self._cut() if self._slice else None
-        self._sign = self._slice = False
-        if newest is not None and newest != self._sent:
+        sign, before = self._sign, self._sent
+        newest = self._cut(self.peer.service) if self._news else None
+        self._sign = self._news = False
+        confirmed_ms = self._confirmed_ms()
+        if newest is not None:
             self._sent = newest
-            return gatekeeper_pb2.WatchResponse(slice=newest)
-        return gatekeeper_pb2.WatchResponse() if sign else None
+            if before is None:
+                return gatekeeper_pb2.WatchResponse(slice=newest.whole(), confirmed_ms=confirmed_ms)
+            if newest is not before and (change := newest.change(before)) is not None:
+                return gatekeeper_pb2.WatchResponse(change=change, confirmed_ms=confirmed_ms)
+        return gatekeeper_pb2.WatchResponse(confirmed_ms=confirmed_ms) if sign else None
 
 
 class Watchers:
     """All watchers, the directory that they fill, and the policy that their slices are cut from."""
 
-    def __init__(self, lease_ms: int, max_stale_ms: int, now: Callable[[], int]) -> None:
-        """Take the lease, how long a slice holds, and a clock of milliseconds that only goes forward."""
+    def __init__(
+        self, lease_ms: int, max_stale_ms: int, now: Callable[[], int], confirmed: Confirmed
+    ) -> None:
+        """Take the lease, how long a slice holds, and a clock of milliseconds that only goes forward.
+
+        ``confirmed`` tells when auth last confirmed the policy.
+        """
         self.lease_ms, self.now = lease_ms, now
         self.directory = Directory(lease_ms, now())
         self.slicer: Slicer | None = None
-        self._max_stale_ms = max_stale_ms
+        self._max_stale_ms, self._confirmed = max_stale_ms, confirmed
         self._settling = True
         self._streams = 0
         self._open: dict[InstanceId, Watcher] = {}
-        self._slices: dict[ServiceName, gatekeeper_pb2.Slice] = {}
+        self._places = Places(self.directory.endpoints)
+
+    def answering(self) -> Slicer | None:
+        """Give what answers single questions; ``None`` while the policy may not be the one of record."""
+        return self.slicer if self._confirmed.holds(self._max_stale_ms) else None
 
     def open(self, peer: Peer) -> Watcher:
         """Begin a stream. An older one of the same instance ends: it is the newer one that lives."""
@@ -92,7 +120,7 @@ class Watchers:
         older = self._open.get(peer.instance)
         if older:
             older.end()
-        watcher = Watcher(peer, self._streams, lambda: self._slice(peer.service))
+        watcher = Watcher(peer, self._streams, self._newest, lambda: self._confirmed.at_ms)
         self._open[peer.instance] = watcher
         return watcher
 
@@ -104,7 +132,7 @@ class Watchers:
         self._changed(self.directory.heartbeat(row))
         watcher.owe_sign()
         if first:
-            watcher.owe_slice()
+            watcher.owe_news()
 
     def close(self, watcher: Watcher, *, clean: bool) -> None:
         """Note the end of a stream: ``clean`` if its node ended it as it should."""
@@ -115,8 +143,9 @@ class Watchers:
         self._changed(end(watcher.peer.instance, watcher.stream))
 
     def take(self, policy: VersionedPolicy) -> None:
-        """Put a newer policy in force: everyone is due a slice, if only for its version."""
-        self.slicer = Slicer(policy.version, policy.policy, self._max_stale_ms)
+        """Put a newer policy in force: everyone is due news, if only of its version."""
+        version, places = policy.version, self._places
+        self.slicer = Slicer(version, policy.policy, self._max_stale_ms, places, self.slicer)
         self._owe_all()
 
     async def keep_time(self) -> None:
@@ -141,26 +170,17 @@ class Watchers:
     def _changed(self, services: frozenset[ServiceName]) -> None:
         if not services or not self.slicer:
             return
-        # A slice outlives its last watcher, so those that nobody watches now go stale as well.
-        known = self._slices.keys() | {watcher.peer.service for watcher in self._open.values()}
-        affected = frozenset(self.slicer.affected(known, services))
-        for service in affected:
-            self._slices.pop(service, None)
+        self.slicer.moved(services)
+        watching = {watcher.peer.service for watcher in self._open.values()}
+        affected = frozenset(self.slicer.affected(watching, services))
         self._owe(watcher for watcher in self._open.values() if watcher.peer.service in affected)
 
     def _owe_all(self) -> None:
-        self._slices.clear()
         self._owe(self._open.values())
 
     def _owe(self, watchers: Iterable[Watcher]) -> None:
         for watcher in watchers:
-            watcher.owe_slice()
+            watcher.owe_news()
 
-    def _slice(self, service: ServiceName) -> gatekeeper_pb2.Slice | None:
-        if not self.slicer:
-            return None
-        known = self._slices.get(service)
-        if known is None:
-            known = self.slicer.cut(service, self.directory.endpoints, settling=self._settling)
-            self._slices[service] = known
-        return known
+    def _newest(self, service: ServiceName) -> Cut | None:
+        return self.slicer.cut(service, settling=self._settling) if self.slicer else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,25 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.join import JoinToken
 from mesh.core.keys import Key
 from mesh.core.names import AUTH, ServiceName
+from mesh.core.receiver import Peer
 from mesh.enrol import Enrolment, join
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import join_service
 from services.auth.admission import REFUSED
-from services.auth.authority import MAX_DESTINATIONS, Addresses
+from services.auth.authority import MAX_DESTINATIONS, Addresses, Authority
 from services.auth.server import LIMITS, MAX_REQUEST, AuthServer, OwnMembership
 from services.auth.worker import Worker
 from tests.auth.world import Attempt, RealTime, World
+from tests.timing import BOUND, spin, told_apart
 
 C = grpc.StatusCode
 ORDERS = b'{"services":{"frontend":{},"orders":{"allow":[{"principals":["frontend"],"paths":["*"]}]}}}'
+
+SECRET = (
+    b'{"services":{"frontend":{},"secret":{"allow":[{"principals":["orders"],"paths":["*"]}]},"orders":{}}}'
+)
 
 
 class Live:
@@ -315,10 +321,17 @@ async def test_watching_the_policy(live: Live) -> None:
     operator, gatekeeper = await live.operator(), await live.node("mesh.gatekeeper")
     watch = nodes(gatekeeper).WatchPolicy(auth_pb2.WatchPolicyRequest())
     versions = aiter(watch)
-    assert (await anext(versions)).policy.version == 0
+    first = await anext(versions)
+    assert first.policy.version == 0
+    assert abs(first.now_ms - live.world.clock.now_ms()) < 60_000
+    again = await anext(versions)
+    assert not again.HasField("policy")
+    assert again.now_ms > first.now_ms
     for version in (1, 2):
         await operator.ApplyPolicy(auth_pb2.ApplyPolicyRequest(document=ORDERS))
-        assert (await asyncio.wait_for(anext(versions), 1)).policy.version == version
+        while not (response := await asyncio.wait_for(anext(versions), 1)).HasField("policy"):
+            pass
+        assert response.policy.version == version
     stopping = asyncio.create_task(live.server.stop())
     with pytest.raises(StopAsyncIteration):
         await asyncio.wait_for(anext(versions), 5)
@@ -357,3 +370,32 @@ async def test_the_loop_does_not_wait_for_the_store(live: Live) -> None:
     assert (await failure(watch.read())).code() is C.PERMISSION_DENIED
     go.set()
     await blocked
+
+
+@pytest.mark.timeout(600)
+async def test_keys_for_forbidden_and_nonexistent_names_take_equally_long(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In five thousand tries over a real socket, where fifty microseconds more are seen."""
+    operator, node = await live.operator(), await live.node("frontend")
+    await operator.ApplyPolicy(auth_pb2.ApplyPolicyRequest(document=SECRET))
+    stub = nodes(node)
+
+    def asking(name: str) -> Callable[[], Awaitable[None]]:
+        request = auth_pb2.GetPairKeysRequest(destinations=[name])
+
+        async def ask() -> None:
+            assert not (await stub.GetPairKeys(request)).keys
+
+        return ask
+
+    pair_keys = Authority.pair_keys
+
+    def planted(self: Authority, peer: Peer, destinations: Sequence[str]) -> auth_pb2.GetPairKeysResponse:
+        if destinations[0] == "secres":
+            spin()
+        return pair_keys(self, peer, destinations)
+
+    monkeypatch.setattr(Authority, "pair_keys", planted)
+    kinds = {"forbidden": "secret", "nowhere": "secreq", "planted": "secres"}
+    assert abs(await told_apart({kind: asking(name) for kind, name in kinds.items()})) < BOUND

@@ -271,6 +271,13 @@ def test_the_trust_domain_survives_a_restart(tmp_path: Path) -> None:
     assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
 
 
+def test_gatekeeper_answers_proxies_where_it_is_told_to_and_else_nowhere(tmp_path: Path, running: Up) -> None:
+    """One more port, in the log alone."""
+    with up(tmp_path / "mesh", "--ext-authz", "127.0.0.1:0") as started:
+        until(lambda: any("answering proxies on port" in line for line in started.said), "it answers")
+    assert not any("proxies" in line for line in running.said)
+
+
 def test_up_needs_a_trust_domain(tmp_path: Path) -> None:
     """It does not make one by the way."""
     done = run("up", "--data", tmp_path / "nothing")

@@ -562,3 +562,39 @@ def test_groups_are_climbed_once_for_a_source(monkeypatch: pytest.MonkeyPatch) -
         assert decided(by, f"s{number}", M) == "+allow/0"
         known = by._matching._known.values()
     assert sum(map(len, known)) <= PRINCIPALS
+
+
+TIMED = "time.getHours() < 18"
+TENANT = 'metadata["x-tenant"] == "acme"'
+
+
+@pytest.mark.parametrize(
+    ("section", "timed"),
+    [
+        ({"allow": [{"principals": ["*"], "paths": ["*"]}]}, False),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": TENANT}]}, False),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": TIMED}]}, True),
+        ({"allow": [{"principals": ["*"], "paths": ["*"], "when": f"{TENANT} && {TIMED}"}]}, True),
+        (
+            {
+                "allow": [{"principals": ["*"], "paths": ["*"]}],
+                "deny": [{"principals": ["*"], "paths": ["*"], "when": f"!({TIMED})"}],
+            },
+            True,
+        ),
+        (
+            {
+                "allow": [{"principals": ["*"], "paths": ["*"]}],
+                "deny": [{"principals": ["other"], "paths": ["*"], "when": TIMED}],
+            },
+            False,
+        ),
+        ({"mode": "audit", "deny": [{"principals": ["*"], "paths": ["*"], "when": f"!({TIMED})"}]}, True),
+    ],
+)
+def test_permits_say_whether_they_hang_on_time(section: dict[str, object], timed: bool) -> None:
+    """Where a condition about time had a part in it, the same rules may say otherwise later."""
+    judge = Matcher(Section.parse(json.dumps(section)))
+    entries = (("x-tenant", "acme"),)
+    for _ in range(2):
+        assert judge.permit("caller", "/a.B/C", entries, 1_700_000_000_000 - 8 * 3_600_000).timed is timed

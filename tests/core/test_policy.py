@@ -706,3 +706,55 @@ def test_a_hundred_thousand_rules() -> None:
     read = policy(frontend={}, orders={"allow": rules})
     assert read.permits_pair(FRONTEND, ORDERS)
     assert len(read.section(ORDERS).allow) == 100_000
+
+
+def test_kin_have_the_same_destinations() -> None:
+    """Services that the same principals match may call the same; what no rule speaks of is not looked at."""
+    policy = Policy.parse(
+        json.dumps(
+            {
+                "groups": {"web": ["shop.*"], "unused": ["*"]},
+                "services": {
+                    "shop.cart": {"allow": [{"principals": ["group:web"], "paths": ["*"]}]},
+                    "shop.order": {
+                        "allow": [{"principals": ["*"], "paths": ["*"]}],
+                        "deny": [{"principals": ["shop.cart"], "paths": ["*"]}],
+                    },
+                    "stock": {"mode": "audit"},
+                },
+            }
+        )
+    )
+    kin = {name: policy.kin(ServiceName(name)) for name in ("shop.cart", "shop.order", "shop.new", "stock")}
+    assert kin["shop.order"] == kin["shop.new"] == ("*", "group:web")
+    assert (kin["shop.cart"], kin["stock"]) == (("shop.cart", "*", "group:web"), ("*",))
+    destinations = {name: policy.destinations(ServiceName(name)) for name in kin}
+    assert destinations["shop.order"] == destinations["shop.new"] != destinations["shop.cart"]
+
+
+@pytest.mark.parametrize("effect", ["allow", "deny"])
+def test_a_condition_on_names_parts_kin(effect: str) -> None:
+    """It may tell apart services that the same principals match, and does."""
+    told = RULE | {"principals": ["shop.*"], "when": 'source == "shop.cart"'}
+    section = {"allow": [RULE | {"principals": ["*"]}]} | {effect: [told]}
+    read = Policy.parse(json.dumps({"services": {"shop.cart": {}, "shop.order": {}, "orders": section}}))
+    cart, order = ServiceName("shop.cart"), ServiceName("shop.order")
+    assert read.kin(cart) != read.kin(order)
+    assert (read.destinations(cart) == [ORDERS]) is (effect == "allow")
+    assert (read.destinations(order) == [ORDERS]) is (effect == "deny")
+
+
+def test_what_is_shared_by_all_sections() -> None:
+    """Groups and the mode of the document concern how every section judges; the version and others do not."""
+    plain: dict[str, object] = {"services": {"a": {}}}
+    documents: list[dict[str, object]] = [
+        plain,
+        {**plain, "version": 7},
+        {"services": {"a": {}, "b": {}}},
+        {**plain, "mode": "audit"},
+        {**plain, "groups": {"g": ["a"]}},
+    ]
+    shared = [Policy.parse(json.dumps(document)).shared for document in documents]
+    assert shared[0] == shared[1] == shared[2]
+    assert shared[0] not in shared[3:]
+    assert shared[3] != shared[4]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -11,10 +14,12 @@ import pytest
 import mesh as sealmesh
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
 from tests.e2e.echo import Dialogue, Echo, ask, reason, works
-from tests.e2e.world import TIMEOUT, Mesh, SidecarProcess, appears
+from tests.e2e.process import until
+from tests.e2e.world import TIMEOUT, Mesh, SidecarProcess, Timers, appears, policy
 
 #: A service that runs, and that nobody here may call; and names of none.
 FORBIDDEN = "secret"
+StartMesh = Callable[[Timers | None], Awaitable[Mesh]]
 NOWHERE = ("nowhere", "secrets", "secret.secret", "mesh.operator")
 
 
@@ -60,6 +65,49 @@ async def test_sidecar(shared: Mesh) -> None:
         assert told == [told[0]] * len(told)
     finally:
         await front.process.stop()
+
+
+async def test_nodes_at_rest_cost_auth_nothing(
+    start_mesh: StartMesh,
+) -> None:
+    """Heartbeat after heartbeat renews a lease, and nothing is written to auth's database."""
+    mesh = await start_mesh(Timers(max_stale=2))
+    await mesh.apply(policy(("caller", "callee")))
+    async with mesh.node("caller"), mesh.node("callee"):
+        while {node.policy_version for node in (await mesh.nodes()).nodes} != {1}:
+            pass
+        with closing(sqlite3.connect(f"file:{mesh.data / 'auth.db'}?mode=ro", uri=True)) as database:
+            quiet = [commits(database), 0.0]
+
+            def at_rest() -> bool:
+                # Through four heartbeats of each: they come three times in a max_stale.
+                if commits(database) != quiet[0]:
+                    quiet[:] = commits(database), time.monotonic()
+                return time.monotonic() - quiet[1] > 3
+
+            quiet[1] = time.monotonic()
+            await until(at_rest, "three seconds to pass without a commit")
+            before = commits(database)
+            await mesh.token("caller")
+            assert commits(database) != before
+
+
+def commits(database: sqlite3.Connection) -> int:
+    """Give a number that is another one after every commit of somebody else."""
+    found: int = database.execute("PRAGMA data_version").fetchone()[0]
+    return found
+
+
+@pytest.mark.parametrize("name", ["c\u0430ller", "\uff43aller", "caller\u200b", "Caller"])
+async def test_nobody_registers_under_a_look_alike(shared: Mesh, name: str) -> None:
+    """There is no token for such a name, so there is no certificate, and a node has no other name."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await shared.token(name)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    token = await shared.token("caller")
+    with pytest.raises(ValueError, match="bad service name"):
+        async with sealmesh.join(name, token=token, auth=shared.join_address):
+            pass
 
 
 async def test_gatekeeper(caller: sealmesh.Node) -> None:

@@ -38,6 +38,7 @@ class Timers:
     grace: int = 300
     lease: float = 15
     max_stale: float = 600
+    ca: int = 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,10 @@ class Mesh:
         self.logs.mkdir()
         self.data = self.root / "mesh"
         self.ports = Ports(0, 0, 0).chosen(HOST)
+        self.ext_authz_port: int | None = None
         self.processes: list[Process] = []
         self.tokens: list[str] = []
-        found(self.data, TrustDomain(DOMAIN), int(time.time() * 1000))
+        found(self.data, TrustDomain(DOMAIN), int(time.time() * 1000), ca_ms=self.timers.ca * 1000)
 
     @property
     def join_address(self) -> str:
@@ -121,7 +123,7 @@ class Mesh:
             *("--data", str(data or self.data), "--gatekeeper", self.gatekeeper_address),
             *("--join-listen", self.join_address, "--listen", self.auth_address),
             *("--svid-seconds", str(self.timers.svid), "--epoch-seconds", str(self.timers.epoch)),
-            *("--grace-seconds", str(self.timers.grace)),
+            *("--grace-seconds", str(self.timers.grace), "--ca-seconds", str(self.timers.ca)),
         ]
 
     def begin_auth(self) -> Process:
@@ -138,9 +140,14 @@ class Mesh:
             *("--lease-seconds", str(self.timers.lease)),
             *("--max-stale-seconds", str(self.timers.max_stale)),
             *("--decisions", str(self.data / "decisions.db")),
+            *(("--ext-authz", f"{HOST}:{self.ext_authz_port}") if self.ext_authz_port else ()),
             secret=f"{token}\n",
         )
         return self.gatekeeper
+
+    def answers_proxies(self) -> None:
+        """Have gatekeeper answer proxies, on a free port, from its next start on."""
+        self.ext_authz_port = Ports(0, 0, 0).chosen(HOST).gatekeeper
 
     async def start_auth(self) -> None:
         """Start auth and wait until it is ready."""

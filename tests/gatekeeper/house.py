@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from mesh.core.amend import amended
 from mesh.core.builtin import SECTIONS
 from mesh.core.keys import destination_key, pair_key
 from mesh.core.matcher import Matcher
@@ -25,6 +26,7 @@ from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import audit_pb2, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
 from services.gatekeeper import service
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.signed import VersionedPolicy
@@ -86,13 +88,40 @@ def beat(port: int = 0, version: int = 0) -> gatekeeper_pb2.WatchRequest:
     return gatekeeper_pb2.WatchRequest(port=port, policy_version=version)
 
 
+class Reader:
+    """Keeps the slice that a stream has sent, as a node does."""
+
+    def __init__(self, call: Any) -> None:
+        """Take the stream, of which nothing was read."""
+        self._call = call
+        self.held: gatekeeper_pb2.Slice | None = None
+        self.news: gatekeeper_pb2.WatchResponse
+
+    async def next(self) -> gatekeeper_pb2.Slice:
+        """Read up to the next news, and give the slice as it is then."""
+        while True:
+            response = await self._call.read()
+            assert isinstance(response, gatekeeper_pb2.WatchResponse), "the stream ended"
+            if response.HasField("news"):
+                break
+        self.news = response
+        assert response.confirmed_ms
+        assert response.HasField("slice") is (self.held is None)
+        self.held = response.slice if self.held is None else amended(self.held, response.change)
+        return self.held
+
+
 async def next_slice(call: Any) -> gatekeeper_pb2.Slice:
-    """Read up to the next slice."""
-    while True:
-        response = await call.read()
-        assert isinstance(response, gatekeeper_pb2.WatchResponse), "the stream ended"
-        if response.HasField("slice"):
-            return response.slice
+    """Read up to the first slice."""
+    return await Reader(call).next()
+
+
+async def sign_of_life(call: Any) -> None:
+    """Read a message without news."""
+    response = await call.read()
+    assert isinstance(response, gatekeeper_pb2.WatchResponse), "the stream ended"
+    assert not response.HasField("news")
+    assert response.confirmed_ms
 
 
 async def end_of(call: Any) -> grpc.StatusCode:
@@ -145,7 +174,11 @@ class House:
         self.world = World()
         self.member = member = self.world.member(GATEKEEPER.text)
         member.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
-        self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000)
+        self.confirmed = Confirmed(member.clock.now_ms)
+        self.confirmed.asked()
+        self.confirmed.heard(member.clock.now_ms())
+        self.confirmed.lost()  # so what auth has said holds for max_stale
+        self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000, self.confirmed)
         self.told: list[Told[Denial]] = []
         self.reporter = Reporter(member, self.tell)
         self.auth = Recorder()

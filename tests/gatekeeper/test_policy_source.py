@@ -20,6 +20,7 @@ from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.gatekeeper import policy_source
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.signed import VersionedPolicy
 from tests.rpc.pair import DOMAIN, World
@@ -40,6 +41,7 @@ class _Auth(auth_pb2_grpc.AuthServiceServicer):
         self.queue: asyncio.Queue[auth_pb2.SignedPolicy | None] = asyncio.Queue()
         member = world.member(AUTH.text)
         member.authorize = Matcher(SECTIONS[AUTH]).permit
+        self.clock = world.clock
         self.server = MeshServer(member, address)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(self, self.server)
 
@@ -47,7 +49,7 @@ class _Auth(auth_pb2_grpc.AuthServiceServicer):
         self, _request: auth_pb2.WatchPolicyRequest, _context: Any
     ) -> AsyncIterator[auth_pb2.WatchPolicyResponse]:
         while (signed := await self.queue.get()) is not None:
-            yield auth_pb2.WatchPolicyResponse(policy=signed)
+            yield auth_pb2.WatchPolicyResponse(policy=signed, now_ms=self.clock.now_ms())
 
     async def Renew(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
@@ -70,7 +72,8 @@ class _Scene:
         self.target = FixedTarget(AUTH, self.address, self.member)
         self.taken: asyncio.Queue[VersionedPolicy] = asyncio.Queue()
         channel = MeshChannel(self.member, self.target)
-        self.source = PolicySource(self.member, channel, self.taken.put_nowait)
+        self.confirmed = Confirmed(self.world.clock.now_ms)
+        self.source = PolicySource(self.member, channel, self.taken.put_nowait, self.confirmed)
 
     async def next_version(self) -> int:
         return (await asyncio.wait_for(self.taken.get(), 10)).version
@@ -147,9 +150,9 @@ async def test_streams_do_not_live_for_ever(
     scene: _Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its time a stream is replaced by a new one, without a word."""
+    monkeypatch.setattr("services.gatekeeper.policy_source.STREAM_SECONDS", 0.05)
     scene.auth.queue.put_nowait(sign(3))
     assert await scene.next_version() == 3
-    monkeypatch.setattr(policy_source, "STREAM_SECONDS", 0.05)
     scene.auth.queue.put_nowait(None)
     opened = 0
     real = scene.auth.queue.get

@@ -83,9 +83,9 @@ class _Stage:
             *("--listen", f"127.0.0.1:{self.ports.gatekeeper}"),
         )
 
-    def refused(self, token: str) -> tuple[int, str]:
+    def refused(self, token: str, *more: str) -> tuple[int, str]:
         """Run gatekeeper to its end; give its status and its one line."""
-        command = [sys.executable, "-m", "services.gatekeeper", *self.options()]
+        command = [sys.executable, "-m", "services.gatekeeper", *self.options(), *more]
         done = subprocess.run(
             command,
             check=False,
@@ -140,6 +140,13 @@ def test_what_keeps_it_from_serving_is_one_line(stage: _Stage) -> None:
             status, line = stage.refused(stage.token())
             assert status == 1
             assert f"127.0.0.1:{stage.ports.gatekeeper}" in line
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            status, line = stage.refused(stage.token(), "--ext-authz", address)
+            assert status == 1
+            assert address in line
         token = stage.token("orders")
         status, line = stage.refused(token)
         assert status == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
 from mesh.v1 import gatekeeper_pb2
+from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watcher, Watchers
 
@@ -41,8 +43,9 @@ def policy(version: int, document: object = None) -> VersionedPolicy:
     return VersionedPolicy(version, Policy.parse(text), text.encode())
 
 
-def watchers(clock: _Clock | None = None) -> Watchers:
-    return Watchers(LEASE, STALE, clock or _Clock())
+def watchers(clock: _Clock | None = None, lease: int = LEASE) -> Watchers:
+    clock = clock or _Clock()
+    return Watchers(lease, STALE, clock, Confirmed(clock))
 
 
 def peer(service: ServiceName, number: int) -> Peer:
@@ -78,7 +81,14 @@ async def slice_of(watcher: Watcher) -> gatekeeper_pb2.Slice:
     return response.slice
 
 
-def addresses(cut: gatekeeper_pb2.Slice) -> dict[str, list[str]]:
+async def change_of(watcher: Watcher) -> gatekeeper_pb2.Change:
+    response = await owed(watcher)
+    assert response is not None
+    assert response.HasField("change")
+    return response.change
+
+
+def addresses(cut: gatekeeper_pb2.Slice | gatekeeper_pb2.Change) -> dict[str, list[str]]:
     return {d.service: [e.address for e in d.endpoints] for d in cut.destinations}
 
 
@@ -113,11 +123,11 @@ async def test_callers_learn_of_endpoints_at_once_and_others_nothing() -> None:
     assert addresses(await slice_of(frontend)) == {"orders": []}
     await slice_of(inventory)
     orders = enter(all_of, ORDERS, 3, port=5000)
-    assert addresses(await slice_of(frontend)) == {"orders": ["10.0.0.1:5000"]}
+    assert addresses(await change_of(frontend)) == {"orders": ["10.0.0.1:5000"]}
     assert await owed(inventory) is None
     assert addresses(await slice_of(orders)) == {"inventory": []}
     all_of.close(orders, clean=True)
-    assert addresses(await slice_of(frontend)) == {"orders": []}
+    assert addresses(await change_of(frontend)) == {"orders": []}
 
 
 async def test_a_broken_stream_is_told_when_the_lease_runs_out() -> None:
@@ -134,7 +144,7 @@ async def test_a_broken_stream_is_told_when_the_lease_runs_out() -> None:
         assert await owed(frontend) == gatekeeper_pb2.WatchResponse()
     clock.now = LEASE
     all_of.look()
-    assert addresses(await slice_of(frontend)) == {"orders": []}
+    assert addresses(await change_of(frontend)) == {"orders": []}
 
 
 async def test_everyone_learns_of_a_new_policy() -> None:
@@ -143,27 +153,29 @@ async def test_everyone_learns_of_a_new_policy() -> None:
     all_of.take(policy(1))
     frontend, inventory = enter(all_of, FRONTEND, 1), enter(all_of, INVENTORY, 2)
     await slice_of(frontend)
-    before = await slice_of(inventory)
+    await slice_of(inventory)
     all_of.take(policy(2))
-    after = await slice_of(inventory)
-    assert (before.policy_version, after.policy_version) == (1, 2)
-    assert before.rules == after.rules
+    news = gatekeeper_pb2.Change(policy_version=2, settling=True)
+    assert (await change_of(frontend), await change_of(inventory)) == (news, news)
     all_of.take(policy(3, NOTHING))
-    assert addresses(await slice_of(frontend)) == {}
+    assert list((await change_of(frontend)).removed) == ["orders"]
+    withdrawn = await change_of(inventory)
+    assert (withdrawn.rules, list(withdrawn.removed)) == (b"{}", [])
 
 
-async def test_a_slow_reader_gets_the_newest_slice_only() -> None:
-    """Changes that were not taken in time are one slice in the end."""
+async def test_a_slow_reader_gets_one_message_for_a_storm() -> None:
+    """Changes that were not taken in time are one change in the end, or one slice if it had none yet."""
     all_of = watchers()
     all_of.take(policy(1))
-    frontend = enter(all_of, FRONTEND, 1)
+    frontend, late = enter(all_of, FRONTEND, 1), enter(all_of, FRONTEND, 20)
+    await slice_of(frontend)
     for number in range(2, 10):
         all_of.take(policy(number))
         enter(all_of, ORDERS, number, port=5000 + number)
-    cut = await slice_of(frontend)
-    assert cut.policy_version == 9
-    assert len(cut.destinations[0].endpoints) == 8
-    assert await owed(frontend) is None
+    for cut in (await change_of(frontend), await slice_of(late)):
+        assert cut.policy_version == 9
+        assert len(cut.destinations[0].endpoints) == 8
+    assert [await owed(frontend), await owed(late)] == [None, None]
 
 
 async def test_a_change_that_was_undone_is_not_told() -> None:
@@ -196,7 +208,7 @@ async def test_settling_ends_with_a_slice_for_everyone() -> None:
     assert (await slice_of(frontend)).settling
     clock.now = LEASE
     all_of.look()
-    assert not (await slice_of(frontend)).settling
+    assert await change_of(frontend) == gatekeeper_pb2.Change(policy_version=1)
 
 
 async def test_the_newest_stream_of_an_instance_is_the_one() -> None:
@@ -211,7 +223,7 @@ async def test_the_newest_stream_of_an_instance_is_the_one() -> None:
     assert all_of.directory.endpoints(ORDERS)
     assert (await slice_of(newer)).policy_version == 1
     all_of.take(policy(2))
-    assert (await slice_of(newer)).policy_version == 2
+    assert (await change_of(newer)).policy_version == 2
 
 
 async def test_draining_ends_every_stream() -> None:
@@ -234,7 +246,7 @@ async def test_a_port_that_is_none_registers_nothing() -> None:
 async def test_leases_are_looked_after() -> None:
     """``keep_time`` looks by itself, several times per lease."""
     clock = _Clock()
-    all_of = Watchers(50, STALE, clock)
+    all_of = watchers(clock, 50)
     all_of.take(policy(1))
     frontend = enter(all_of, FRONTEND, 1)
     assert (await slice_of(frontend)).settling
@@ -243,4 +255,47 @@ async def test_leases_are_looked_after() -> None:
     response = await asyncio.wait_for(frontend.next(), 5)
     keeping.cancel()
     assert response is not None
-    assert not response.slice.settling
+    assert response.HasField("change")
+    assert not response.change.settling
+
+
+async def test_every_message_says_when_auth_confirmed_the_policy() -> None:
+    """Slices, changes and signs of life alike; a sign says it as it is when it is sent."""
+    clock = _Clock()
+    confirmed = Confirmed(clock)
+    all_of = Watchers(LEASE, STALE, clock, confirmed)
+    all_of.take(policy(1))
+    frontend = enter(all_of, FRONTEND, 1)
+    said = []
+    events: tuple[Callable[[], None], ...] = (
+        lambda: None,
+        lambda: all_of.take(policy(2)),
+        lambda: hear(all_of, frontend),
+    )
+    for happens in events:
+        clock.now += 100
+        happens()
+        confirmed.heard(clock.now)
+        response = await owed(frontend)
+        assert response is not None
+        said.append((response.WhichOneof("news"), response.confirmed_ms))
+    assert said == [("slice", 100), ("change", 200), (None, 300)]
+
+
+async def test_instances_of_a_service_share_what_they_are_sent() -> None:
+    """The difference is worked out once for all that were told the same before."""
+    all_of = watchers()
+    all_of.take(policy(1))
+    both = enter(all_of, FRONTEND, 1), enter(all_of, FRONTEND, 2)
+    for watcher in both:
+        await slice_of(watcher)
+    before = both[0]._sent
+    assert before is not None
+    assert before is both[1]._sent
+    all_of.take(policy(2, NOTHING))
+    for watcher in both:
+        await change_of(watcher)
+    after = both[0]._sent
+    assert after is not None
+    assert after is both[1]._sent
+    assert after.change(before) is after.change(before)

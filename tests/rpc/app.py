@@ -48,6 +48,7 @@ class Echo(grpc.GenericRpcHandler):
             "DownWrite": grpc.unary_stream_rpc_method_handler(self.down_write),
             "DownFail": grpc.unary_stream_rpc_method_handler(self.down_fail),
             "Up": grpc.stream_unary_rpc_method_handler(self.up),
+            "Stuck": grpc.stream_unary_rpc_method_handler(self.stuck),
             "Both": grpc.stream_stream_rpc_method_handler(self.both),
             "Early": grpc.stream_stream_rpc_method_handler(self.early),
             "Hold": grpc.stream_stream_rpc_method_handler(self.hold),
@@ -146,6 +147,14 @@ class Echo(grpc.GenericRpcHandler):
             joined.append(request)
         self.ends += 1
         return b",".join(joined)
+
+    async def stuck(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
+        """Read one message, and no more of them."""
+        self._began("Stuck", context)
+        first = await anext(requests)
+        self.waiting.set()
+        await self.go_on.wait()
+        return first
 
     async def both(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """Echo each."""

@@ -11,7 +11,7 @@ import pytest
 
 from mesh.audits import QUIET, REMEMBERED
 from mesh.core.errors import Denied
-from mesh.core.matcher import Audited
+from mesh.core.matcher import Audited, Permit
 from mesh.core.names import InstanceId, ServiceName
 from mesh.rpc import targets
 from mesh.rpc.caller import CallFailedError
@@ -20,8 +20,9 @@ from mesh.rpc.connections import Connections, Endpoint
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import DirectoryTarget, FixedTarget
-from mesh.slices import Slice, SliceKeeper
+from mesh.slices import Slice
 from mesh.v1 import gatekeeper_pb2
+from mesh.watching import SliceKeeper
 from tests.rpc.app import Echo, path
 from tests.rpc.attack import eventually, reason_of
 from tests.rpc.pair import World
@@ -153,7 +154,7 @@ async def test_conditions_by_the_clock_of_the_mesh(time: Time) -> None:
     rules = b'{"allow":[{"principals":["*"],"paths":["*"],"when":"time.getFullYear() == 2023"}]}'
     for clock, permitted in ((1_700_000_000_000, True), (1_800_000_000_000, False), (None, False)):
         held = Slice(time, clock_ms=lambda clock=clock: clock)  # type: ignore[misc]
-        held.apply(made(7, rules))
+        held.apply(made(7, rules), clock or 0)
         try:
             held.authorize("frontend", METHOD, ())
             assert permitted
@@ -393,8 +394,18 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     assert (changes, held.version) == ([3], 3)
     await gatekeeper.answers.put(answer(slice=made(5)))
     await eventually(lambda: changes == [3, 5])
+    await gatekeeper.answers.put(answer(change=gatekeeper_pb2.Change(policy_version=6, rules=b"{}")))
+    await eventually(lambda: changes == [3, 5, 6])
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1")]
     await gatekeeper.answers.put(None)
     await eventually(lambda: gatekeeper.streams == 3)
+    # A change to a slice that this stream has not sent: the stream is given up, and the next begins anew.
+    await gatekeeper.answers.put(answer(change=gatekeeper_pb2.Change(policy_version=7, rules=ALLOW)))
+    await eventually(lambda: gatekeeper.streams == 4)
+    await gatekeeper.answers.put(answer(slice=made(8)))
+    await gatekeeper.answers.put(answer(change=gatekeeper_pb2.Change(policy_version=7)))
+    await eventually(lambda: gatekeeper.streams == 5)
+    assert (changes, held.version) == ([3, 5, 6, 8], 8)
     keeper.announce(0)
     await eventually(lambda: gatekeeper.beats[-1].port == 0)
     keeper.leave()
@@ -421,7 +432,7 @@ async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
     stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
     held.apply(made(2**63 - 1))
     lives: list[int] = []
-    alive, held.alive = held.alive, lambda: lives.append(1)  # type: ignore[method-assign]
+    alive, held.alive = held.alive, lambda _: lives.append(1)  # type: ignore[assignment, misc, method-assign]
     keeper = SliceKeeper(held, stub, target, lambda: None)
     keeping = asyncio.ensure_future(keeper.keep())
     await eventually(lambda: len(gatekeeper.beats) > 0)
@@ -436,6 +447,61 @@ async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
     await asyncio.wait_for(keeping, 10)
     await target.close()
     await server.stop(None)
+
+
+async def test_a_change_keeps_what_it_does_not_speak_of(held: Slice) -> None:
+    """Rules that stay are not read again; the rest is as if the whole slice had come."""
+    with pytest.raises(ValueError, match="before the slice"):
+        held.amend(gatekeeper_pb2.Change(policy_version=1))
+    held.apply(made(1))
+    matcher, generation = held._matcher, held.generation
+    moved = made(1, endpoints=((B, "h:2"),)).destinations
+    held.amend(gatekeeper_pb2.Change(policy_version=2, destinations=moved))
+    assert (held.version, held.generation, held._matcher) == (2, generation, matcher)
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(B), "h:2")]
+    held.amend(gatekeeper_pb2.Change(policy_version=3, removed=["orders"], rules=b"{}"))
+    assert (held.version, held.generation, held.services()) == (3, generation + 1, [])
+    with pytest.raises(Denied):
+        held.authorize("frontend", METHOD, ())
+    for wrong in (
+        gatekeeper_pb2.Change(policy_version=2),
+        gatekeeper_pb2.Change(policy_version=4, removed=["orders"]),
+        gatekeeper_pb2.Change(policy_version=4, rules=b"nonsense"),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011  each says something else
+            held.amend(wrong)
+    assert held.version == 3
+
+
+async def test_a_change_ends_the_settling(held: Slice) -> None:
+    """Who was missing while gatekeeper settled is gone when it says that it has settled."""
+    held.apply(made(endpoints=((A, "h:1"), (B, "h:2"))))
+    held.apply(made(endpoints=((A, "h:1"),), settling=True))
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1"), Endpoint(InstanceId(B), "h:2")]
+    held.amend(gatekeeper_pb2.Change(policy_version=1))
+    assert held.endpoints(ORDERS) == [Endpoint(InstanceId(A), "h:1")]
+
+
+async def test_a_slice_holds_from_when_auth_confirmed_it(time: Time) -> None:
+    """However late word of it comes, and whatever brings it: nothing old is made young."""
+    clock = 1_700_000_000_000
+    held = Slice(time, clock_ms=lambda: clock)
+    held.apply(made(), clock - 59_000)
+    in_force = [held.in_force]
+    assert held.standing(Permit("frontend", METHOD, "rule")) == time.now + 1
+    time.now += 1
+    in_force.append(held.in_force)
+    assert in_force == [True, False]
+    for late in (0, clock - 60_000):
+        held.alive(late)
+        held.apply(made(2), late)
+        held.amend(gatekeeper_pb2.Change(policy_version=2), late)
+        assert not held.in_force
+    held.alive(clock + 5_000)  # clocks that differ a little do not make it last longer
+    time.now += 60
+    assert not held.in_force
+    held.alive(clock)
+    assert held.in_force
 
 
 def test_a_version_that_no_policy_has(held: Slice) -> None:

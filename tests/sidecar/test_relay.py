@@ -258,6 +258,19 @@ async def test_bad_mesh_to(beside: Beside, named: tuple[str, ...]) -> None:
     assert beside.echo.calls == []
 
 
+@pytest.mark.parametrize("name", ["c\u0430llee", "\uff43allee", "callee\u200b", "calle\u0435"])
+async def test_look_alikes_in_mesh_to(beside: Beside, name: str) -> None:
+    """A name that only looks like a permitted one goes nowhere, though an HTTP/2 client sends its bytes."""
+    line = await Http2.connect(beside.port, None)
+    await line.start()
+    sent = headers(path("Unary").encode(), (b"mesh-to", name.encode()))
+    stream = await line.request(sent, grpc_message(b"m"))
+    answer = await line.response(stream)
+    assert answer is None or answer[b"grpc-status"] not in (None, b"0")
+    await line.close()
+    assert beside.echo.calls == []
+
+
 async def test_names_that_are_not_to_be_known(beside: Beside) -> None:
     """Unknown, forbidden and reserved names are told apart by nothing in the answer."""
     answers = set()
@@ -304,6 +317,50 @@ async def test_a_change_of_policy_ends_what_is_relayed(beside: Beside) -> None:
     assert reason_of(caught.value.trailing_metadata())[0] == "POLICY_DENIED"
     await asyncio.wait_for(beside.echo.cancelled.wait(), 5)
     assert beside.echo.ends == 0
+
+
+@pytest.mark.parametrize("method", ["Wait", "Down", "Stuck", "Both", "Hold"])
+async def test_every_kind_of_call_ends_with_the_policy(beside: Beside, method: str) -> None:
+    """Through both sidecars, whether the caller waits, reads too slowly, or is stuck in sending."""
+    channel, writing = beside.channel("socket"), None
+    call: Any
+    if method == "Wait":
+        call = channel.unary_unary(path(method))(b"m")
+        await beside.echo.waiting.wait()
+    elif method == "Down":
+        call = channel.unary_stream(path(method))(b"1000000")
+        assert await call.read() == b"0"
+    else:
+        call = (channel.stream_unary if method == "Stuck" else channel.stream_stream)(path(method))()
+        await call.write(b"m")
+        if method != "Stuck":
+            assert await call.read() == b"m"
+        if method != "Both":
+            await beside.echo.waiting.wait()
+            writing = asyncio.ensure_future(_flood(call))
+    beside.callee.know({}, b"{}")
+    beside.callee.server().recheck()
+    while method == "Down" and await asyncio.wait_for(_next(call), 5):
+        pass
+    assert await asyncio.wait_for(call.code(), 5) is C.PERMISSION_DENIED
+    assert reason_of(await call.trailing_metadata())[0] == "POLICY_DENIED"
+    if writing is not None:
+        with pytest.raises(grpc.aio.InternalError):
+            await asyncio.wait_for(writing, 5)
+    await eventually(lambda: not beside.callee.server().open_calls)
+
+
+async def _next(call: Any) -> bool:
+    try:
+        return await call.read() is not grpc.aio.EOF
+    except grpc.aio.AioRpcError:
+        return False
+
+
+async def _flood(call: Any) -> None:
+    # The plain client's own write() replaces the status by INTERNAL where it loses the race with it.
+    while True:
+        await call._cython_call.send_serialized_message(bytes(64 * 1024))
 
 
 async def test_backpressure(beside: Beside) -> None:
