@@ -2,8 +2,9 @@
 
 A matcher remembers what it narrowed down, so ``permitted`` and ``denied`` are what a node does call after
 call. ``conditional`` is a permit by a condition over metadata and time, which has to be judged anew for every
-call. ``unseen`` is the slowest that it can meet: a caller and method never seen before, at a service that has
-all the rules of the policy. ``recorded`` is no decision, but counting one that looked at one key of metadata.
+call; ``looked_at`` is one over metadata alone, of which it is remembered what it said. ``unseen`` is the
+slowest that it can meet: a caller and method never seen before, at a service that has all the rules of the
+policy. ``recorded`` is no decision, but counting one that looked at one key of metadata.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _NOW_MS: Final = 1_700_000_000_000
 _SENT: Final = (("x-tenant", "acme"),)
 _KEYS: Final = ("x-tenant",)
 _CONDITION: Final = 'metadata["x-tenant"] == "acme" && time.getHours() < 24'
+_OF_METADATA: Final = 'metadata["x-tenant"] == "acme" && !("x-other" in metadata)'
 _METHOD: Final = "/shop.v1.Shop/Method{}"
 _JUDGED: Final = "judged"
 
@@ -56,15 +58,21 @@ def measure() -> dict[str, float]:
     permitted = [(_caller(rule), _METHOD.format(rule)) for rule in few]
     denied = [(_caller(rule + 1), _METHOD.format(rule)) for rule in few]
     unseen = [(_caller(rule), _METHOD.format(rule)) for rule in range(0, RULES, RULES // UNSEEN)]
-    spread, heaped, asking = (
+    spread, heaped, timed, looking = (
         Policy.parse(document).section(ServiceName(_JUDGED))
-        for document in (policy(SERVICES, RULES), policy(1, RULES), policy(SERVICES, RULES, when=_CONDITION))
+        for document in (
+            policy(SERVICES, RULES),
+            policy(1, RULES),
+            policy(SERVICES, RULES, when=_CONDITION),
+            policy(SERVICES, RULES, when=_OF_METADATA),
+        )
     )
-    matcher, conditional = Matcher(spread), Matcher(asking)
+    matcher, conditional, looks = Matcher(spread), Matcher(timed), Matcher(looking)
     return {
         "permitted": _timed(lambda: matcher, permitted * UNSEEN, expected=True),
         "denied": _timed(lambda: matcher, denied * UNSEEN, expected=False),
         "conditional": _timed(lambda: conditional, permitted * UNSEEN, expected=True),
+        "looked_at": _timed(lambda: looks, permitted * UNSEEN, expected=True),
         "unseen": _timed(lambda: Matcher(heaped), unseen, expected=True),
         "recorded": _counted(permitted * UNSEEN),
     }

@@ -69,6 +69,7 @@ def targets(
         Target("decision, 1,000 services, 10,000 rules", "≤ 5 µs", "≤ 1 µs", micro.get("permitted"), " µs"),
         Target("- the same, denied", "", "", micro.get("denied"), " µs"),
         Target("- permitted by a condition in CEL", "", "", micro.get("conditional"), " µs"),
+        Target("- the same, of metadata alone", "", "", micro.get("looked_at"), " µs"),
         Target("- unseen caller, all rules at one service", "", "", micro.get("unseen"), " µs"),
         Target("joins per second, SQLite, one auth process", "≥ 100", "≥ 400", joins.get("per_second")),
         Target("sidecar, resident", "≤ 80 MB", "≤ 50 MB", memory.get(SIDECAR, {}).get(CLIENT_PROXY), " MB"),

@@ -2,20 +2,20 @@
 
 Only what JSON can say is read: texts, numbers, true, false and null as in YAML 1.2, so ``no``, ``on`` and a
 date are texts. A key that comes twice is an error, for one of the two would be lost without a word; so is an
-alias, for a handful of them fills any memory. Nodes know their lines; ``plain`` gives what they say.
+alias, for a handful of them fills any memory; so is a tag, which makes something else of a text. Nodes know
+their lines; ``plain`` gives what they say.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final
 
 import yaml
 
-_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT = (
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "bool", "null", "int", "float")
-)
-_KNOWN: Final = {_STR, _MAP, _SEQ, _BOOL, _NULL, _INT, _FLOAT}
+_TAGS: Final = "tag:yaml.org,2002:"
+_STR, _BOOL, _NULL, _INT, _FLOAT = (f"{_TAGS}{kind}" for kind in ("str", "bool", "null", "int", "float"))
 #: Plain scalars by the core schema of YAML 1.2 (section 10.3.2), without octal and hexadecimal numbers.
 _PLAIN: Final = (
     (_NULL, r"~|null|", ("~", "n", "")),
@@ -67,8 +67,6 @@ def plain(node: yaml.Node) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise _told(error) from None
-    except ValueError as error:  # a number of too many digits
-        raise YamlError(str(error), *_place(node.start_mark)) from None
     except RecursionError:
         raise YamlError("nested too deeply") from None
     finally:
@@ -116,7 +114,7 @@ def wrong(node: yaml.Node, problem: str) -> YamlError:
 
 
 def _composed(document: str) -> yaml.Node | None:
-    _check_depth(document)
+    _check_events(document)
     loader = _Loader(document)
     try:
         node: yaml.Node | None = loader.get_single_node()
@@ -127,10 +125,15 @@ def _composed(document: str) -> yaml.Node | None:
     return node
 
 
-def _check_depth(document: str) -> None:
-    # The composer of libyaml calls itself in C, where nothing but the end of the stack ends it.
+def _check_events(document: str) -> None:
+    # The composer of libyaml calls itself in C, where nothing but the end of the stack ends it. And of a node
+    # it cannot be said any more whether its tag was written.
     depth = 0
     for event in yaml.parse(document, _Loader):
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            written = tag.replace(_TAGS, "!!")
+            raise YamlError(f"tags are not supported: write it without {written}", *_place(event.start_mark))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -147,8 +150,8 @@ def _check(root: yaml.Node) -> None:
         if id(node) in met:
             raise wrong(node, "aliases are not supported: write it out")
         met.add(id(node))
-        if node.tag not in _KNOWN:
-            raise wrong(node, f"{node.tag} is not supported: use texts, numbers, lists and mappings")
+        if node.tag in (_INT, _FLOAT) and not math.isfinite(float(node.value)):
+            raise wrong(node, "the number is too large: make it shorter")
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
             waiting.extend(value for _, value in node.value)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import grpc
 
+from mesh.cli.output import harmless
 from mesh.core.errors import MeshError
 from mesh.enrol import JoinError
 
@@ -134,6 +135,5 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _exit(message: str, status: int) -> None:
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
-    print(f"error: {shown}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
+    print(f"error: {harmless(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
     sys.exit(status)

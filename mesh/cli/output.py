@@ -19,6 +19,11 @@ output_option = click.option(
 )
 
 
+def harmless(text: str) -> str:
+    """Give a text in one line, with whatever a terminal would obey written out."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))

@@ -104,7 +104,7 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
         for line in compared(before, policy):
             click.echo(line)
     if not wish.cut_operator:
-        _spare_operator(found)
+        spare_operator(found)
     asking = as_text and not wish.yes and sys.stdin.isatty() and sys.stdout.isatty()
     if asking or (as_text and wish.dry_run):
         click.echo(forecast(policy, directory))
@@ -121,13 +121,15 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
         show_json({"version": version, "differences": [difference_data(one) for one in found]})
 
 
-def _spare_operator(found: list[Difference]) -> None:
-    taken = [one for one in found if one.sign == "-" and OPERATOR.text in one.sources]
+def spare_operator(found: list[Difference]) -> None:
+    """Raise ``CliError`` if a difference may take a permission from the operator."""
+    taken = [one for one in found if one.may_take_from(OPERATOR.text)]
     if taken:
         one = taken[0]
         what = ", ".join(one.methods[:3]) or "every method"
+        takes = "takes" if one.sign == "-" else "may take"
         raise CliError(
-            f"it takes {what} of {one.destination} from {OPERATOR}: use --cut-operator if that is meant",
+            f"it {takes} {what} of {one.destination} from {OPERATOR}: use --cut-operator if that is meant",
             Exit.REFUSED,
         )
 

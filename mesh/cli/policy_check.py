@@ -10,6 +10,7 @@ import click
 
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_file import load_policy
+from mesh.core.condition import Call, Condition
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
 from mesh.core.policy import Mode, Policy
@@ -46,7 +47,7 @@ def schema() -> None:
 
 def notes(policy: Policy) -> list[str]:
     """Give what is allowed in a policy, and yet may not be meant."""
-    return [*_unmatched(policy), *_unused(policy), *_audited(policy)]
+    return [*_unmatched(policy), *_unused(policy), *_audited(policy), *_zones(policy)]
 
 
 def _counts(policy: Policy) -> dict[str, int]:
@@ -84,3 +85,17 @@ def _audited(policy: Policy) -> Iterator[str]:
         yield "mode: audit: nothing is denied anywhere"
     elif names:
         yield f"mode: audit: nothing is denied at {', '.join(names[:SHOWN])}"
+
+
+def _zones(policy: Policy) -> Iterator[str]:
+    for name, section in policy.services.items():
+        for at, rule in section.rules(f"services.{name}"):
+            for zone in rule.when.zones if rule.when else ():
+                if not _known(zone):
+                    yield f"{at}: cannot be judged where, as here, the time zone {zone!r} is not known"
+
+
+def _known(zone: str) -> bool:
+    # Asked of what judges conditions, for only its own list counts.
+    judged = Condition.parse(f'time.getHours("{zone}") >= 0').holds(Call("", "", "", (), 0))
+    return judged is not None

@@ -47,19 +47,24 @@ def compared(old: Policy, new: Policy) -> Iterator[str]:
     for name in sorted(old.services.keys() - new.services.keys()):
         yield f"- service {name}"
     found = differences(old, new)
-    yield from map(_line, found[:LINES])
+    yield from map(shown, found[:LINES])
     if len(found) > LINES:
         yield f"  and {len(found) - LINES} more: see mesh policy diff -o json"
     yield _summary(found)
 
 
-def _line(one: Difference) -> str:
+def shown(one: Difference) -> str:
+    """Give the line of a difference, for people."""
     sources = _listed((name if name != ANY else "all others" for name in one.sources), len(one.sources))
     methods = _listed((name if name != ANY else "all others" for name in one.methods), len(one.methods))
     grants = f"{one.before} => {one.after}"
-    if one.before is one.after:
+    if one.sign == "?":
+        grants = f"{one.after}, or not all"
+    elif one.before is one.after:
         grants = f"{one.after}, but not as before"
-    return f"{one.sign} {sources} -> {one.destination} {methods or 'every method'}: {grants}"
+    return (
+        f"{one.sign} {sources or 'every caller'} -> {one.destination} {methods or 'every method'}: {grants}"
+    )
 
 
 def _listed(names: Iterable[str], count: int) -> str:
@@ -71,7 +76,7 @@ def _summary(found: list[Difference]) -> str:
     signs = [one.sign for one in found]
     if not found:
         return "no call is granted otherwise"
-    told = (("+", "more"), ("-", "less"), ("~", "otherwise"))
+    told = (("+", "more"), ("-", "less"), ("~", "otherwise"), ("?", "not compared"))
     return "granted " + ", ".join(f"{what}: {signs.count(sign)}" for sign, what in told if sign in signs)
 
 
@@ -79,7 +84,8 @@ def difference_data(one: Difference) -> dict[str, object]:
     """Give a difference for programs."""
     return {
         "sign": one.sign,
-        "sources": one.sources,
+        "sources": one.sources or [ANY],
+        "every_source": not one.sources,
         "destination": one.destination,
         "methods": one.methods or [ANY],
         "every_method": not one.methods,

@@ -13,6 +13,7 @@ import yaml
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.places import place
 from mesh.cli.yaml_file import load_yaml, one_line, read_text, uncollected
+from mesh.core.burden import check_burden
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 
@@ -43,6 +44,7 @@ def _load(name: str, text: str) -> Policy:
 def _checked(text: str) -> Policy:
     policy = Policy.parse(text)
     check_reach(policy)
+    check_burden(policy)
     return policy
 
 

@@ -11,7 +11,7 @@ import click
 
 from mesh.cli.cases import Case, load_cases
 from mesh.cli.errors import CliError, Exit
-from mesh.cli.output import output_option, show_json
+from mesh.cli.output import harmless, output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.core.condition import Call
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR
@@ -77,7 +77,7 @@ def _outcomes(judge: Judge, cases: list[Case]) -> Iterator[Outcome]:
 
 def _line(outcome: Outcome) -> str:
     case, call = outcome.case, outcome.call
-    name = f"{case.name}: " if case.name else ""
+    name = f"{harmless(case.name)}: " if case.name else ""
     expected = case.expected if case.rule is None else f"{case.expected} by {case.rule!r}"
     return (
         f"{case.place}: {name}{call.source} -> {call.destination} {call.method}: "

@@ -5,9 +5,9 @@
 
 CEL (github.com/google/cel-spec) does the typing and the judging. Taken are literals, lists, operators, the
 standard functions and ``has``. Not taken is what could cost more than reading the expression once (loops,
-maps, messages, regular expressions) and what could not mean what it seems to: names that are none, stars,
-metadata whose key is not written out. So the costliest condition takes half a millisecond, whatever is sent,
-and an ordinary one some microseconds.
+maps, messages, regular expressions), what CEL would open as a file (time zones that are not written out), and
+what could not mean what it seems to: names that are none, stars, metadata whose key is not written out. So
+the costliest condition takes about a millisecond, whatever is sent, and an ordinary one some microseconds.
 
 A condition that cannot be judged (a key that is not there, comes twice or is too long, a division by zero, no
 time) is neither true nor false. ``matcher`` makes of it what denies.
@@ -31,6 +31,7 @@ MAX_CONDITION: Final = 1024
 #: A longer value of metadata cannot be judged.
 MAX_VALUE: Final = 4096
 
+_ANYTHING: Final[frozenset[bool | None]] = frozenset({True, False, None})
 _TEXT: Final = re.compile(r"[\n\t -~]+")
 _CEL_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
@@ -74,6 +75,10 @@ class Condition:
     keys: tuple[str, ...] = field(compare=False)
     #: Service names that it compares the source or the destination with.
     services: tuple[str, ...] = field(compare=False)
+    #: Time zones that it names.
+    zones: tuple[str, ...] = field(compare=False)
+    #: Which of source, destination and method it looks at.
+    names: tuple[str, ...] = field(compare=False)
     #: Whether it looks at the time.
     timed: bool = field(compare=False)
     #: Unix milliseconds at which time may change what it says, besides each full minute; ``None``: at any.
@@ -89,6 +94,11 @@ class Condition:
     def lasting(self) -> bool:
         """Whether it says the same of every call of a source to a method."""
         return not self.keys and not self.timed
+
+    @property
+    def between(self) -> bool:
+        """Whether who calls whom may decide it, whatever else it looks at."""
+        return "source" in self.names or "destination" in self.names or (self.lasting and not self.names)
 
     def holds(self, call: Call) -> bool | None:
         """Judge a call; ``None`` if that cannot be done."""
@@ -123,9 +133,18 @@ class Condition:
         # CEL finds no variable for what is unknown: an error, unless the rest decides by itself.
         found = self._eval(data)
         if found is None:
-            return frozenset({True, False, None})
+            return _ANYTHING
         # A key that came twice makes it nothing that can be judged, whatever the rest says.
         return frozenset({found, None}) if doubtful else frozenset({found})
+
+    def ever(self, source: str, destination: str) -> frozenset[bool | None]:
+        """Give what ``holds`` may say of calls from one service to another, or more, but never less."""
+        if not self.between:
+            return _ANYTHING
+        found = self._eval({"source": source, "destination": destination})
+        if self.lasting and METHOD not in self.names:
+            return frozenset({found})
+        return _ANYTHING if found is None else frozenset({found, None})
 
     def _eval(self, data: Mapping[str, object]) -> bool | None:
         try:
@@ -179,7 +198,9 @@ def _parse(text: str) -> Condition:
     read = Reading()
     read.expression(CheckedCondition.FromString(packed.value).expr)
     turns = None if read.unsteady else tuple(sorted(read.turns))
-    return Condition(text, tuple(sorted(read.keys)), tuple(sorted(read.services)), read.timed, turns, program)
+    seen = (read.keys, read.services, read.zones, read.names)
+    keys, services, zones, names = (tuple(sorted(found)) for found in seen)
+    return Condition(text, keys, services, zones, names, read.timed, turns, program)
 
 
 @cache

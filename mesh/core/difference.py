@@ -1,27 +1,32 @@
 """What differs between two policies: not in their text, but in who may call what.
 
-Callers and methods are without number, but a policy tells apart only so many of each: the services that it
-lists and, for each wildcard, all others that it matches; the methods that it names and, for each wildcard,
-the others. Each pair of these is judged under both policies, for every service whose rules are not the same.
-Conditions are compared, not solved: a rule with another condition is a difference, whatever it says.
+Callers and methods are without number, but policies tell only so many of each ``apart``. Those of whom and of
+which the two do not say the same are judged under both. Conditions are compared, not solved: a rule with
+another condition is a difference, whatever it says.
+
+What would take too long is not compared, and told as such: only silence means that nothing differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from mesh.core.groups import GROUP
-from mesh.core.names import OPERATOR, ServiceName
+from mesh.core.apart import Apart
+from mesh.core.clauses import Clause, Said, Side, Work
+from mesh.core.names import OPERATOR
 from mesh.core.patterns import ANY, wider_paths, wider_principals
 from mesh.core.policy import Policy
-from mesh.core.reach import Demand, demand
-from mesh.core.rules import Mode, Rule, Section
+from mesh.core.reach import NOTHING, Demand
+from mesh.core.rules import Section
 
-#: Names that a prefix and a suffix match both are told apart as long as there are no more of them than this.
+#: How many names that a prefix and a suffix match both are compared: callers, or methods of one of them.
 MEETINGS: Final = 10_000
+#: How many patterns and rules are looked at to judge, and six times as many to find whom they speak of: less
+#: than ten seconds, and enough for a thousand services that all change.
+LOOKED_AT: Final = 2_000_000
 
 
 class Grant(StrEnum):
@@ -31,27 +36,18 @@ class Grant(StrEnum):
     CONDITION = "on condition"
     AUDIT = "audit"
     ALLOW = "allow"
+    UNKNOWN = "not compared"
 
 
 _RANK: Final = {Grant.DENY: 0, Grant.CONDITION: 1, Grant.AUDIT: 2, Grant.ALLOW: 2}
 
 
-class _Judgement(NamedTuple):
-    """A grant with all that it hangs on."""
-
-    grant: Grant
-    allowing: frozenset[Demand] = frozenset()
-    on_trial: frozenset[Demand] = frozenset()
-    denying: frozenset[Demand] = frozenset()
-    recorded: frozenset[Demand] = frozenset()
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Callers and methods of one service for which the same has changed.
+    """Callers and methods of one service for which the same has changed, or that were not all compared.
 
     A caller or method with a star stands for all that it matches and that neither policy tells apart from one
-    another. Without methods it is about every one.
+    another. Without sources, or methods, it is about every one.
     """
 
     sources: tuple[str, ...]
@@ -62,128 +58,167 @@ class Difference:
 
     @property
     def sign(self) -> str:
-        """``+`` if more is granted, ``-`` if less, ``~`` if something else."""
+        """``+`` if more is granted, ``-`` if less, ``~`` if something else, ``?`` if that is not known."""
+        if self.after is Grant.UNKNOWN:
+            return "?"
         gained = _RANK[self.after] - _RANK[self.before]
         return "+" if gained > 0 else "-" if gained < 0 else "~"
 
+    def may_take_from(self, source: str) -> bool:
+        """Whether a caller may lose calls by it: of one condition for another, nobody can tell."""
+        concerned = not self.sources or source in self.sources
+        return concerned and (self.sign in "-?" or self.before is self.after is Grant.CONDITION)
+
+
+class _Judgement(NamedTuple):
+    """A grant with all that it hangs on; ``undenied`` is what it would be but for conditional deny rules."""
+
+    grant: Grant
+    undenied: Grant = Grant.DENY
+    allowing: frozenset[Demand] = frozenset()
+    trying: frozenset[Demand] = frozenset()
+    denying: frozenset[Demand] = frozenset()
+    recording: frozenset[Demand] = frozenset()
+
 
 _DENIED: Final = _Judgement(Grant.DENY)
-_Places: TypeAlias = tuple[int, ...]
 _Change: TypeAlias = tuple[tuple[str, ...], Grant, Grant]
+#: Callers, each with the principals that match it.
+_Patterns: TypeAlias = dict[str, tuple[str, ...]]
 
 
-def differences(old: Policy, new: Policy) -> list[Difference]:
-    """Give what differs, by destination."""
+def differences(old: Policy, new: Policy, looked_at: int = LOOKED_AT) -> list[Difference]:
+    """Give what differs, by destination, and what was not compared."""
     names = old.services.keys() | new.services.keys()
-    callers = {OPERATOR.text, *(name.text for name in names)}
+    # The operator comes early, for what is taken from it matters most.
+    callers = _patterns((ANY, OPERATOR.text, *sorted(name.text for name in names)))
+    work = Work(6 * looked_at, looked_at)
     return [
         difference
         for name in sorted(names)
-        for difference in _of_service(name, old.section(name), new.section(name), callers)
+        for difference in _of_service(name.text, old.section(name), new.section(name), callers, work)
     ]
 
 
+def _patterns(callers: Iterable[str]) -> _Patterns:
+    return {caller: wider_principals(caller) for caller in callers}
+
+
 def _of_service(
-    name: ServiceName, old: Section, new: Section, callers: Iterable[str]
+    name: str, old: Section, new: Section, callers: _Patterns, work: Work
 ) -> Iterator[Difference]:
     if old == new:
         return
-    before, after = _Side(old), _Side(new)
-    # Callers of whom the same rules speak, on both sides, need to be looked at once.
-    alike: dict[tuple[_Places, _Places], list[str]] = {}
-    others = _told_apart(before.principals | after.principals, ".")
-    for caller in dict.fromkeys((ANY, *sorted(callers), *others)):
-        alike.setdefault((before.about(caller), after.about(caller)), []).append(caller)
+    if work.finding < 0 or work.judging < 0:
+        yield Difference((), name, (), Grant.UNKNOWN, Grant.UNKNOWN)
+        return
+    alike, unknown = _alike(Side(old, work), Side(new, work), callers)
     found: dict[_Change, list[str]] = {}
     for (had, has), sources in alike.items():
-        for change in _changes(before.methods(had), after.methods(has)):
+        if work.judging < 0:
+            unknown += sources
+            continue
+        for change in _changes(_Methods(old, had, work), _Methods(new, has, work), had ^ has, work):
             found.setdefault(change, []).extend(sources)
+    if unknown:
+        found.setdefault(_NOT_COMPARED, []).extend(unknown)
     for (methods, grant, now), sources in found.items():
-        yield Difference(tuple(sources), name.text, methods, grant, now)
+        yield Difference(tuple(dict.fromkeys(sources)), name, methods, grant, now)
 
 
-def _changes(before: _Methods, after: _Methods) -> Iterator[_Change]:
-    methods = _told_apart(before.paths | after.paths, "/")
+_NOT_COMPARED: Final[_Change] = ((), Grant.UNKNOWN, Grant.UNKNOWN)
+
+
+def _alike(
+    before: Side, after: Side, callers: _Patterns
+) -> tuple[dict[tuple[Said, Said], list[str]], list[str]]:
+    """Give the callers of whom not the same is said on both sides, by what is said, and those left out."""
+    apart = Apart(before.principals | after.principals, ".")
+    alike: dict[tuple[Said, Said], list[str]] = {}
+    unknown = _sort(alike, before, after, callers | _patterns(apart.names))
+    # Of those whom two wildcards match, what is said of either is said, and so they need a look if one did.
+    changed = {caller for sources in (*alike.values(), unknown) for caller in sources}
+    met, too_many = apart.meetings(changed, MEETINGS)
+    return alike, [*unknown, *too_many, *_sort(alike, before, after, _patterns(met))]
+
+
+def _sort(
+    alike: dict[tuple[Said, Said], list[str]], before: Side, after: Side, callers: _Patterns
+) -> list[str]:
+    unknown = []
+    for caller, patterns in callers.items():
+        had, has = before.about(patterns), after.about(patterns)
+        if had is None or has is None:
+            unknown.append(caller)
+        elif had != has or before.audits is not after.audits:
+            alike.setdefault((had, has), []).append(caller)
+    return unknown
+
+
+def _changes(before: _Methods, after: _Methods, otherwise: Said, work: Work) -> Iterator[_Change]:
+    apart = Apart(before.paths | after.paths, "/")
+    concerned = {path for number in otherwise for path in work.clauses[number].paths}
+    if before.audits is not after.audits or ANY in concerned:
+        concerned.update(apart.names)
+    names = [name for name in apart.names if not concerned.isdisjoint(wider_paths(name))]
+    met, too_many = apart.meetings(concerned, MEETINGS)
     changed: dict[tuple[Grant, Grant], list[str]] = {}
-    for method in methods:
+    for method in (*names, *met):
         had, has = before.judge(method), after.judge(method)
+        if had is None or has is None:
+            yield _NOT_COMPARED
+            break
         if had != has:
             changed.setdefault((had.grant, has.grant), []).append(method)
-    for (grant, now), its_methods in changed.items():
-        yield () if len(its_methods) == len(methods) else tuple(its_methods), grant, now
-
-
-def _told_apart(patterns: Collection[str], joint: str) -> list[str]:
-    """Give the names that some patterns tell apart: those named, then the others of each wildcard."""
-    ends = {pattern for pattern in patterns if pattern.startswith(ANY + joint)}
-    begins = {pattern for pattern in patterns if pattern.endswith(joint + ANY)}
-    exact = set(patterns) - ends - begins - {ANY}
-    if len(begins) * len(ends) <= MEETINGS:
-        exact |= {begin[:-1] + end[2:] for begin in begins for end in ends}
-    return [*sorted(exact), *sorted(begins), *sorted(ends), ANY]
-
-
-class _Side:
-    """The rules about calls to one service, by whom they speak of."""
-
-    def __init__(self, section: Section) -> None:
-        self._section = section
-        self._rules = (*section.deny, *section.allow)
-        self._places: dict[str, list[int]] = {}
-        for place, rule in enumerate(self._rules):
-            for principal in rule.principals:
-                self._places.setdefault(principal, []).append(place)
-        members = (member for listed in section.groups.members.values() for member in listed)
-        self.principals = {name for name in (*self._places, *members) if not name.startswith(GROUP)}
-
-    def about(self, caller: str) -> _Places:
-        """Give the places of the rules that speak of a caller, or of all others that a wildcard matches."""
-        patterns = self._section.groups.holding(wider_principals(caller))
-        return tuple(sorted({place for pattern in patterns for place in self._places.get(pattern, ())}))
-
-    def methods(self, places: _Places) -> _Methods:
-        """Give what some of the rules say of methods."""
-        denials = len(self._section.deny)
-        by_path: dict[str, tuple[list[Rule], list[Rule]]] = {}
-        for place in places:
-            for path in self._rules[place].paths:
-                by_path.setdefault(path, ([], []))[place >= denials].append(self._rules[place])
-        return _Methods(self._section, by_path)
+    if too_many:
+        yield tuple(too_many), Grant.UNKNOWN, Grant.UNKNOWN
+    every = len(apart.names) + len(met) if not too_many and len(names) == len(apart.names) else None
+    for (grant, now), methods in changed.items():
+        yield () if len(methods) == every else tuple(methods), grant, now
 
 
 class _Methods:
     """What one caller may do with each method of one service."""
 
-    def __init__(self, section: Section, by_path: Mapping[str, tuple[list[Rule], list[Rule]]]) -> None:
-        self._section, self._by_path = section, by_path
-        self.paths = by_path.keys()
+    def __init__(self, section: Section, said: Said, work: Work) -> None:
+        self.audits = section.audits
+        self._work = work
+        self._by_path: dict[str, list[Clause]] = {}
+        for number in said:
+            clause = work.clauses[number]
+            work.judging -= len(clause.paths)
+            for path in clause.paths:
+                self._by_path.setdefault(path, []).append(clause)
+        self.paths = self._by_path.keys()
 
-    def judge(self, method: str) -> _Judgement:
-        found = [self._by_path[path] for path in wider_paths(method) if path in self._by_path]
-        deny = [rule for rules, _ in found for rule in rules]
-        allow = [rule for _, rules in found for rule in rules]
-        enforced = [rule for rule in deny if self._section.enforces(rule)]
-        if any(not rule.conditional for rule in enforced):
-            return _DENIED
-        settled = [rule for rule in allow if rule.mode is not Mode.AUDIT]
-        on_trial = [rule for rule in allow if rule.mode is Mode.AUDIT]
-        free = any(not rule.conditional for rule in settled)
-        if free:
-            grant = Grant.ALLOW
-        elif self._section.audits or any(not rule.conditional for rule in on_trial):
-            grant = Grant.AUDIT
-        elif allow:
-            grant = Grant.CONDITION
-        else:
-            return _DENIED
-        return _Judgement(
-            Grant.CONDITION if enforced else grant,
-            frozenset() if free else _demands(settled),
-            frozenset() if free else _demands(on_trial),
-            _demands(enforced),
-            _demands(rule for rule in deny if rule not in enforced),
-        )
+    def judge(self, method: str) -> _Judgement | None:
+        """Judge a method, or all others that a wildcard matches, if there is time to."""
+        if self._work.judging < 0:
+            return None
+        asked: tuple[set[Demand], ...] = (set(), set(), set(), set())
+        patterns = wider_paths(method)
+        clauses = [clause for path in patterns for clause in self._by_path.get(path, ())]
+        self._work.judging -= len(patterns) + len(clauses)
+        for clause in clauses:
+            asked[clause.does].add(clause.demand)
+        return _judgement(*map(frozenset, asked), audits=self.audits)
 
 
-def _demands(rules: Iterable[Rule]) -> frozenset[Demand]:
-    return frozenset(demand(rule) for rule in rules)
+_Demands: TypeAlias = frozenset[Demand]
+
+
+def _judgement(
+    deny: _Demands, record: _Demands, allow: _Demands, trial: _Demands, *, audits: bool
+) -> _Judgement:
+    if NOTHING in deny:
+        return _DENIED
+    free = NOTHING in allow
+    if free:
+        grant, allow, trial = Grant.ALLOW, frozenset(), frozenset()
+    elif audits or NOTHING in trial:
+        grant = Grant.AUDIT
+    elif allow or trial:
+        grant = Grant.CONDITION
+    else:
+        return _DENIED
+    return _Judgement(Grant.CONDITION if deny else grant, grant, allow, trial, deny, record)

@@ -7,18 +7,17 @@ was tried: the changed policy is a good one, and permits the call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from mesh.core.condition import MAX_VALUE, Call, Condition
-from mesh.core.errors import Denied
-from mesh.core.matcher import Matcher
+from mesh.core.matcher import applies
 from mesh.core.metadata import Entries
 from mesh.core.names import ServiceName
 from mesh.core.patterns import ANY, method_patterns
 from mesh.core.policy import Policy
 from mesh.core.remedy import Change, smallest
-from mesh.core.rules import ALLOW, DENY, Placed, Rule, Section
+from mesh.core.rules import ALLOW, DENY, Placed, Rule
 from mesh.core.verdict import Judge, Verdict
 
 # How far a rule is from a call for what it lacks: least for what could be sent, less for what is alike.
@@ -55,8 +54,9 @@ def explain(policy: Policy, call: Call) -> Explanation:
     """Explain the verdict on a call between well-formed names to a well-formed method."""
     section = policy.section(ServiceName(call.destination))
     verdict = Judge(policy).verdict(call)
-    denying = tuple(one for one in _placed(call, DENY, section.deny) if _denies(section, one.rule, call))
-    lacking = [(_lacks(section, one.rule, call), one) for one in _placed(call, ALLOW, section.allow)]
+    patterns = frozenset(section.groups.patterns(call.source))
+    denying = tuple(one for one in _placed(call, DENY, section.deny) if _denies(one.rule, call, patterns))
+    lacking = [(_lacks(one.rule, call, patterns), one) for one in _placed(call, ALLOW, section.allow)]
     allowing = [one for lacks, one in lacking if not lacks]
     deciding = next((one for one in (*denying, *allowing) if one.rule.name == verdict.rule), None)
     lacks: tuple[Lack, ...] = ()
@@ -76,39 +76,29 @@ def _placed(call: Call, effect: str, rules: tuple[Rule, ...]) -> Iterator[Placed
         yield Placed(("services", call.destination, effect, index), rule)
 
 
-def _denies(section: Section, rule: Rule, call: Call) -> bool:
-    return not _permits(
-        replace(section, allow=(_EVERYTHING,), deny=(replace(rule, mode=None),), mode=None), call
+def _denies(rule: Rule, call: Call, patterns: Collection[str]) -> bool:
+    return (
+        rule.speaks_of(patterns)
+        and not set(rule.paths).isdisjoint(method_patterns(call.method))
+        and applies(rule, call, denying=True)
     )
 
 
-def _allows(section: Section, rule: Rule, call: Call) -> bool:
-    return _permits(replace(section, allow=(replace(rule, mode=None),), deny=(), mode=None), call)
-
-
-def _permits(section: Section, call: Call) -> bool:
-    try:
-        Matcher(section).permit(call.source, call.method, call.entries, call.now_ms)
-    except Denied:
-        return False
-    return True
-
-
-def _lacks(section: Section, rule: Rule, call: Call) -> tuple[Lack, ...]:
+def _lacks(rule: Rule, call: Call, patterns: Collection[str]) -> tuple[Lack, ...]:
     found = []
-    if not rule.speaks_of(section.groups.patterns(call.source)):
+    if not rule.speaks_of(patterns):
         alike = _alike(call.source, rule.principals, ".")
         found.append(Lack(f"{call.source} is not among its principals", _ALIKE if alike else _OTHER))
-    if not set(rule.paths) & set(method_patterns(call.method)):
+    if set(rule.paths).isdisjoint(method_patterns(call.method)):
         alike = _alike(call.method, rule.paths, "/")
         found.append(Lack(f"{call.method} is not among its paths", _ALIKE if alike else _OTHER))
     for header in rule.headers:
-        if not _allows(section, replace(_EVERYTHING, headers=(header,)), call):
+        if not applies(replace(_EVERYTHING, headers=(header,)), call, denying=False):
             wanted = " or ".join(header.values)
             found.append(
                 Lack(f"{_sent(header.key, call.entries)}, and it wants {header.key}: {wanted}", _SENT)
             )
-    if rule.when and not _allows(section, replace(_EVERYTHING, when=rule.when), call):
+    if rule.when and not applies(replace(_EVERYTHING, when=rule.when), call, denying=False):
         found.append(Lack(_failing(rule.when, call), _SENT))
     return tuple(found)
 

@@ -7,6 +7,7 @@ that it names, and when the time may change what it says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -26,6 +27,12 @@ _BY_THE_MINUTE: Final = frozenset(
     f"get{part}"
     for part in ["FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "Hours", "Minutes"]
 )
+#: What begins like this is a part of a time; its argument, if there is one, is a time zone.
+_PART_OF_TIME: Final = "get"
+#: A fixed offset, or a name of the tz database (https://www.iana.org/time-zones): area, and places in it.
+_ZONE: Final = re.compile(
+    r"[+-]?(?:0\d|1[0-4]):[0-5]\d|[A-Z][A-Za-z0-9_+-]{1,31}(?:/[A-Z][A-Za-z0-9_+-]{1,31}){0,2}"
+)
 _REFUSED_KINDS: Final = {
     "comprehension_expr": "loops (all, exists, map, filter) are not supported: write each case out",
     "struct_expr": "maps and messages are not supported: use lists and comparisons",
@@ -43,6 +50,8 @@ class Reading:
         """Begin with nothing seen."""
         self.keys: set[str] = set()
         self.services: set[str] = set()
+        self.zones: set[str] = set()
+        self.names: set[str] = set()
         self.timed = False
         self.turns: set[int] = set()
         self.unsteady = 0
@@ -71,6 +80,7 @@ class Reading:
         if name == METADATA:
             msg = 'write out which key of the metadata: metadata["x-tenant"], "x-tenant" in metadata'
             raise ValueError(msg)
+        self.names |= {name} & _NAMES
         self.timed |= name == TIME
         self.unsteady += name == TIME
 
@@ -89,6 +99,8 @@ class Reading:
         if call.function == "contains" and not call.args[0].const_expr.HasField("string_value"):
             msg = "contains needs a text that is written out: its cost would be the caller's to choose"
             raise ValueError(msg)
+        if call.function.startswith(_PART_OF_TIME):
+            self.zones.update(map(_zone, call.args))
         operands = [*([call.target] if call.HasField("target") else []), *call.args]
         if any(_is(operand, TIME) for operand in operands) and self._steady(call.function, operands):
             self.unsteady -= 1
@@ -127,6 +139,15 @@ class Reading:
             FullMethod(literal)
         else:
             self.services.add(ServiceName(literal).text)
+
+
+def _zone(node: ConditionExpr) -> str:
+    # CEL opens what it is given here as a file, and keeps it: so only what the policy says, and no path.
+    zone = node.const_expr.string_value
+    if not _ZONE.fullmatch(zone):
+        msg = 'write the time zone out, as "Europe/Berlin", "UTC" or "+02:00"'
+        raise ValueError(msg)
+    return zone
 
 
 def _is(node: ConditionExpr, name: str) -> bool:

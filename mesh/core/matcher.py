@@ -17,25 +17,29 @@ where nothing else would have.
 
 Whom the caller is and what it calls was verified before (``receiver``). Which rules can apply to a source and
 method is worked out once and remembered, up to a bound, so that a caller that tries methods at random costs
-time but no memory. What hangs on metadata or time is judged anew for each call. The rules of other services
-are not in a section and cost nothing.
+time but no memory; so is what was said of the metadata that those rules look at. What hangs on the time is
+judged anew for each call. The rules of other services are not in a section and cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
 from mesh.core.condition import Call
 from mesh.core.errors import Denied
+from mesh.core.index import Index, Matching
 from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
-from mesh.core.patterns import method_patterns, value_matches
+from mesh.core.patterns import value_matches
 from mesh.core.rules import HeaderRule, Mode, Rule, Section
 
 #: How many pairs of source and method a matcher remembers before it starts afresh.
 REMEMBERED: Final = 4096
+#: Metadata with more characters than this is judged anew for each call, so that none fills the memory.
+WEIGHTY: Final = 1024
+_OVERHEAD: Final = 64
 
 #: What a condition has to say for a rule to apply; ``None``: it cannot be judged.
 ALLOWING: Final[frozenset[bool | None]] = frozenset({True})
@@ -70,6 +74,8 @@ class Undecided(NamedTuple):
     deny: tuple[Rule, ...]
     allow: tuple[Rule, ...]
     timed: bool
+    #: Metadata keys that they look at.
+    keys: frozenset[str]
 
 
 class Applies(Protocol):
@@ -82,13 +88,15 @@ class Applies(Protocol):
 class Matcher:
     """Judges calls to one service."""
 
-    __slots__ = ("_allow", "_deny", "_known", "_section")
+    __slots__ = ("_allow", "_deny", "_known", "_matching", "_said", "_section")
 
     def __init__(self, section: Section) -> None:
         """Compile the rules of a section."""
         self._section = section
-        self._allow, self._deny = _Index(section.allow), _Index(section.deny)
+        self._allow, self._deny = Index(section.allow), Index(section.deny)
         self._known: dict[tuple[str, str], Permit | Undecided] = {}
+        self._said: dict[tuple[str, str, Entries], Permit | Denied] = {}
+        self._matching = Matching(section.groups)
 
     def permit(self, source: str, method: str, entries: Entries, now_ms: int | None = None) -> Permit:
         """Judge a call of ``source`` (a verified service name) with the application's metadata.
@@ -101,7 +109,15 @@ class Matcher:
             known = self._narrow(source, method)
         if isinstance(known, Permit):
             return known
-        return weigh(self._section, known, Call(source, self._section.service, method, entries, now_ms))
+        if known.timed:
+            return self._weigh(known, source, method, entries, now_ms)
+        looked_at = tuple([entry for entry in entries if entry[0] in known.keys])
+        said = self._said.get((source, method, looked_at))
+        if said is None:
+            said = self._say(known, source, method, looked_at)
+        if isinstance(said, Permit):
+            return said
+        raise Denied(source, method, said.rule)
 
     def narrowed(self, source: str, method: str) -> Permit | Undecided:
         """Give what holds of all calls of a source to a method: a permit, or the rules that decide each.
@@ -110,6 +126,23 @@ class Matcher:
         """
         return self._known.get((source, method)) or self._narrow(source, method)
 
+    def _say(self, rules: Undecided, source: str, method: str, entries: Entries) -> Permit | Denied:
+        try:
+            said: Permit | Denied = self._weigh(rules, source, method, entries, None)
+        except Denied as denied:
+            # A new one: that which was raised holds on to all that called it.
+            said = Denied(source, method, denied.rule)
+        if sum(_OVERHEAD + len(value) for _, value in entries) <= WEIGHTY:
+            if len(self._said) >= REMEMBERED:
+                self._said.clear()
+            self._said[source, method, entries] = said
+        return said
+
+    def _weigh(
+        self, rules: Undecided, source: str, method: str, entries: Entries, now_ms: int | None
+    ) -> Permit:
+        return weigh(self._section, rules, Call(source, self._section.service, method, entries, now_ms))
+
     def _narrow(self, source: str, method: str) -> Permit | Undecided:
         try:
             service_name(source)
@@ -117,7 +150,7 @@ class Matcher:
         except ValueError:
             # No rule speaks of what is no name; it is not remembered either, for it has no bounds.
             raise Denied(source, method, None) from None
-        patterns = self._section.groups.patterns(source)
+        patterns = self._matching.patterns(source)
         call = Call(source, self._section.service, method, (), None)
         deny = _lasting(self._deny.applying(patterns, method, self._section.enforces), call, DENYING)
         allow = _lasting(self._allow.applying(patterns, method, _settles), call, ALLOWING)
@@ -125,48 +158,14 @@ class Matcher:
         if not deny and allow and not allow[0].conditional and _settles(allow[0]):
             narrowed = Permit(source, method, allow[0].name)
         else:
-            timed = any(rule.when is not None and rule.when.timed for rule in (*deny, *allow))
-            narrowed = Undecided(deny, allow, timed)
+            whens = [rule.when for rule in (*deny, *allow) if rule.when]
+            keys = {header.key for rule in (*deny, *allow) for header in rule.headers}
+            keys.update(key for when in whens for key in when.keys)
+            narrowed = Undecided(deny, allow, any(when.timed for when in whens), frozenset(keys))
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[source, method] = narrowed
         return narrowed
-
-
-class _Index:
-    """Rules by each of their patterns."""
-
-    __slots__ = ("_by_path", "_by_principal", "_rules")
-
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
-        self._rules = rules
-        self._by_principal = _places(rules, lambda rule: rule.principals)
-        self._by_path = _places(rules, lambda rule: rule.paths)
-
-    def applying(
-        self, patterns: Iterable[str], method: str, settles: Callable[[Rule], bool]
-    ) -> tuple[Rule, ...]:
-        """Give the rules whose principals and paths match, in order, up to the first that settles it."""
-        if not self._rules:
-            return ()
-        of_source = [self._by_principal[p] for p in patterns if p in self._by_principal]
-        of_method = [self._by_path[p] for p in method_patterns(method) if p in self._by_path]
-        # A set of places for each pair of patterns: the work follows the smaller one of the two.
-        places = {place for first in of_source for second in of_method for place in first & second}
-        rules = []
-        for place in sorted(places):
-            rules.append(self._rules[place])
-            if not rules[-1].conditional and settles(rules[-1]):
-                break
-        return tuple(rules)
-
-
-def _places(rules: tuple[Rule, ...], patterns: Callable[[Rule], Iterable[str]]) -> dict[str, frozenset[int]]:
-    places: dict[str, set[int]] = {}
-    for place, rule in enumerate(rules):
-        for pattern in patterns(rule):
-            places.setdefault(pattern, set()).add(place)
-    return {pattern: frozenset(found) for pattern, found in places.items()}
 
 
 def _lasting(rules: Iterable[Rule], call: Call, applying: frozenset[bool | None]) -> tuple[Rule, ...]:

@@ -51,6 +51,7 @@ class Policy:
     _names: tuple[ServiceName, ...] = field(init=False, repr=False, compare=False)
     _allowing: dict[str, set[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _denying: dict[str, set[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _by_name: dict[str, set[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index principals by the services, as their places in the sorted names, with rules about them."""
@@ -62,6 +63,7 @@ class Policy:
             if section.audits:
                 self._allowing.setdefault(ANY, set()).add(place)
             _note(self._denying, place, section.denials)
+            _note(self._by_name, place, section.by_name)
 
     @classmethod
     def parse(cls, text: bytes | str) -> Policy:
@@ -109,7 +111,12 @@ class Policy:
     def kin(self, source: ServiceName) -> tuple[str, ...]:
         """Give the principals here that match a service: who shares them all has the same destinations."""
         patterns = self.groups.patterns(source.text)
-        return tuple(pattern for pattern in patterns if pattern in self._allowing or pattern in self._denying)
+        indexes = (self._allowing, self._denying, self._by_name)
+        known = [pattern for pattern in patterns if any(pattern in index for index in indexes)]
+        if any(pattern in self._by_name for pattern in known):
+            # A condition on names may tell any two apart: this one is kin to itself alone.
+            known.insert(0, source.text)
+        return tuple(dict.fromkeys(known))
 
     def permits_pair(self, source: ServiceName, destination: ServiceName) -> bool:
         """Whether ``source`` may call ``destination`` at all: this gates its keys, and knowing of it."""
@@ -119,8 +126,11 @@ class Policy:
         """Give, sorted, every service for which ``permits_pair`` holds."""
         patterns = self.kin(source)
         allowing = set[int]().union(*(self._allowing.get(pattern, ()) for pattern in patterns))
-        denying = set[int]().union(*(self._denying.get(pattern, ()) for pattern in patterns))
-        # Only where a denial speaks of the source as well does it take a look at the rules themselves.
+        denying = set[int]().union(
+            *(index.get(pattern, ()) for index in (self._denying, self._by_name) for pattern in patterns)
+        )
+        # Only where a denial or a condition on names speaks of the source as well does it take a look at the
+        # rules themselves.
         doubtful = allowing & denying
         refusing = {place for place in doubtful if not self.permits_pair(source, self._names[place])}
         return [self._names[place] for place in sorted(allowing - refusing)]

@@ -20,7 +20,7 @@ from mesh.core.policy import Policy
 from mesh.core.rules import Mode, Rule
 
 Demand: TypeAlias = tuple[frozenset[tuple[str, frozenset[str]]], Condition | None]
-_NONE: Final[Demand] = (frozenset(), None)
+NOTHING: Final[Demand] = (frozenset(), None)
 
 
 def check_reach(policy: Policy) -> None:
@@ -68,7 +68,7 @@ class _Rules:
         """Give the first rule that applies whenever this one does."""
         wanted = [self._principals(pattern) for pattern in rule.principals]
         wanted += [tuple(map(_path, wider_paths(path))) for path in rule.paths]
-        found = set[int]().union(*(self._all_of(one, wanted) for one in {_NONE, demand(rule)}))
+        found = set[int]().union(*(self._all_of(one, wanted) for one in {NOTHING, demand(rule)}))
         return self._rules[min(found)] if found else None
 
     def _all_of(self, asked: Demand, wanted: list[tuple[str, ...]]) -> set[int]:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from mesh.core.burden import check_burden
 from mesh.core.condition import Call
 from mesh.core.document import PolicyError
 from mesh.core.names import ServiceName
 from mesh.core.policy import OWN, Policy
 from mesh.core.reach import check_reach
-from mesh.core.rules import ALLOW, Placed
+from mesh.core.rules import ALLOW, Mode, Placed
 from mesh.core.verdict import Judge
 
 #: A value of JSON, and an object or a list of it.
@@ -44,8 +45,10 @@ def smallest(
         ServiceName(call.source).reserved and call.source not in OWN
     ):
         return ()
+    # Under the document's audit a new service would be open to all.
+    empty: Json = {"mode": Mode.ENFORCE.value} if policy.mode is Mode.AUDIT else {}
     declared = [
-        Change("set", ("services", name), {})
+        Change("set", ("services", name), empty)
         for name in dict.fromkeys((call.source, call.destination))
         if ServiceName(name) not in policy.services and name not in OWN
     ]
@@ -109,6 +112,7 @@ def _permitted(policy: Policy, changes: Sequence[Change], call: Call) -> bool:
     try:
         tried = changed(policy, changes)
         check_reach(tried)
+        check_burden(tried)
     except PolicyError:
         return False
     return Judge(tried).verdict(call).permitted

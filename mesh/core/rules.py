@@ -154,14 +154,28 @@ class Section:
         """The deny rules that deny whatever the metadata and the time."""
         return [rule for rule in self.deny if not rule.conditional and self.enforces(rule)]
 
+    @property
+    def by_name(self) -> list[Rule]:
+        """The rules that tell apart, by their conditions, services that the same principals match."""
+        return [rule for rule in (*self.allow, *self.deny) if rule.when and rule.when.between]
+
     def admits(self, source: ServiceName) -> bool:
-        """Whether there is any method that ``source`` may call, given the right headers and time."""
+        """Whether there is any method that ``source`` may call, given the right metadata and time."""
         patterns = frozenset(self.groups.patterns(source.text))
-        denied = {path for rule in self.denials if rule.speaks_of(patterns) for path in rule.paths}
+        deny = (rule for rule in self.deny if self.enforces(rule) and not rule.headers)
+        denied = {
+            path for rule in deny if False not in self._says(rule, source, patterns) for path in rule.paths
+        }
         if self.audits and ANY not in denied:
             return True
-        allowed = (path for rule in self.allow if rule.speaks_of(patterns) for path in rule.paths)
-        return not all(covered(path, denied) for path in allowed)
+        allow = (rule for rule in self.allow if True in self._says(rule, source, patterns))
+        return not all(covered(path, denied) for rule in allow for path in rule.paths)
+
+    def _says(self, rule: Rule, source: ServiceName, patterns: Collection[str]) -> frozenset[bool | None]:
+        """Give what principals and condition of a rule may say of the calls of a source."""
+        if not rule.speaks_of(patterns):
+            return frozenset({False})
+        return rule.when.ever(source.text, self.service) if rule.when else frozenset({True})
 
 
 _FIELDS: Final = (ALLOW, DENY, "mode")

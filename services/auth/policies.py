@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mesh.core.audit import Entry, Kind
 from mesh.core.builtin import SECTIONS
+from mesh.core.burden import check_burden
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.keys import lp
 from mesh.core.names import ServiceName, TrustDomain
@@ -159,6 +160,7 @@ def parse(document: bytes) -> Policy:
         with uncollected():
             policy = Policy.parse(document)
             check_reach(policy)
+            check_burden(policy)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
     return policy

@@ -134,6 +134,12 @@ def test_a_guard_cannot_use_up_the_numbers(world: World) -> None:
             ),
             "allow[0]: is never reached",
         ),
+        (
+            json.dumps(
+                {"services": {}, "groups": {f"g{number}": ["*"] for number in range(10_001)}}
+            ).encode(),
+            "policy.groups: 10001 are too many",
+        ),
     ],
 )
 def test_what_is_no_policy_is_refused(document: bytes, where: str) -> None:

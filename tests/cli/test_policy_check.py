@@ -61,6 +61,17 @@ def test_notes() -> None:
     assert notes(all_audit) == ["mode: audit: nothing is denied anywhere"]
 
 
+def test_a_time_zone_that_is_not_known() -> None:
+    """A zone that is misspelt, or that this machine lacks, makes a condition that nobody can judge."""
+    rule = {"principals": ["a"], "paths": ["*"]}
+    zones = ["Europe/Berlin", "Europe/Berln", "+02:00"]
+    allow = [rule | {"when": f'time.getHours("{zone}") > 7'} for zone in zones]
+    made = Policy.parse(json.dumps({"services": {"a": {"allow": allow}}}))
+    assert notes(made) == [
+        "services.a.allow[1]: cannot be judged where, as here, the time zone 'Europe/Berln' is not known"
+    ]
+
+
 def test_many_notes_are_cut(tmp_path: Path) -> None:
     """A policy with a hundred oddities does not fill the screen."""
     groups = {f"g{n}": ["*"] for n in range(SHOWN + 5)}
@@ -186,3 +197,14 @@ def test_the_documentation_shows_good_policies(tmp_path: Path, page: str) -> Non
 def test_the_examples_are_good_policies(path: Path) -> None:
     """Each example passes the check."""
     load_policy(str(path))
+
+
+def test_a_policy_that_would_cost_nodes_too_much(tmp_path: Path) -> None:
+    """It is refused where it is written, with its place."""
+    rule = {"principals": ["a"], "paths": ["*"]}
+    allow = [rule | {"headers": [{"key": "k", "values": [str(n)]}]} for n in range(257)]
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps({"services": {"a": {"allow": allow}}}))
+    status, _, said = check(path)
+    assert status == Exit.REFUSED
+    assert said.startswith(f"error: {path}:1:15: policy.services.a: calls of 'a' to '*' may meet 257 rules")

@@ -8,7 +8,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mesh.cli import cli
-from mesh.cli.policy_diff import LINES, SHOWN
+from mesh.cli.policy_diff import LINES, SHOWN, shown
+from mesh.core.difference import differences
+from mesh.core.policy import Policy
 
 OLD = """\
 services:
@@ -87,6 +89,7 @@ def test_as_json(tmp_path: Path) -> None:
     assert found[1] == {
         "sign": "-",
         "sources": ["a"],
+        "every_source": False,
         "destination": "orders",
         "methods": ["/p.S/M"],
         "every_method": False,
@@ -95,3 +98,25 @@ def test_as_json(tmp_path: Path) -> None:
     }
     assert found[-1]["methods"] == ["*"]
     assert found[-1]["every_method"]
+
+
+def test_what_is_not_compared(tmp_path: Path) -> None:
+    """More than can be looked at is told as such, and never passes for what does not differ."""
+    paths = ", ".join(f"/p{n}.S/*, '*/M{n}'" for n in range(101))
+    old = f"services: {{a: {{allow: [{{principals: [a], paths: [{paths}]}}]}}}}"
+    said = diff(tmp_path, old, "services: {a: {}}").splitlines()
+    assert said[0].startswith("? a -> a /p0.S/*, /p1.S/*")
+    assert said[0].endswith(" and 196 more: not compared, or not all")
+    assert said[-1] == "granted less: 1, not compared: 1"
+    found = json.loads(diff(tmp_path, old, "services: {a: {}}", "-o", "json"))
+    assert [found[0][key] for key in ("sign", "before", "after")] == ["?", "not compared", "not compared"]
+
+
+def test_whole_services_that_are_not_compared() -> None:
+    """They are told by their names."""
+    old, new = (
+        Policy.parse(json.dumps({"services": {"a": {"allow": [rule]}, "b": {"allow": [rule]}}}))
+        for rule in ({"principals": ["a"], "paths": ["*"]}, {"principals": ["b"], "paths": ["*"]})
+    )
+    lines = [shown(one) for one in differences(old, new, -1)]
+    assert lines == [f"? every caller -> {name} every method: not compared, or not all" for name in "ab"]

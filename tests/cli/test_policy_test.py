@@ -91,6 +91,15 @@ def test_cases_that_do_not_hold(policy: Path) -> None:
     assert done.stderr == f"error: {policy}: 3 of 10 calls are not as expected\n"
 
 
+def test_a_name_is_shown_harmlessly(policy: Path) -> None:
+    """A case's name cannot clear the screen, or look like another line."""
+    case = (
+        '{name: "\\e[2Jgr\u00fcn\\n0 not as expected", from: acme, to: orders, method: /a.B/C, expect: allow}'
+    )
+    line, *_ = run(policy, f"cases: [{case}]").stdout.splitlines()
+    assert r": \x1b[2Jgrün\n0 not as expected: acme -> orders" in line
+
+
 def test_as_json(policy: Path) -> None:
     """Every call with its verdict, those that hold as well."""
     found: list[dict[str, Any]] = json.loads(run(policy, GOOD, "-o", "json").stdout)

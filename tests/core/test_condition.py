@@ -39,6 +39,9 @@ JUDGED: list[tuple[str, bool | None]] = [
     ("time.getHours() == 22 && time.getDayOfWeek() == 2", True),
     ('time.getHours("Europe/Berlin") == 23', True),
     ('time.getHours("Nowhere/Else") == 23', None),
+    ('time.getHours("UTC") == 22 && time.getHours("Etc/GMT+5") == 17', True),
+    ('time.getHours("+02:00") == 0 && time.getMinutes("-05:30") == 43 && time.getHours("01:00") == 23', True),
+    ('time.getDayOfWeek("America/Argentina/Buenos_Aires") == 2', True),
     ('time == timestamp("2023-11-14T22:13:20.123Z")', True),
     ('time - timestamp("2023-11-14T00:00:00Z") > duration("8h")', True),
     ('source == "frontend" ? time.getFullYear() == 2023 : false', True),
@@ -73,6 +76,34 @@ REFUSED: list[tuple[str, str]] = [
     ('source.matches("front.*")', "regular expressions"),
     ('metadata["a"].contains(metadata["b"])', "contains needs a text"),
     ('matches(source, "((a{100}){100}){100}")', "regular expressions"),
+    ('time.getHours(metadata["x-tz"]) >= 0', "write the time zone out"),
+    ("time.getFullYear(source) >= 0", "write the time zone out"),
+    ('time.getSeconds("Europe/" + "Berlin") >= 0', "write the time zone out"),
+    ('dyn(time).getHours(dyn("UTC")) >= 0', "write the time zone out"),
+    *(
+        (f'time.getDate("{zone}") >= 0', "write the time zone out")
+        for zone in (
+            "/etc/passwd",
+            "/usr/share/zoneinfo/UTC",
+            "file:/etc/passwd",
+            "libc:UTC",
+            "../UTC",
+            "Europe/../UTC",
+            "Europe//Berlin",
+            "Europe/Berlin/",
+            "A/B/C/D",
+            "localtime",
+            "posix/UTC",
+            "UTC ",
+            r"UTC\n",
+            r"UTC\u0000",
+            "",
+            "+24:00",
+            "+1:00",
+            "+02:60",
+            "+0200",
+        )
+    ),
     ('source == "front*"', "has a star"),
     ('source.startsWith("team.*")', "has a star"),
     ('method == "*/Get"', "has a star"),
@@ -114,6 +145,8 @@ def test_what_it_looks_at() -> None:
     assert (read.keys, read.services) == (("a", "b"), ("d", "s"))
     assert read == Condition.parse(read.text)
     assert read != Condition.parse("true")
+    zoned = 'time.getHours("UTC") < time.getHours("Europe/Berlin") || time.getHours() < 1'
+    assert Condition.parse(zoned).zones == ("Europe/Berlin", "UTC")
 
 
 KEYED = 'metadata["k"] == "1" || !("k" in metadata)'
@@ -208,3 +241,23 @@ def test_impossible() -> None:
     assert both.possible(twice, {"x-other"}, timeless=False) == {None}
     timed = Condition.parse('metadata["x-other"] == "b" || time.getHours() < 25')
     assert timed.possible(CALL._replace(now_ms=None), {"x-other"}, timeless=False) == {None}
+
+
+EVER: list[tuple[str, set[bool | None]]] = [
+    ('source == "frontend"', {True}),
+    ('destination != "orders"', {False}),
+    ("size(source) / 0 == 1", {None}),
+    ('source == "frontend" || method == "/p.S/M"', {True, None}),
+    ('source != "frontend" && metadata.k == "1"', {False, None}),
+    ('source != "frontend" || time.getHours() == 3', ANYTHING),
+    ("true || method == source", {True, None}),
+    ('metadata.k == "1" || true', ANYTHING),
+    ('method == "/p.S/M"', ANYTHING),
+    ("true", {True}),
+]
+
+
+@pytest.mark.parametrize(("text", "outcomes"), EVER)
+def test_ever(text: str, outcomes: set[bool | None]) -> None:
+    """What may come of the calls from one service to another, whatever they are."""
+    assert Condition.parse(text).ever("frontend", "orders") == outcomes

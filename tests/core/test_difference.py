@@ -38,8 +38,11 @@ def told(one: Difference) -> str:
     return f"{one.sign} {sources} {methods}: {one.before} {one.after}"
 
 
-EVERYBODY = "*,a,b,mesh.operator,orders,team.a"
+EVERYBODY = "*,mesh.operator,a,b,orders,team.a"
 WHEN: dict[str, Any] = {"when": "time.getHours() > 1"}
+HEADER: dict[str, Any] = {"headers": [{"key": "k", "values": ["1"]}]}
+#: Denies on condition, also where all is in audit, so that nothing is ever granted without.
+BUT: dict[str, Any] = {"deny": [rule("*", mode="enforce", headers=[{"key": "l", "values": ["*"]}])]}
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
     ("nothing", {}, {"allow": []}, []),
     ("another name", {"allow": [rule("a")]}, {"allow": [rule("a", name="x")]}, []),
@@ -103,6 +106,45 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     ("audit", {}, {"mode": "audit"}, [f"+ {EVERYBODY} : deny audit"]),
     (
+        "audit behind a conditional denial",
+        {"allow": [rule("a", **HEADER)], **BUT},
+        {"allow": [rule("a", **HEADER)], **BUT, "mode": "audit"},
+        [
+            f"+ {EVERYBODY.replace('a,b', 'b', 1)} : deny on condition",
+            "~ a : on condition on condition",
+        ],
+    ),
+    (
+        "audit behind a conditional denial, and every caller allowed on condition",
+        {"allow": [rule("*", **HEADER)], **BUT},
+        {"allow": [rule("*", **HEADER)], **BUT, "mode": "audit"},
+        [f"~ {EVERYBODY} : on condition on condition"],
+    ),
+    (
+        "allowed without a header behind a conditional denial",
+        {"allow": [rule("a", **HEADER)], **BUT},
+        {"allow": [rule("a", mode="audit")], **BUT},
+        ["~ a : on condition on condition"],
+    ),
+    (
+        "where callers of two wildcards meet, beside one of that name",
+        {"allow": [rule("team.*")], "deny": [rule("team.a"), rule("*.a")]},
+        {"allow": [rule("team.*")], "deny": [rule("team.a")]},
+        ["+ team.*.a : deny allow"],
+    ),
+    (
+        "where callers of two wildcards meet, and both are about others",
+        {"allow": [rule("team.*")]},
+        {"allow": [rule("team.*")], "deny": [rule("*.b.a")]},
+        ["- team.*.b.a : allow deny"],
+    ),
+    (
+        "where methods of two wildcards meet, beside one of that name",
+        {"allow": [rule("a", paths=("/p.S/*",))], "deny": [rule("a", paths=(M, "*/N", "*/M"))]},
+        {"allow": [rule("a", paths=("/p.S/*",))], "deny": [rule("a", paths=(M,))]},
+        [f"+ a {N}: deny allow"],
+    ),
+    (
         "audit but for a rule",
         {"mode": "audit"},
         {"mode": "audit", "deny": [rule("b", mode="enforce")]},
@@ -139,6 +181,8 @@ def test_services_that_come_and_go() -> None:
     assert found == [("x", "- a : allow deny"), ("y", "+ y : deny allow")]
 
 
+#: The most that a name may have.
+LABELS = 5
 rules = st.lists(
     st.fixed_dictionaries(
         {
@@ -156,6 +200,8 @@ def concrete(name: str, joint: str) -> str:
     other = {".": "zz.zz", "/": "/zz.Z/Zz"}[joint]
     if name == "*":
         return other
+    if ".*." in name:
+        return name.replace(".*.", ".zz.")
     if name.startswith(f"*{joint}"):
         return f"{other.rpartition(joint)[0]}{name[1:]}"
     return name[:-1] + other.rpartition(joint)[2] if name.endswith(f"{joint}*") else name
@@ -168,7 +214,9 @@ def test_like_verdicts(old: dict[str, Any], new: dict[str, Any]) -> None:
         made["principals"] = [p if "*" in p else "a" for p in made["principals"]]
     before, after = policy(old), policy(new)
     mentioned = [*old["allow"], *old["deny"], *new["allow"], *new["deny"]]
-    callers = {*NAMES, "*", *(p for made in mentioned for p in made["principals"])}
+    named = {p for made in mentioned for p in made["principals"]}
+    meeting = {f"{b}.{e[2:]}" for b in named if b.endswith(".*") for e in named if e.startswith("*.")}
+    callers = {*NAMES, "*", *named, *(one for one in meeting if one.count(".") < LABELS)}
     found = differences(before, after)
     for caller in callers:
         about = [
@@ -185,13 +233,54 @@ def test_like_verdicts(old: dict[str, Any], new: dict[str, Any]) -> None:
             assert said == ([permitted] if permitted[0] != permitted[1] else [])
 
 
-def test_wildcards_that_meet_too_often() -> None:
-    """A thousand prefixes and a thousand suffixes are not a million methods to look at."""
+def test_methods_that_meet_too_often() -> None:
+    """A thousand prefixes and a thousand suffixes are not a million methods to look at; this is told."""
     half = 1000
     prefixes, suffixes = [f"/p{n}.S/*" for n in range(half)], [f"*/M{n}" for n in range(half)]
     old, new = policy({}), policy({"allow": [rule("a", paths=(*prefixes, *suffixes))]})
+    unknown, found = differences(old, new)
+    assert (unknown.sign, unknown.sources, len(unknown.methods)) == ("?", ("a",), 2 * half)
+    assert (found.sign, len(found.methods)) == ("+", 2 * half)
+
+
+def test_callers_that_meet_too_often() -> None:
+    """The wildcards are told, one of whose meetings may be granted otherwise; where few change, all are."""
+    allow = [rule(f"p{n}.*") for n in range(101)]
+    deny = [rule(f"*.s{n}") for n in range(101)]
+    old, new = policy({"allow": allow, "deny": deny}), policy({"allow": allow, "deny": deny[1:]})
     (found,) = differences(old, new)
-    assert len(found.methods) == 2 * half
+    assert (found.sign, len(found.sources), found.sources[-1]) == ("+", 101, "p99.*.s0")
+    (unknown, _) = sorted(differences(policy({}), new), key=lambda one: one.sign, reverse=True)
+    assert (unknown.sign, len(unknown.sources), unknown.methods) == ("?", 201, ())
+    assert unknown.may_take_from("p7.*")
+    assert not unknown.may_take_from("a")
+
+
+@pytest.mark.parametrize("looked_at", [-1, 0, 3, 20, 80])
+def test_what_would_take_too_long(looked_at: int) -> None:
+    """Whatever is not compared for the want of time is told: no change is passed over in silence."""
+    old = policy({"allow": [rule("a", "b", "team.*", paths=(M, "/p.S/*", "*/X", N)), rule("*.a")]})
+    new = policy({"allow": [rule("b", paths=("/q.S/*",)), rule("a", "*.b")]}, mode="audit")
+    full = {(one.destination, source) for one in differences(old, new) for source in one.sources}
+    found = differences(old, new, looked_at)
+    assert any(one.sign == "?" for one in found)
+    for destination, source in full:
+        mine = [one for one in found if one.destination == destination]
+        assert any(not one.sources or source in one.sources or (one.sign == "?") for one in mine)
+
+
+def test_what_may_take_from_a_caller() -> None:
+    """Less, what is not known, and another condition in the place of one."""
+
+    def taking(old: dict[str, Any], new: dict[str, Any]) -> bool:
+        return any(one.may_take_from("a") for one in differences(policy(old), policy(new)))
+
+    allowed, on_condition = {"allow": [rule("a")]}, {"allow": [rule("a", **WHEN)]}
+    assert taking(allowed, on_condition)
+    assert taking(on_condition, {"allow": [rule("a", when="false")]})
+    assert not taking(on_condition, allowed)
+    assert not taking(allowed, {"allow": [rule("a", mode="audit")]})
+    assert not taking({"allow": [rule("a", "b")]}, allowed)
 
 
 def test_a_large_policy() -> None:

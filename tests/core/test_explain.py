@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mesh.core.condition import MAX_CONDITION, MAX_VALUE, Call
 from mesh.core.explain import Explanation, explain
 from mesh.core.metadata import Entries
+from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.core.reach import check_reach
 from mesh.core.remedy import Change, changed
@@ -203,6 +204,28 @@ def test_services_that_are_not_there() -> None:
     assert found.changes[0].value == {}
 
 
+def test_services_that_are_not_there_under_audit() -> None:
+    """They are declared as enforced, for else everybody could call them."""
+    made = Policy.parse('{"mode": "audit", "services": {"evil": {}}}')
+    call = Call("new", "nowhere", M, (), None)
+    after = changed(made, explain(made, call).changes)
+    assert Judge(after).verdict(call).word == "allow"
+    for destination in ("new", "nowhere"):
+        other = call._replace(source="evil", destination=destination)
+        assert not Judge(after).verdict(other).permitted
+        assert not after.permits_pair(ServiceName("evil"), ServiceName(destination))
+
+
+def test_an_exception_lets_nobody_else_know() -> None:
+    """Whom a deny rule kept from knowing of a service, the exception for another keeps from it as well."""
+    made = policy(allow=[rule("*", paths=(M,))], deny=[rule("*", paths=("/shop.v1.Orders/*",), when="true")])
+    found, call = asked(made)
+    after = changed(made, found.changes)
+    assert Judge(after).verdict(call).permitted
+    orders = ServiceName("orders")
+    assert [after.permits_pair(ServiceName(name), orders) for name in ("a", "b")] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("source", "destination", "mended"),
     [("mesh.operator", "orders", True), ("mesh.other", "orders", False), ("a", "mesh.auth", False)],
@@ -260,5 +283,8 @@ def test_the_change_permits_this_call_and_no_other(
     assert Judge(after).verdict(call).permitted
     for other, its_method in others:
         asked_too = call._replace(source=other, method=its_method)
+        if other != source:
+            pair = ServiceName(other), ServiceName("orders")
+            assert after.permits_pair(*pair) == before.permits_pair(*pair)
         if (other, its_method) != (source, method):
             assert Judge(after).verdict(asked_too).permitted == Judge(before).verdict(asked_too).permitted

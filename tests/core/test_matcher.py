@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.condition import Call, Condition
 from mesh.core.errors import Denied
-from mesh.core.matcher import REMEMBERED, Matcher, Permit
+from mesh.core.groups import Groups
+from mesh.core.index import PRINCIPALS
+from mesh.core.matcher import REMEMBERED, WEIGHTY, Matcher, Permit
 from mesh.core.metadata import Entries
 from mesh.core.patterns import value_matches
 from mesh.core.policy import Section
@@ -475,6 +478,90 @@ def test_a_condition_on_names_alone_is_judged_once() -> None:
     assert decided(by, "frontend", "/p.S/Put") == "-deny/1"
     assert decided(by, "evil", M) is None
     assert decided(by, "evil", M, (("a", "1"),)) == "+allow/1"
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """Give the calls that conditions are asked about from now on."""
+    asked: list[Call] = []
+    holds = Condition.holds
+
+    def watched(self: Condition, call: Call) -> bool | None:
+        asked.append(call)
+        return holds(self, call)
+
+    monkeypatch.setattr(Condition, "holds", watched)
+    return asked
+
+
+def test_the_same_metadata_is_judged_once(judged: list[Call]) -> None:
+    """Whatever else is sent along; other values, callers and methods are judged for themselves."""
+    by = matcher(
+        allow=[rule("a", "b", when='metadata.k == "1"')], deny=[rule("*", headers=[header("l", "x")])]
+    )
+    cases: list[tuple[Entries, str | None]] = [
+        ((("k", "1"),), "+allow/0"),
+        ((("k", "2"),), None),
+        ((("k", b"1"),), "+allow/0"),
+        ((("k", "1"), ("k", "1")), None),
+        ((("k", "1"), ("l", "x")), "-deny/0"),
+        ((("k", "1"), ("l", "y")), "+allow/0"),
+        ((), None),
+    ]
+    for sent, answer in cases:
+        assert decided(by, "a", M, sent) == answer
+        asked = len(judged)
+        for other in ("1", "2", "3"):
+            assert decided(by, "a", M, (("other", other), *sent, ("K", other))) == answer
+        assert len(judged) == asked
+    assert decided(by, "b", M, (("k", "1"),)) == "+allow/0"
+    assert decided(by, "a", "/p.S/M", (("k", "2"),)) is None
+    assert decided(by, "c", M, (("k", "1"),)) is None
+
+
+def test_what_hangs_on_the_time_is_judged_anew(judged: list[Call]) -> None:
+    """The same call is permitted at one time and denied at another."""
+    by = matcher(allow=[rule("a", when='metadata.k == "1" && time.getHours() == 1')])
+    sent = (("k", "1"),)
+    assert by.permit("a", M, sent, 3_600_000).rule == "allow/0"
+    with pytest.raises(Denied):
+        by.permit("a", M, sent, 0)
+    assert by.permit("a", M, sent, 3_600_000).rule == "allow/0"
+    assert len(judged) == 3
+
+
+def test_verdicts_take_no_more_memory_than_they_may() -> None:
+    """Neither many values, nor long ones, nor many of them are all remembered."""
+    by = matcher(allow=[rule("a", headers=[header("k", "1*")])])
+    for number in range(REMEMBERED + 10):
+        assert decided(by, "a", M, (("k", f"1{number}"),)) == "+allow/0"
+        assert len(by._said) <= REMEMBERED
+    remembered = len(by._said)
+    for sent in ((("k", "1" * WEIGHTY),), (("k", "1"),) * (WEIGHTY // 64)):
+        assert decided(by, "a", M, sent) == "+allow/0"
+    assert len(by._said) == remembered
+
+
+def test_groups_are_climbed_once_for_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that invents methods does not have its groups looked for again, be they many."""
+    climbed = []
+    holding = Groups.holding
+
+    def watched(self: Groups, patterns: Any) -> tuple[str, ...]:
+        climbed.append(patterns)
+        return holding(self, patterns)
+
+    monkeypatch.setattr(Groups, "holding", watched)
+    chain = {f"g{n}": [f"group:g{n + 1}"] for n in range(99)} | {"g99": ["*"]}
+    by = matcher(allow=[rule("group:g0", paths=(M,))], groups=chain)
+    for number in range(20):
+        assert decided(by, "a", f"/p.S/M{number}") is None
+    assert decided(by, "a", M) == "+allow/0"
+    assert len(climbed) == 1
+    for number in range(PRINCIPALS // 100 + 10):
+        assert decided(by, f"s{number}", M) == "+allow/0"
+        known = by._matching._known.values()
+    assert sum(map(len, known)) <= PRINCIPALS
 
 
 TIMED = "time.getHours() < 18"

@@ -421,6 +421,53 @@ PAIRS: list[tuple[str, dict[str, Any], bool]] = [
         },
         False,
     ),
+    *(
+        (f"allowed when {when}", {"allow": [ALLOW_ALL | {"when": when}]}, known)
+        for when, known in (
+            ('source == "frontend"', True),
+            ('source == "orders"', False),
+            ('source != "frontend" || destination == "orders"', True),
+            ('source == "orders" && metadata.k == "1"', False),
+            ('source == "frontend" && metadata.k == "1"', True),
+            ('source == "orders" || time.getHours() < 3', True),
+            ('source == "orders" && method == "/p.S/M"', False),
+            ('source == "frontend" && method == "/p.S/M"', True),
+            ('method == "/p.S/M"', True),
+            ('metadata.k == "1"', True),
+            ("false", False),
+            ("1 / 0 == 1", False),
+        )
+    ),
+    *(
+        (f"denied when {when}", {"allow": [RULE], "deny": [ALLOW_ALL | {"when": when}]}, known)
+        for when, known in (
+            ('source == "frontend"', False),
+            ('source == "orders"', True),
+            ('source != "orders" || metadata.k == "1"', False),
+            ('source != "frontend" || method != "/p.S/M"', True),
+            ('source != "orders" || method != "/p.S/M"', False),
+            ("time.getHours() < 25", True),
+            ("1 / 0 == 1", False),
+        )
+    ),
+    (
+        "denied by name in audit",
+        {"allow": [RULE], "deny": [ALLOW_ALL | {"when": 'source == "frontend"', "mode": "audit"}]},
+        True,
+    ),
+    (
+        "denied by name and a header",
+        {
+            "allow": [RULE],
+            "deny": [ALLOW_ALL | {"when": "true", "headers": [{"key": "a", "values": ["b"]}]}],
+        },
+        True,
+    ),
+    (
+        "denied by name where all is in audit",
+        {"mode": "audit", "deny": [ALLOW_ALL | {"when": 'source == "frontend"', "mode": "enforce"}]},
+        False,
+    ),
 ]
 
 
@@ -454,7 +501,10 @@ rule_data = st.fixed_dictionaries(
         "principals": st.lists(principals, min_size=1, max_size=2),
         "paths": st.lists(paths, min_size=1, max_size=2),
     },
-    optional={"headers": st.just([{"key": "k", "values": ["v"]}])},
+    optional={
+        "headers": st.just([{"key": "k", "values": ["v"]}]),
+        "when": st.sampled_from(['source.startsWith("a")', 'source.endsWith("b") && metadata.k == "v"']),
+    },
 )
 sections = st.fixed_dictionaries(
     {"allow": st.lists(rule_data, max_size=3), "deny": st.lists(rule_data, max_size=2)}
@@ -462,17 +512,27 @@ sections = st.fixed_dictionaries(
 
 
 def slowly_known(section: dict[str, Any], source: str) -> bool:
-    """Say by trying every method whether one is allowed, headers being as they please."""
+    """Say by trying every method whether one is allowed, headers and metadata being as they please."""
+    true = {
+        "": True,
+        'source.startsWith("a")': source.startswith("a"),
+        'source.endsWith("b") && metadata.k == "v"': source.endswith("b"),
+    }
 
     def applies(rule: dict[str, Any], method: str) -> bool:
-        return any(slow_principal(p, source) for p in rule["principals"]) and any(
-            slow_path(p, method) for p in rule["paths"]
+        return (
+            true[rule.get("when", "")]
+            and any(slow_principal(p, source) for p in rule["principals"])
+            and any(slow_path(p, method) for p in rule["paths"])
         )
+
+    def pleases(rule: dict[str, Any]) -> bool:
+        return "headers" not in rule and "metadata" not in rule.get("when", "")
 
     parts, ends = ["p.S", "p.SS", "q.S", "S", "p", "new.S"], ["M", "MM", "N", "New"]
     return any(
         any(applies(rule, f"/{part}/{end}") for rule in section["allow"])
-        and not any(applies(r, f"/{part}/{end}") for r in section["deny"] if "headers" not in r)
+        and not any(applies(r, f"/{part}/{end}") for r in section["deny"] if pleases(r))
         for part in parts
         for end in ends
     )
@@ -583,7 +643,12 @@ AUDITED: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
         {"allow": [RULE], "deny": [ALLOW_ALL | {"mode": "audit"}]},
         True,
     ),
-    ("denied on condition", {"mode": "enforce"}, {"allow": [RULE], "deny": [RULE | {"when": "true"}]}, True),
+    (
+        "denied on condition",
+        {"mode": "enforce"},
+        {"allow": [RULE], "deny": [RULE | {"when": "'k' in metadata"}]},
+        True,
+    ),
     ("the service is in audit", {"mode": "enforce"}, {"mode": "audit"}, True),
 ]
 
@@ -665,6 +730,18 @@ def test_kin_have_the_same_destinations() -> None:
     assert (kin["shop.cart"], kin["stock"]) == (("shop.cart", "*", "group:web"), ("*",))
     destinations = {name: policy.destinations(ServiceName(name)) for name in kin}
     assert destinations["shop.order"] == destinations["shop.new"] != destinations["shop.cart"]
+
+
+@pytest.mark.parametrize("effect", ["allow", "deny"])
+def test_a_condition_on_names_parts_kin(effect: str) -> None:
+    """It may tell apart services that the same principals match, and does."""
+    told = RULE | {"principals": ["shop.*"], "when": 'source == "shop.cart"'}
+    section = {"allow": [RULE | {"principals": ["*"]}]} | {effect: [told]}
+    read = Policy.parse(json.dumps({"services": {"shop.cart": {}, "shop.order": {}, "orders": section}}))
+    cart, order = ServiceName("shop.cart"), ServiceName("shop.order")
+    assert read.kin(cart) != read.kin(order)
+    assert (read.destinations(cart) == [ORDERS]) is (effect == "allow")
+    assert (read.destinations(order) == [ORDERS]) is (effect == "deny")
 
 
 def test_what_is_shared_by_all_sections() -> None:
