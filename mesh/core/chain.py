@@ -161,7 +161,7 @@ class Chain:
         chain, pieces = self, list[Piece]()
         for entry in entries:
             size = chain.head.size
-            if size and size + _size(entry.encode(chain.head.sequence)) > limits.segment_bytes:
+            if size and size + line_bytes(entry.encode(chain.head.sequence)) > limits.segment_bytes:
                 chain = chain.rotated(limits)
             if chain.head.size == 0:
                 before = chain.head.mac.hex()
@@ -228,5 +228,6 @@ class Chain:
         )
 
 
-def _size(body: bytes) -> int:
+def line_bytes(body: bytes) -> int:
+    """Give the bytes of the line of a body."""
     return 2 * MAC_BYTES + 1 + len(body) + 1

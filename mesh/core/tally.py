@@ -5,6 +5,9 @@ hostile member that tries every method) has them counted, not kept: a bucket of 
 ``per_second``, and the counts themselves are told once in ``counts_every_ms``. What is above ``capacity`` is
 counted by source as well, and the sources above ``sources`` together. So what this holds and what comes out
 of it are bounded whatever is put in, and the counts that come out add up to it.
+
+Budgets go by the ``now_ms`` of whoever keeps the tally, never by the times in what is told; a time before one
+that was seen is taken for that one, so nobody gains by a clock that goes back.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ ALL: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is kept and told."""
+    """How much is kept and told. ``burst`` and ``per_second`` are in the unit of a thing's cost."""
 
     burst: int = 50
     per_second: int = 1
@@ -58,22 +61,26 @@ class Tally(Generic[_T]):
         self._counted = 0
         self._buckets: dict[str, _Bucket] = {}
         self._counts_at_ms: dict[str, int] = {}
+        self._latest_ms = 0
 
     def __len__(self) -> int:
         """How many different things wait, counts not among them."""
         return len(self._waiting) - self._counted
 
-    def note(self, told: Told[_T], now_ms: int) -> bool:
+    def note(self, told: Told[_T], now_ms: int, cost: int = 1) -> bool:
         """Take a thing, or counts from elsewhere; give whether it will be told by itself."""
+        now_ms = self._reach(now_ms)
         key = (told.source, told.what)
         itself = told.what is not None and (
-            key in self._waiting or (len(self) < self._limits.capacity and self._spend(told.source, now_ms))
+            key in self._waiting
+            or (len(self) < self._limits.capacity and self._spend(told.source, now_ms, cost))
         )
         self._add(told if itself else self._as_count(told))
         return itself
 
     def take(self, most: int, now_ms: int, *, everything: bool = False) -> list[Told[_T]]:
         """Take out up to ``most`` of what is due; with ``everything``, counts before their time as well."""
+        now_ms = self._reach(now_ms)
         due = [key for key in self._waiting if everything or self._is_due(key, now_ms)][:most]
         for source, what in due:
             if what is None:
@@ -93,12 +100,17 @@ class Tally(Generic[_T]):
         other = Tally[_T](self._limits)
         other._waiting, other._counted = dict(self._waiting), self._counted
         other._buckets = {source: replace(bucket) for source, bucket in self._buckets.items()}
-        other._counts_at_ms = dict(self._counts_at_ms)
+        other._counts_at_ms, other._latest_ms = dict(self._counts_at_ms), self._latest_ms
         return other
 
     def is_due(self, now_ms: int) -> bool:
         """Whether there is anything to take."""
+        now_ms = max(self._latest_ms, now_ms)
         return any(self._is_due(key, now_ms) for key in self._waiting)
+
+    def _reach(self, now_ms: int) -> int:
+        self._latest_ms = max(self._latest_ms, now_ms)
+        return self._latest_ms
 
     def _is_due(self, key: tuple[str, _T | None], now_ms: int) -> bool:
         source, what = key
@@ -122,19 +134,19 @@ class Tally(Generic[_T]):
         known = (told.source, None) in self._waiting or self._counted < self._limits.sources
         return replace(told, what=None, source=told.source if known else ALL, id="")
 
-    def _spend(self, source: str, now_ms: int) -> bool:
+    def _spend(self, source: str, now_ms: int, cost: int) -> bool:
         bucket = self._buckets.get(source)
         if bucket is None:
             self._forget(now_ms)
             if len(self._buckets) >= self._limits.sources:
                 return False
             bucket = self._buckets[source] = _Bucket(self._limits.burst, now_ms)
-        passed = max(0, now_ms - bucket.at_ms)
+        passed = now_ms - bucket.at_ms
         bucket.left = min(self._limits.burst, bucket.left + passed * self._limits.per_second / 1000)
-        bucket.at_ms = max(bucket.at_ms, now_ms)
-        if bucket.left < 1:
+        bucket.at_ms = now_ms
+        if bucket.left < cost:
             return False
-        bucket.left -= 1
+        bucket.left -= cost
         return True
 
     def _forget(self, now_ms: int) -> None:

@@ -25,7 +25,7 @@ from mesh.core.receiver import Peer
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
-from services.auth.deferred import Deferred
+from services.auth.deferred import Deferred, about
 from services.auth.errors import AuthError, ConflictError, MissingError, RefusedError
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
@@ -39,7 +39,7 @@ REFUSED: Final = (
     "join refused: the token is unknown, expired, used or wrong: make a new one with mesh token create"
 )
 #: Whom refusals count to that nobody has proved himself for.
-STRANGERS: Final = "strangers"
+STRANGERS: Final = "strangers at the join port"
 DENIED: Final = EntryVerdict.DENIED
 _TOKEN_ID_BYTES: Final = 8
 
@@ -130,7 +130,8 @@ class Admission:
         (admitted,) = self._written([judged])
         if admitted is None:
             service = judged.instance.service
-            raise self._refuse(_failed(now_ms, "join overtaken", asked.token_id, service), service.text)
+            entry = _failed(now_ms, "join overtaken", asked.token_id, service)
+            raise self._refuse(entry, about(service.text))
         return admitted
 
     def _judge(self, asked: JoinAsked, now_ms: int) -> _Joining | Admitted:
@@ -204,12 +205,12 @@ class Admission:
         if alarm:
             with unlogged():
                 self._store.alarm(entry)
-        return self._refuse(entry, token.service.text)
+        return self._refuse(entry, about(token.service.text))
 
     def _refuse(self, entry: Entry, source: str) -> RefusedError:
         # In the log before the answer, if it can be written; refused in any case.
         report(entry)
-        self._denials.note(entry, source)
+        self._denials.note(entry, source, entry.at_ms)
         self._denials.try_to_flush(entry.at_ms)
         return RefusedError(REFUSED)
 

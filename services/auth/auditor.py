@@ -13,7 +13,7 @@ from mesh.v1 import audit_pb2
 from services.auth import reports
 from services.auth.audit import report, unlogged
 from services.auth.audit_log import ACTIONS, DENIALS
-from services.auth.deferred import Deferred
+from services.auth.deferred import OWN, Deferred, about
 from services.auth.errors import MissingError
 from services.auth.store import Store
 
@@ -24,17 +24,18 @@ class Auditor:
     def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
         """Take the store, and auth's clock."""
         self._logs, self._now = store.logs, now_ms
-        self.denials, self._late = Deferred(store, DENIALS), Deferred(store, ACTIONS)
+        self.denials, self._late = Deferred(store, DENIALS), Deferred(store, ACTIONS, OWN)
 
     def happened(self, entry: Entry) -> None:
         """Note what happened by itself, and does not wait for the log."""
-        self._late.note(entry, AUTH.text)
+        self._late.note(entry, AUTH.text, self._now())
 
     def denied(self, entries: Iterable[Entry]) -> None:
         """Note what was denied, and write it if that is possible now."""
+        now_ms = self._now()
         for entry in entries:
-            self.denials.note(entry, entry.by.partition("/")[0] or entry.service)
-        self.denials.try_to_flush(self._now())
+            self.denials.note(entry, about(entry.service), now_ms)
+        self.denials.try_to_flush(now_ms)
 
     def record(self, told: Iterable[audit_pb2.NodeDenials]) -> None:
         """Write what nodes denied, or auth itself; raise ``AuditError`` while the log cannot be written."""

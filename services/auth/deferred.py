@@ -11,16 +11,29 @@ from dataclasses import replace
 from typing import Final
 
 from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.chain import line_bytes
 from mesh.core.tally import Limits, Tally, Told
 from services.auth.errors import AuthError
 from services.auth.store import Store
 
 log = logging.getLogger("mesh.auth")
 
-#: Of one source: 200 different refusals at once and 5 a second; of all, 1024 that wait, 256 that are counted.
-LIMITS: Final = Limits(burst=200, per_second=5, capacity=1024, sources=256)
+#: Of one source, in bytes: some 200 different refusals at once, then one in a few seconds, so that one alone
+#: takes days to push the others out of a log of the size that it has by default. Of all, 1024 that wait, and
+#: 256 that are counted.
+LIMITS: Final = Limits(burst=65_536, per_second=100, capacity=1024, sources=256)
+#: What auth itself does is never so much that it has to be counted.
+OWN: Final = Limits(burst=1_048_576, per_second=65_536, capacity=1024, sources=256)
 #: Entries in one transaction: all that may wait, so that they are written together or not at all.
 BATCH: Final = LIMITS.capacity + LIMITS.sources + 1
+#: What stands before the name in the source of entries that are about a service and nobody's word. It has a
+#: blank, so no service is called so.
+_ABOUT: Final = "about "
+
+
+def about(service: str) -> str:
+    """Give the source of what is told about a service, not by it: it costs nothing of that one's own."""
+    return _ABOUT + service
 
 
 class Deferred:
@@ -32,12 +45,15 @@ class Deferred:
         self._tally = Tally[Entry](limits)
         self.failing = False
 
-    def note(self, entry: Entry, source: str) -> bool:
-        """Take an entry of a source; whether it will be written by itself."""
+    def note(self, entry: Entry, source: str, now_ms: int) -> bool:
+        """Take an entry of a source; whether it will be written by itself.
+
+        ``now_ms`` is auth's time: the times in an entry may be the word of a node that lies.
+        """
         what = replace(entry, at_ms=0, call_id="", count=1, until_ms=0)
         last_ms = max(entry.at_ms, entry.until_ms)
         told = Told(what, source, entry.call_id, entry.count, entry.at_ms, last_ms)
-        return self._tally.note(told, entry.at_ms)
+        return self._tally.note(told, now_ms, line_bytes(entry.encode(0)))
 
     def record(self, entries: Iterable[Entry], now_ms: int) -> None:
         """Take entries, each of the source whose word it is, and write what is due.
@@ -46,7 +62,7 @@ class Deferred:
         """
         before = self._tally.copy()
         for entry in entries:
-            self.note(entry, entry.by.partition("/")[0] or entry.service)
+            self.note(entry, entry.by.partition("/")[0] or about(entry.service), now_ms)
         try:
             self.flush(now_ms)
         except BaseException:
@@ -77,12 +93,14 @@ class Deferred:
 
 
 def _entry(told: Told[Entry]) -> Entry:
+    is_about = told.source.startswith(_ABOUT)
     what = told.what or Entry(
         0,
         Kind.DENIAL,
         "denials counted",
         Verdict.DENIED,
-        by=told.source,
+        service=told.source.removeprefix(_ABOUT) if is_about else "",
+        by="" if is_about else told.source,
         detail="too many to be told singly",
     )
     until_ms = told.last_ms if told.count > 1 else 0

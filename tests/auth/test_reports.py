@@ -8,7 +8,8 @@ from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.errors import Cause
 from mesh.v1 import audit_pb2
 from services.auth.audit_log import DENIALS
-from services.auth.errors import AuditError, InvalidError
+from services.auth.deferred import LIMITS
+from services.auth.errors import AuditError, InvalidError, RefusedError
 from services.auth.reports import MAX_AGE_MS, entries
 from tests.auth.world import START_MS, World
 
@@ -114,9 +115,55 @@ def test_a_lying_node_is_bounded_and_counted(world: World) -> None:
     world.authority.close()
     found = world.audit(DENIALS)
     assert sum(entry.count for entry in found if entry.by.startswith("orders")) == 50 * 64
-    assert 200 <= len(found) <= 205
+    assert 190 <= len(found) <= 210
     assert [entry.count for entry in found if entry.by.startswith("honest/")] == [1]
     assert world.examine(DENIALS).bad is None
+
+
+@pytest.mark.parametrize("back_ms", [0, 60_000, MAX_AGE_MS])
+def test_dating_back_gives_no_budget(world: World, back_ms: int) -> None:
+    """Whenever a node says that it denied, it gets what auth's own clock gives it."""
+    at = world.now_ms - back_ms
+    for turn in range(20):
+        many = (denial(method=f"/a.B/C{turn}x{n}", first_ms=at, last_ms=at) for n in range(64))
+        world.authority.auditor.record([report(*many)])
+    world.authority.close()
+    found = world.audit(DENIALS)
+    assert sum(entry.count for entry in found) == 20 * 64
+    assert len(world.log_of(DENIALS)[0]) < LIMITS.burst + 2000
+
+
+def test_a_source_writes_at_its_pace(world: World) -> None:
+    """However long what a node reports: its burst, then so many bytes a second, and exact counts of the rest."""
+    for minute in range(60):
+        many = (denial(method=f"/a.B/C{minute}x{n}{'m' * 400}", rule="r" * 160) for n in range(64))
+        world.authority.auditor.record([report(*many)])
+        world.time.pass_ms(60_000)
+    world.authority.close()
+    found = world.audit(DENIALS)
+    assert sum(entry.count for entry in found) == 60 * 64
+    counts = [entry for entry in found if entry.event == "denials counted"]
+    assert len(counts) <= 61
+    written = sum(map(len, world.log_of(DENIALS).values()))
+    assert LIMITS.per_second * 3600 < written < LIMITS.burst + LIMITS.per_second * 3600 + 300 * 62
+
+
+def test_joins_refused_for_a_service_cost_it_nothing(world: World) -> None:
+    """Who has an old token of a service cannot use up what that service may report, nor speak in its name."""
+    token = world.token("orders")
+    world.join(token)
+    for number in range(400):
+        with pytest.raises(RefusedError):
+            world.join(token)
+        world.time.pass_ms(1)
+        if number % 100 == 99:
+            world.node("strangers")
+    world.authority.auditor.record([report(denial(source="frontend"))])
+    world.authority.close()
+    found = world.audit(DENIALS)
+    counted = [entry for entry in found if entry.event == "denials counted"]
+    assert {(entry.service, entry.by) for entry in counted} == {("orders", "")}
+    assert [entry.service for entry in found if entry.by] == ["frontend"]
 
 
 def test_reporters_keep_what_the_log_cannot_take(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

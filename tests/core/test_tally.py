@@ -63,6 +63,24 @@ def test_a_budget_comes_back_with_time() -> None:
     assert not tally.note(told("the clock went back"), 0)
 
 
+def test_what_costs_more_takes_more_of_the_budget() -> None:
+    """A budget goes by what things cost; what is too dear is counted, what is alike costs nothing."""
+    tally = Tally[str](LIMITS)
+    assert [tally.note(told(f"{n}"), 0, cost=2) for n in range(2)] == [True, False]
+    assert tally.note(told("0", at=1), 1, cost=2)
+    assert tally.note(told("small", at=1), 1)
+
+
+def test_a_time_before_gives_no_budget() -> None:
+    """Whoever tells of the past, and whichever clock goes back, a budget comes back with time alone."""
+    tally = Tally[str](LIMITS)
+    written = 0
+    for round_ in range(9):
+        written += sum(tally.note(told(f"{round_} {n}"), 0) for n in range(4))
+        tally.take(99, 86_400_000)
+    assert written == 3 + 3  # at 0, and once more when a day had passed
+
+
 def test_a_quiet_source_has_its_budget_beside_a_loud_one() -> None:
     """A flood of one source takes nothing from another, but for room that is used up."""
     tally = Tally[str](LIMITS)
