@@ -31,15 +31,23 @@ _CALL_ID: Final = re.compile(r"[0-9a-f]{0,32}")
 
 
 def entries(reports: Iterable[audit_pb2.NodeDenials], now_ms: int) -> Iterator[Entry]:
-    """Read reports; raise ``InvalidError`` for what no node says."""
+    """Read reports; raise ``InvalidError`` for too many, or for one that names nobody.
+
+    A report with something in it that no node says is one entry about who sent it, and keeps none of those
+    beside it from being written.
+    """
     for number, report in enumerate(reports):
         if number >= MAX_REPORTS or len(report.denials) > MAX_DENIALS:
             raise InvalidError(f"over {MAX_REPORTS} reports or {MAX_DENIALS} denials: send them in parts")
         try:
-            by = Peer(ServiceName(report.service), InstanceId(report.instance))
-            yield from [_entry(denial, by_whom(by), now_ms) for denial in report.denials]
+            by = by_whom(Peer(ServiceName(report.service), InstanceId(report.instance)))
         except ValueError as error:
             raise InvalidError(f"bad report: {error}") from None
+        try:
+            told = [_entry(denial, by, now_ms) for denial in report.denials]
+        except ValueError:
+            told = [Entry(now_ms, Kind.DENIAL, "bad report", Verdict.DENIED, alarm=True, by=by)]
+        yield from told
 
 
 def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:

@@ -22,10 +22,11 @@ from mesh.v1 import audit_pb2, audit_pb2_grpc
 
 log = logging.getLogger("mesh.gatekeeper")
 
-#: Reports that may wait, and how many go in one call, of up to so many bytes.
+#: Reports that may wait, and how many go in one call, until they are so many bytes. With one more of the
+#: largest that gatekeeper takes it has to be less than auth takes (256 KiB).
 MOST: Final = 1024
 TOGETHER: Final = 64
-BYTES: Final = 192 * 1024
+BYTES: Final = 160 * 1024
 #: Seconds that auth may take.
 TIMEOUT: Final = 4.0
 

@@ -91,9 +91,17 @@ def test_times_are_bounded() -> None:
     ids=str,
 )
 def test_what_no_node_says(changes: dict[str, object]) -> None:
-    """Whatever is no name, cause or id of the mesh refuses the report."""
-    with pytest.raises(InvalidError, match="bad report"):
-        one(**changes)
+    """Whatever is no name, cause or id of the mesh is told of its sender, and keeps no other's word out."""
+    good, bad = report(denial()), report(denial(), denial(**changes), service="evil")
+    told = list(entries([bad, good], NOW))
+    assert [entry.event for entry in told] == ["bad report", "call denied"]
+    assert (told[0].alarm, told[0].by.partition("/")[0], told[0].rule, told[0].detail) == (
+        True,
+        "evil",
+        "",
+        "",
+    )
+    assert told[1] == one()
 
 
 def test_too_many() -> None:
@@ -134,7 +142,7 @@ def test_dating_back_gives_no_budget(world: World, back_ms: int) -> None:
 
 
 def test_a_source_writes_at_its_pace(world: World) -> None:
-    """However long what a node reports: its burst, then so many bytes a second, and exact counts of the rest."""
+    """However long what a node reports: its burst, then so many bytes a second, and counts of the rest."""
     for minute in range(60):
         many = (denial(method=f"/a.B/C{minute}x{n}{'m' * 400}", rule="r" * 160) for n in range(64))
         world.authority.auditor.record([report(*many)])
