@@ -15,8 +15,8 @@ shop := examples/shop/node
 spread := -n 2 --dist loadfile
 alone := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
-on_floor := $(addprefix tests/,auth core gatekeeper lua_host rpc sidecar)
-alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py)
+on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar)
+alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help

@@ -115,6 +115,10 @@ class Node:
             )
         return self._server
 
+    def announce(self, *, serving: bool) -> None:
+        """Be listed in the directory, or no longer, while the server goes on with the calls that come."""
+        self._serving(serving)
+
     async def ready(self) -> None:
         """Wait until there is a slice in force."""
         await self._slice.ready()

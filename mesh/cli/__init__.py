@@ -7,6 +7,7 @@
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
     lua        lua run …          services in Lua
+    inject     inject             sidecars into Kubernetes manifests
     making     generate, demo     stubs; a mesh to look at
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
@@ -24,6 +25,7 @@ import click
 from mesh.cli.audits import audit
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.inject import inject
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
@@ -47,7 +49,7 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, audit, run, sidecar, lua, generate, demo):
+for _command in (init, up, status, token, policy, audit, run, sidecar, inject, lua, generate, demo):
     cli.add_command(_command)
 
 

@@ -51,6 +51,7 @@ _OPTIONS = (
         show_default="any",
         help="Loopback port for calls that name their destination in mesh-to.",
     ),
+    click.option("--health", metavar="HOST:PORT", help="Where to serve grpc.health.v1, in plaintext."),
     click.option(
         "--auth", metavar="HOST:PORT", help="Auth's join port. [default: MESH_AUTH, or that of --data]"
     ),
