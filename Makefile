@@ -8,6 +8,7 @@ newest := .venv/ready
 floor := .venv-floor/ready
 proto := .venv-proto/ready
 bench := .venv-bench/ready
+charts := .venv-charts/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
@@ -21,7 +22,7 @@ npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
 help: ## say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(newest) ## start a mesh, run the shop on it, attack it
@@ -36,7 +37,8 @@ test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
 	@.venv/bin/python -m pytest $(alone)
 
 .PHONY: check
-check: lint types fresh ## what CI runs: lint, types, proto freshness, then the tests on newest and oldest
+check: lint types fresh ## what CI runs: lint, types, proto freshness, charts, then the tests on newest and oldest
+	@$(MAKE) --no-print-directory charts
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory floor
 
@@ -58,6 +60,15 @@ fresh: $(proto) ## is the generated code what the protos say?
 floor: $(floor) ## the lowest version of each dependency, with every test that touches one
 	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
 	@.venv-floor/bin/python -m pytest $(alone_on_floor)
+
+.PHONY: charts
+charts: $(charts) ## render, lint and validate the charts, and build what the images hold
+	@.venv-charts/bin/python tools/chart_readme.py --check
+	@.venv-charts/bin/python -m pytest tests/charts
+
+.PHONY: charts-readme
+charts-readme: $(charts) ## write the charts' READMEs anew from their values
+	@.venv-charts/bin/python tools/chart_readme.py
 
 .PHONY: proto
 proto: $(proto) ## write the generated code anew
@@ -83,6 +94,10 @@ $(newest): requirements/newest.txt pyproject.toml tools/venv
 
 $(floor): requirements/floor.txt pyproject.toml tools/venv
 	@tools/venv .venv-floor $< .
+	@touch $@
+
+$(charts): requirements/charts.txt pyproject.toml tools/venv
+	@tools/venv .venv-charts $< .
 	@touch $@
 
 $(bench): requirements/bench.txt pyproject.toml tools/venv
