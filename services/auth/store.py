@@ -86,6 +86,10 @@ class Store:
         row = self._first(select(SECRET).where(SECRET.c.name == name))
         return rows.secret_of(row) if row else None
 
+    def add_secret(self, secret: Secret) -> None:
+        """Add one of the trust domain's own secrets."""
+        self._database.transact(lambda connection: rows.put_secret(connection, secret))
+
     def roots(self) -> list[RootRow]:
         """Give every epoch that is kept, oldest first."""
         return [rows.root_of(row) for row in self._all(select(EPOCH).order_by(EPOCH.c.number))]
