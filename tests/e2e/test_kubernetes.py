@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,33 @@ class Cluster:
         return run(*arguments, MESH_DATA=str(self.operator))
 
 
+class Forward:
+    """A forwarded port, as ``kubectl port-forward`` makes one: an address that leads to another."""
+
+    def __init__(self, to: str, stack: ExitStack) -> None:
+        host, _, port = to.rpartition(":")
+        self._to = host, int(port)
+        self._listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed with the test
+            while True:
+                near, _ = self._listening.accept()
+                self.connections += 1
+                far = socket.create_connection(self._to)
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _carry(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError), one, other:
+            while data := one.recv(65536):
+                other.sendall(data)
+
+
 @contextmanager
 def cluster(path: Path) -> Iterator[Cluster]:
     with fake_api() as api, ExitStack() as stack:
@@ -94,6 +123,21 @@ def cluster(path: Path) -> Iterator[Cluster]:
 def running(tmp_path: Path) -> Iterator[Cluster]:
     with cluster(tmp_path) as made:
         yield made
+
+
+def test_an_operator_elsewhere_goes_by_forwarded_ports(running: Cluster) -> None:
+    """The addresses in his directory count, and not those that are told within the cluster."""
+    until(lambda: running.mesh("status").returncode == 0, "auth and gatekeeper")
+    file = running.operator / "addresses.json"
+    with ExitStack() as stack:
+        forwards = {name: Forward(to, stack) for name, to in json.loads(file.read_text()).items()}
+        file.write_text(json.dumps({name: one.address for name, one in forwards.items()}))
+        assert running.mesh("status").returncode == 0
+        assert {name: one.connections > 0 for name, one in forwards.items()} == dict.fromkeys(forwards, True)
+    (running.operator / "token").unlink()
+    lost = run("status", MESH_DATA=str(running.operator))
+    assert (lost.returncode, lost.stderr.count("\n")) == (5, 1)
+    assert "make one with kubectl create token" in lost.stderr
 
 
 def test_a_mesh_without_a_token(running: Cluster) -> None:
