@@ -3,7 +3,7 @@
 A matcher remembers what it narrowed down, so ``permitted`` and ``denied`` are what a node does call after
 call. ``conditional`` is a permit by a condition over metadata and time, which has to be judged anew for every
 call. ``unseen`` is the slowest that it can meet: a caller and method never seen before, at a service that has
-all the rules of the policy.
+all the rules of the policy. ``recorded`` is no decision, but counting one that looked at one key of metadata.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, Final
 
+from mesh.core.decided import Decided, recorded
 from mesh.core.errors import Denied
-from mesh.core.matcher import Matcher
+from mesh.core.matcher import Matcher, Permit
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 
@@ -26,6 +27,7 @@ UNSEEN: Final = 500
 
 _NOW_MS: Final = 1_700_000_000_000
 _SENT: Final = (("x-tenant", "acme"),)
+_KEYS: Final = ("x-tenant",)
 _CONDITION: Final = 'metadata["x-tenant"] == "acme" && time.getHours() < 24'
 _METHOD: Final = "/shop.v1.Shop/Method{}"
 _JUDGED: Final = "judged"
@@ -64,6 +66,7 @@ def measure() -> dict[str, float]:
         "denied": _timed(lambda: matcher, denied * UNSEEN, expected=False),
         "conditional": _timed(lambda: conditional, permitted * UNSEEN, expected=True),
         "unseen": _timed(lambda: Matcher(heaped), unseen, expected=True),
+        "recorded": _counted(permitted * UNSEEN),
     }
 
 
@@ -81,6 +84,20 @@ def _timed(make: Callable[[], Matcher], calls: Sequence[tuple[str, str]], *, exp
         times.append((time.perf_counter() - begun) / len(calls))
         if verdicts != {expected}:
             raise RuntimeError("the policy of the bench does not say what it should")
+    return median(times)
+
+
+def _counted(calls: Sequence[tuple[str, str]]) -> float:
+    times = []
+    permits = [Permit(source, method, "judged/allow/0") for source, method in calls]
+    for _ in range(REPEATS):
+        decided = Decided(_JUDGED)
+        begun = time.perf_counter()
+        for permit in permits:
+            decided.note(permit.source, permit.method, permit, 1, recorded(_KEYS, _SENT), _NOW_MS)
+        times.append((time.perf_counter() - begun) / len(calls))
+        if sum(seen.count for seen in decided.take()[0]) != len(calls):
+            raise RuntimeError("not every decision of the bench was counted")
     return median(times)
 
 

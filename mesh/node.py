@@ -24,6 +24,7 @@ from typing import Any, Final
 from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
+from mesh.decisions import DecisionRecorder
 from mesh.enrol import Enrolment, JoinError, Vouched
 from mesh.enrol import join as enrol
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
@@ -34,7 +35,7 @@ from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
 from mesh.slices import Slice, SliceKeeper
-from mesh.v1 import audit_pb2, audit_pb2_grpc, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2, audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
 
 log = logging.getLogger("mesh")
 
@@ -57,7 +58,10 @@ class Node:
         self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
         reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._reporter = Reporter(self.membership, partial(_report, reports))
-        self._reporting = asyncio.create_task(self._reporter.keep())
+        decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
+        self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
+        telling = (self._reporter.keep(), self._decisions.keep())
+        self._telling = [asyncio.create_task(told) for told in telling]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
@@ -129,10 +133,10 @@ class Node:
         await asyncio.wait(self._tasks[1:], timeout=LEAVE)
         if self._server is not None:
             await self._server.stop(LEAVE)
-        for task in (*self._tasks, self._reporting):
+        for task in (*self._tasks, *self._telling):
             task.cancel()
-        await asyncio.gather(*self._tasks, self._reporting, return_exceptions=True)
-        await self._reporter.close()
+        await asyncio.gather(*self._tasks, *self._telling, return_exceptions=True)
+        await asyncio.gather(self._reporter.close(), self._decisions.close())
         for connections in self._connections.values():
             await connections.close()
         await self._gatekeeper.close()

@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from mesh.audits import Audits
+from mesh.core.decided import recordable
 from mesh.core.errors import Denied, Reason
 from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
@@ -61,6 +62,8 @@ class Slice:
         self._max_stale = 0.0
         self._changed = asyncio.Event()
         self.version = 0
+        self.recordable: tuple[str, ...] = ()
+        """The metadata keys that the rules look at and that may be recorded."""
 
     @property
     def in_force(self) -> bool:
@@ -115,14 +118,15 @@ class Slice:
         if received.policy_version > MAX_VERSION:
             msg = f"no policy has the version {received.policy_version}"
             raise ValueError(msg)
-        matcher = Matcher(Section.parse(received.rules))
+        section = Section.parse(received.rules)
+        matcher = Matcher(section)
         destinations = {ServiceName(d.service): _endpoints(d) for d in received.destinations}
         if received.settling:
             # Gatekeeper has just started: who is missing may only not have come back to it yet.
             for service, known in destinations.items():
                 known.extend(_missing(self._destinations.get(service, []), known))
         self._matcher, self._destinations = matcher, destinations
-        self.version = received.policy_version
+        self.version, self.recordable = received.policy_version, recordable(section)
         self._max_stale = min(received.max_stale_ms / 1000, MAX_STALE)
         self.alive()
         self._announce()

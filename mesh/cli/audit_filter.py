@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
 import click
 
+from mesh.cli.kinds import moment
 from mesh.cli.output import instant
 from mesh.core.audit import Entry, Kind, Verdict
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 COLUMNS: Final = ("time", "kind", "event", "verdict", "service", "method", "rule", "by", "count", "detail")
-
-
-def moment(text: str) -> int:
-    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds."""
-    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-        return int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r:.80} is no time: use 15m for that long ago, or RFC 3339") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The data directory, as far as the command needs it: the operator's credential, and where the mesh is.
 
-``auth.db`` and ``kek`` beside them are auth's alone. Which directory: ``--data``, else ``MESH_DATA``, else
-``./mesh-data``.
+``auth.db`` and ``kek`` beside them are auth's alone, and ``decisions.db`` is gatekeeper's. Which directory:
+``--data``, else ``MESH_DATA``, else ``./mesh-data``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ ADDRESSES: Final = "addresses.json"
 #: Of an operator in Kubernetes, in the place of the credential: a service-account token, auth's join key.
 TOKEN: Final = "token"  # noqa: S105  a name
 JOIN_KEY: Final = "join-key"
+DECISIONS: Final = "decisions.db"
 
 
 @dataclass(frozen=True, slots=True)

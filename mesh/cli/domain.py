@@ -14,6 +14,7 @@ import click
 from mesh.cli.audits import AUDIT_KEY
 from mesh.cli.data import data_option
 from mesh.cli.errors import CliError, Exit
+from mesh.cli.keks import kms_option
 from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
@@ -26,7 +27,8 @@ from mesh.core.names import TrustDomain
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
 @click.option("--unless-made", is_flag=True, help="Do nothing if DIR is a trust domain already.")
-def init(directory: Path, trust_domain: TrustDomain, *, unless_made: bool) -> None:
+@kms_option
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None, *, unless_made: bool) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
@@ -40,7 +42,7 @@ def init(directory: Path, trust_domain: TrustDomain, *, unless_made: bool) -> No
         click.echo(f"{directory} is a trust domain already: nothing to make")
         return
     try:
-        found(directory, trust_domain, time.time_ns() // 1_000_000)
+        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")

@@ -1,8 +1,10 @@
-"""Kinds of values on the command line: service names, trust domains, durations. Each parses once."""
+"""Kinds of values on the command line: service names, trust domains, durations, times. Each parses once."""
 
 from __future__ import annotations
 
 import re
+import time
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -36,3 +38,14 @@ def duration(text: str) -> int:
     if not 0 < seconds <= _LONGEST:
         raise click.BadParameter(f"{text!r:.80} is not from 1s to 24h, such as 90s, 5m or 1h")
     return seconds
+
+
+def moment(text: str) -> int:
+    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds."""
+    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+        return int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r:.80} is no time: use 15m for that long ago, or RFC 3339") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

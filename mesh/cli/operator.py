@@ -18,7 +18,7 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc, keys_pb2_grpc
 
 _T = TypeVar("_T")
 
@@ -35,6 +35,8 @@ class Operator:
     auth: auth_pb2_grpc.OperatorServiceAsyncStub
     gatekeeper: gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub
     audit: audit_pb2_grpc.AuditServiceAsyncStub
+    decisions: decisions_pb2_grpc.DecisionServiceAsyncStub
+    keys: keys_pb2_grpc.KeyServiceAsyncStub
 
 
 @asynccontextmanager
@@ -53,13 +55,15 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             Exit.UNREACHABLE,
         ) from None
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
+    to_auth = MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)
+    to_gatekeeper = MeshChannel(enrolment.membership, gatekeeper, MAX_RECEIVE)
     try:
         yield Operator(
-            auth_pb2_grpc.OperatorServiceStub(MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)),
-            gatekeeper_pb2_grpc.GatekeeperServiceStub(
-                MeshChannel(enrolment.membership, gatekeeper, MAX_RECEIVE)
-            ),
-            audit_pb2_grpc.AuditServiceStub(MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)),
+            auth_pb2_grpc.OperatorServiceStub(to_auth),
+            gatekeeper_pb2_grpc.GatekeeperServiceStub(to_gatekeeper),
+            audit_pb2_grpc.AuditServiceStub(to_auth),
+            decisions_pb2_grpc.DecisionServiceStub(to_gatekeeper),
+            keys_pb2_grpc.KeyServiceStub(to_auth),
         )
     finally:
         await gatekeeper.close()

@@ -20,6 +20,7 @@ from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_diff import compared, difference_data
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import Record, fetched, listed
+from mesh.cli.policy_replay import forecast
 from mesh.core.difference import Difference, differences
 from mesh.core.names import OPERATOR
 from mesh.core.policy import Policy
@@ -51,7 +52,8 @@ _cut_operator = click.option(
 def apply(file: str, dry_run: bool, cut_operator: bool, yes: bool, output: str, data: Path) -> None:
     """Put the policy in FILE (YAML or JSON; - for standard input) in force, everywhere within a second.
 
-    Shows first which calls are granted otherwise, and on a terminal asks.
+    Shows first which calls are granted otherwise, and on a terminal what would have become of those of the
+    last day, and asks.
     """
     policy = load_policy(file)
     record = fetched(DataDirectory(data))
@@ -103,11 +105,14 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
             click.echo(line)
     if not wish.cut_operator:
         _spare_operator(found)
+    asking = as_text and not wish.yes and sys.stdin.isatty() and sys.stdout.isatty()
+    if asking or (as_text and wish.dry_run):
+        click.echo(forecast(policy, directory))
     if wish.dry_run:
         if not as_text:
             show_json({"differences": [difference_data(one) for one in found]})
         return
-    if as_text and not wish.yes and sys.stdin.isatty() and sys.stdout.isatty():
+    if asking:
         click.confirm(f"replace policy {record.version}?", abort=True)
     version = _applied(directory, record, policy)
     if as_text:

@@ -19,7 +19,7 @@ from typing import Final, Self
 import grpc
 
 from mesh.cli.child import Child, EndedError, Kept
-from mesh.cli.data import ADDRESSES, Addresses, DataDirectory
+from mesh.cli.data import ADDRESSES, DECISIONS, Addresses, DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.operator import Operator, operator
 from mesh.cli.ports import Ports
@@ -127,6 +127,7 @@ class Supervisor:
             *("--auth", f"{self._advertise}:{self._ports.join}"),
             *("--token-file", "-"),
             *("--listen", f"{self._host}:{self._ports.gatekeeper}"),
+            *("--decisions", str(self._data.path / DECISIONS)),
         ]
         token = await self._mint()
         return await Child.start("services.gatekeeper", [*listen, *self._gatekeeper_options], token)

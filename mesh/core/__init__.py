@@ -15,4 +15,5 @@ Nothing here opens a socket or file, reads a clock, or knows of gRPC. Read it in
 ``patterns``  what a rule may say of names, and which names it means
 ``document``  strict reading of what people write
 ``policy``    the policy as data; ``matcher`` the policy as decisions; ``builtin`` the mesh's own rules
+``observed``  recorded decisions; ``retrial`` judges them again, ``suggest`` makes a policy of them
 """

@@ -31,6 +31,9 @@ _ROWS: Final = {
                 "/mesh.v1.OperatorService/ListPolicies",
                 "/mesh.v1.OperatorService/GetAuthStatus",
                 "/mesh.v1.AuditService/Read",
+                "/mesh.v1.KeyService/ListKeys",
+                "/mesh.v1.KeyService/RotateKey",
+                "/mesh.v1.KeyService/BackUp",
             ),
         ),
     },
@@ -42,9 +45,13 @@ _ROWS: Final = {
                 "/mesh.v1.GatekeeperService/Authorize",
                 "/mesh.v1.GatekeeperService/Resolve",
                 "/mesh.v1.DenialService/Report",
+                "/mesh.v1.DecisionService/RecordDecisions",
             ),
         ),
-        "operator": (OPERATOR.text, ("/mesh.v1.GatekeeperService/ListNodes",)),
+        "operator": (
+            OPERATOR.text,
+            ("/mesh.v1.GatekeeperService/ListNodes", "/mesh.v1.DecisionService/ListDecisions"),
+        ),
     },
 }
 

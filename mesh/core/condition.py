@@ -16,31 +16,21 @@ time) is neither true nor false. ``matcher`` makes of it what denies.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mesh.core.expression import METADATA, METHOD, TIME, Reading
 from mesh.core.metadata import Entries
-from mesh.core.names import FullMethod, ServiceName
-from mesh.core.patterns import ANY, checked_key
-from mesh.v1.condition_pb2 import CheckedCondition, ConditionExpr, PackedCondition
+from mesh.v1.condition_pb2 import CheckedCondition, PackedCondition
 
 MAX_CONDITION: Final = 1024
 #: A longer value of metadata cannot be judged.
 MAX_VALUE: Final = 4096
 
-_METADATA, _TIME, _METHOD = "metadata", "time", "method"
-_NAMES: Final = frozenset({"source", "destination", _METHOD})
-_INDEX, _IN = "_[_]", "@in"
-_EQUALITY: Final = frozenset({"_==_", "_!=_", _IN})
-_COMPARED: Final = _EQUALITY | {"startsWith", "endsWith", "contains"}
-_REFUSED_KINDS: Final = {
-    "comprehension_expr": "loops (all, exists, map, filter) are not supported: write each case out",
-    "struct_expr": "maps and messages are not supported: use lists and comparisons",
-}
 _TEXT: Final = re.compile(r"[\n\t -~]+")
 _CEL_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
@@ -86,6 +76,8 @@ class Condition:
     services: tuple[str, ...] = field(compare=False)
     #: Whether it looks at the time.
     timed: bool = field(compare=False)
+    #: Unix milliseconds at which time may change what it says, besides each full minute; ``None``: at any.
+    turns: tuple[int, ...] | None = field(compare=False)
     _program: _Program = field(compare=False, repr=False)
 
     @classmethod
@@ -100,26 +92,56 @@ class Condition:
 
     def holds(self, call: Call) -> bool | None:
         """Judge a call; ``None`` if that cannot be done."""
-        data: dict[str, object] = {
-            "source": call.source,
-            "destination": call.destination,
-            _METHOD: call.method,
-        }
+        data = _names(call)
         if self.keys:
             values = _single_values(self.keys, call.entries)
             if values is None:
                 return None
-            data[_METADATA] = values
+            data[METADATA] = values
         if self.timed:
             if call.now_ms is None:
                 return None
-            data[_TIME] = Timestamp(seconds=call.now_ms // 1000, nanos=call.now_ms % 1000 * 1_000_000)
+            data[TIME] = _timestamp(call.now_ms)
+        return self._eval(data)
+
+    def possible(self, call: Call, unknown: Collection[str], *, timeless: bool) -> frozenset[bool | None]:
+        """Give what ``holds`` may say, whatever came under the unknown keys, and at any time if ``timeless``.
+
+        It may give too many answers, and never too few.
+        """
+        doubtful = not set(self.keys).isdisjoint(unknown)
+        if not doubtful and not (timeless and self.timed):
+            return frozenset({self.holds(call)})
+        values = _single_values(self.keys, call.entries)
+        if values is None or (self.timed and call.now_ms is None):
+            return frozenset({None})
+        data = _names(call)
+        if not doubtful:
+            data[METADATA] = values
+        if not timeless and call.now_ms is not None:
+            data[TIME] = _timestamp(call.now_ms)
+        # CEL finds no variable for what is unknown: an error, unless the rest decides by itself.
+        found = self._eval(data)
+        if found is None:
+            return frozenset({True, False, None})
+        # A key that came twice makes it nothing that can be judged, whatever the rest says.
+        return frozenset({found, None}) if doubtful else frozenset({found})
+
+    def _eval(self, data: Mapping[str, object]) -> bool | None:
         try:
             value = self._program.eval(data=data).value()
         except RuntimeError:
             return None  # a text that is none, which the transport should not have passed
         # What went wrong within CEL is a value as well, and no truth value.
         return value if isinstance(value, bool) else None
+
+
+def _names(call: Call) -> dict[str, object]:
+    return {"source": call.source, "destination": call.destination, METHOD: call.method}
+
+
+def _timestamp(unix_ms: int) -> Timestamp:
+    return Timestamp(seconds=unix_ms // 1000, nanos=unix_ms % 1000 * 1_000_000)
 
 
 def _single_values(keys: tuple[str, ...], entries: Entries) -> dict[str, str] | None:
@@ -154,93 +176,10 @@ def _parse(text: str) -> Condition:
         msg = f"gives {kind.lower()}: a condition has to be true or false"
         raise ValueError(msg)
     packed = PackedCondition.FromString(program.serialize())
-    read = _Reading()
+    read = Reading()
     read.expression(CheckedCondition.FromString(packed.value).expr)
-    return Condition(text, tuple(sorted(read.keys)), tuple(sorted(read.services)), read.timed, program)
-
-
-class _Reading:
-    """Walks through an expression, refuses what is not taken, and notes what it looks at."""
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.services: set[str] = set()
-        self.timed = False
-
-    def expression(self, root: ConditionExpr) -> None:
-        waiting = [root]
-        while waiting:
-            node = waiting.pop()
-            kind = node.WhichOneof("kind")
-            if kind in _REFUSED_KINDS:
-                raise ValueError(_REFUSED_KINDS[kind])
-            if kind == "call_expr":
-                waiting.extend(self._call(node))
-            elif kind == "select_expr":
-                waiting.extend(self._select(node))
-            elif kind == "list_expr":
-                waiting.extend(node.list_expr.elements)
-            elif kind == "ident_expr":
-                self._ident(node.ident_expr.name)
-            elif not node.const_expr.string_value.isascii():
-                msg = f"{node.const_expr.string_value!a:.80} is not ascii, and no name is like it"
-                raise ValueError(msg)
-
-    def _ident(self, name: str) -> None:
-        if name == _METADATA:
-            msg = 'write out which key of the metadata: metadata["x-tenant"], "x-tenant" in metadata'
-            raise ValueError(msg)
-        self.timed |= name == _TIME
-
-    def _select(self, node: ConditionExpr) -> Sequence[ConditionExpr]:
-        operand = node.select_expr.operand
-        if not _is(operand, _METADATA):
-            return [operand]
-        self.keys.add(checked_key(node.select_expr.field))
-        return []
-
-    def _call(self, node: ConditionExpr) -> Sequence[ConditionExpr]:
-        call = node.call_expr
-        if call.function == "matches":
-            msg = "regular expressions are not supported: use ==, in, startsWith, endsWith or contains"
-            raise ValueError(msg)
-        if call.function == "contains" and not call.args[0].const_expr.HasField("string_value"):
-            msg = "contains needs a text that is written out: its cost would be the caller's to choose"
-            raise ValueError(msg)
-        operands = [*([call.target] if call.HasField("target") else []), *call.args]
-        keyed = {_INDEX: operands, _IN: operands[::-1]}.get(call.function, [])
-        if keyed and _is(keyed[0], _METADATA) and keyed[1].const_expr.HasField("string_value"):
-            self.keys.add(checked_key(keyed[1].const_expr.string_value))
-            return []
-        names = [operand.ident_expr.name for operand in operands if operand.ident_expr.name in _NAMES]
-        for literal in _literals(operands):
-            for name in names:
-                self._compared(name, call.function, literal)
-        return operands
-
-    def _compared(self, name: str, function: str, literal: str) -> None:
-        if function in _COMPARED and ANY in literal:
-            msg = (
-                f"{literal!r:.80} has a star, which is no wildcard here: use startsWith, endsWith or contains"
-            )
-            raise ValueError(msg)
-        if function not in _EQUALITY:
-            return
-        if name == _METHOD:
-            FullMethod(literal)
-        else:
-            self.services.add(ServiceName(literal).text)
-
-
-def _is(node: ConditionExpr, name: str) -> bool:
-    return node.ident_expr.name == name
-
-
-def _literals(operands: Iterable[ConditionExpr]) -> Iterator[str]:
-    for operand in operands:
-        for node in (operand, *operand.list_expr.elements):
-            if node.const_expr.HasField("string_value"):
-                yield node.const_expr.string_value
+    turns = None if read.unsteady else tuple(sorted(read.turns))
+    return Condition(text, tuple(sorted(read.keys)), tuple(sorted(read.services)), read.timed, turns, program)
 
 
 @cache
@@ -249,7 +188,7 @@ def _env() -> _Env:
     from cel_expr_python import cel  # noqa: PLC0415
 
     text = cel.Type.STRING
-    kinds = dict.fromkeys(("source", "destination", _METHOD), text)
-    kinds |= {_METADATA: cel.Type.Map(text, text), _TIME: cel.Type.TIMESTAMP}
+    kinds = dict.fromkeys(("source", "destination", METHOD), text)
+    kinds |= {METADATA: cel.Type.Map(text, text), TIME: cel.Type.TIMESTAMP}
     env: _Env = cel.NewEnv(variables=kinds)
     return env

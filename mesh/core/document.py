@@ -51,7 +51,7 @@ def load(at: str, document: bytes | str) -> Node:
     except UnicodeDecodeError:
         raise PolicyError(at, "not UTF-8: save it as UTF-8") from None
     except RecursionError:
-        raise PolicyError(at, "nested too deeply: a policy has nine levels at most") from None
+        raise PolicyError(at, "nested too deeply: see docs/policy.md") from None
     except ValueError as error:
         raise PolicyError(at, f"not JSON: {error}") from None
 

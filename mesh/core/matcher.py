@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from mesh.core.condition import Call
 from mesh.core.errors import Denied
@@ -38,8 +38,8 @@ from mesh.core.rules import HeaderRule, Mode, Rule, Section
 REMEMBERED: Final = 4096
 
 #: What a condition has to say for a rule to apply; ``None``: it cannot be judged.
-_ALLOWING: Final[frozenset[bool | None]] = frozenset({True})
-_DENYING: Final[frozenset[bool | None]] = frozenset({True, None})
+ALLOWING: Final[frozenset[bool | None]] = frozenset({True})
+DENYING: Final[frozenset[bool | None]] = frozenset({True, None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,18 @@ class Permit:
     audited: Audited | None = None
 
 
-class _Undecided(NamedTuple):
+class Undecided(NamedTuple):
     """The rules that apply to a source and method but for headers and conditions, in order."""
 
     deny: tuple[Rule, ...]
     allow: tuple[Rule, ...]
+
+
+class Applies(Protocol):
+    """Says whether a rule applies to a call that its principals and paths match."""
+
+    def __call__(self, rule: Rule, call: Call, *, denying: bool) -> bool:
+        """Answer for a deny or an allow rule."""
 
 
 class Matcher:
@@ -78,7 +85,7 @@ class Matcher:
         """Compile the rules of a section."""
         self._section = section
         self._allow, self._deny = _Index(section.allow), _Index(section.deny)
-        self._known: dict[tuple[str, str], Permit | _Undecided] = {}
+        self._known: dict[tuple[str, str], Permit | Undecided] = {}
 
     def permit(self, source: str, method: str, entries: Entries, now_ms: int | None = None) -> Permit:
         """Judge a call of ``source`` (a verified service name) with the application's metadata.
@@ -91,9 +98,16 @@ class Matcher:
             known = self._narrow(source, method)
         if isinstance(known, Permit):
             return known
-        return self._weigh(known, Call(source, self._section.service, method, entries, now_ms))
+        return weigh(self._section, known, Call(source, self._section.service, method, entries, now_ms))
 
-    def _narrow(self, source: str, method: str) -> Permit | _Undecided:
+    def narrowed(self, source: str, method: str) -> Permit | Undecided:
+        """Give what holds of all calls of a source to a method: a permit, or the rules that decide each.
+
+        Raises ``Denied`` for what is no name or no method.
+        """
+        return self._known.get((source, method)) or self._narrow(source, method)
+
+    def _narrow(self, source: str, method: str) -> Permit | Undecided:
         try:
             service_name(source)
             full_method(method)
@@ -102,34 +116,17 @@ class Matcher:
             raise Denied(source, method, None) from None
         patterns = self._section.groups.patterns(source)
         call = Call(source, self._section.service, method, (), None)
-        deny = _lasting(self._deny.applying(patterns, method, self._section.enforces), call, _DENYING)
-        allow = _lasting(self._allow.applying(patterns, method, _settles), call, _ALLOWING)
-        narrowed: Permit | _Undecided
+        deny = _lasting(self._deny.applying(patterns, method, self._section.enforces), call, DENYING)
+        allow = _lasting(self._allow.applying(patterns, method, _settles), call, ALLOWING)
+        narrowed: Permit | Undecided
         if not deny and allow and not allow[0].conditional and _settles(allow[0]):
             narrowed = Permit(source, method, allow[0].name)
         else:
-            narrowed = _Undecided(deny, allow)
+            narrowed = Undecided(deny, allow)
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[source, method] = narrowed
         return narrowed
-
-    def _weigh(self, rules: _Undecided, call: Call) -> Permit:
-        audited = None
-        for rule in rules.deny:
-            if _denies(rule, call):
-                if self._section.enforces(rule):
-                    raise Denied(call.source, call.method, rule.name)
-                audited = audited or Audited(rule.name)
-        on_trial = None
-        for rule in rules.allow:
-            if _allows(rule, call):
-                if _settles(rule):
-                    return Permit(call.source, call.method, rule.name, audited)
-                on_trial = on_trial or rule.name
-        if on_trial is None and not self._section.audits:
-            raise Denied(call.source, call.method, None)
-        return Permit(call.source, call.method, on_trial or "", audited or Audited(None))
 
 
 class _Index:
@@ -183,15 +180,44 @@ def _settles(allowing: Rule) -> bool:
     return allowing.mode is not Mode.AUDIT
 
 
+def applies(rule: Rule, call: Call, *, denying: bool) -> bool:
+    """Whether the headers and the condition of a deny or an allow rule are met."""
+    return _denies(rule, call) if denying else _allows(rule, call)
+
+
+def weigh(section: Section, rules: Undecided, call: Call, met: Applies = applies) -> Permit:
+    """Judge a call by the rules that are left; raise ``Denied``.
+
+    ``met`` is asked only of rules whose answer can still make a difference.
+    """
+    audited = None
+    for rule in rules.deny:
+        enforced = section.enforces(rule)
+        if (enforced or audited is None) and met(rule, call, denying=True):
+            if enforced:
+                raise Denied(call.source, call.method, rule.name)
+            audited = Audited(rule.name)
+    on_trial = None
+    for rule in rules.allow:
+        settles = _settles(rule)
+        if (settles or on_trial is None) and met(rule, call, denying=False):
+            if settles:
+                return Permit(call.source, call.method, rule.name, audited)
+            on_trial = rule.name
+    if on_trial is None and not section.audits:
+        raise Denied(call.source, call.method, None)
+    return Permit(call.source, call.method, on_trial or "", audited or Audited(None))
+
+
 def _denies(rule: Rule, call: Call) -> bool:
     return all(any(_matches(header, call.entries)) for header in rule.headers) and (
-        rule.when is None or rule.when.holds(call) in _DENYING
+        rule.when is None or rule.when.holds(call) in DENYING
     )
 
 
 def _allows(rule: Rule, call: Call) -> bool:
     return all(_all_of_some(_matches(header, call.entries)) for header in rule.headers) and (
-        rule.when is None or rule.when.holds(call) in _ALLOWING
+        rule.when is None or rule.when.holds(call) in ALLOWING
     )
 
 

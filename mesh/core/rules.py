@@ -24,7 +24,7 @@ from typing import Final
 
 from mesh.core import document
 from mesh.core.condition import Condition
-from mesh.core.document import Node, PolicyError
+from mesh.core.document import Node
 from mesh.core.groups import NO_GROUPS, Groups, principal
 from mesh.core.names import ServiceName
 from mesh.core.patterns import ANY, checked_key, checked_path, checked_value, covered
@@ -196,12 +196,17 @@ def _default_name(service: str, effect: str, index: int) -> str:
     return f"{service}/{effect}/{index}" if service else f"{effect}/{index}"
 
 
+def checked_name(text: str) -> str:
+    """Give back a name of a rule; raise ``ValueError`` for anything else."""
+    if not _RULE_NAME.fullmatch(text):
+        msg = f"bad name {text!a:.80}: use up to 160 letters, digits, blanks and . _ / : -"
+        raise ValueError(msg)
+    return text
+
+
 def _rule(at: str, node: Node, unnamed: str) -> Rule:
     found = document.fields(at, node, ("principals", "paths"), ("name", "headers", "when", "mode"))
-    name = document.text(f"{at}.name", found.get("name", unnamed))
-    if not _RULE_NAME.fullmatch(name):
-        wrong = f"bad name {name!a:.80}: use up to 160 letters, digits, blanks and . _ / : -"
-        raise PolicyError(f"{at}.name", wrong)
+    name = document.checked(f"{at}.name", found.get("name", unnamed), checked_name)
     headers = document.some(f"{at}.headers", found["headers"]) if "headers" in found else []
     rule = Rule(
         name,

@@ -97,7 +97,7 @@ class Inbound:
             remaining = raw.time_remaining()
             deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)
             incoming = Incoming(self.method, raw.invocation_metadata(), tls, deadline_ms)
-            return self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
+            admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
             if not isinstance(error, StalePeerError):
@@ -107,6 +107,8 @@ class Inbound:
             proof: Entries = ((REFUSAL, refusal.encode()),) if refusal else ()
             await raw.abort(outcome.code, outcome.details, (*outcome.trailing, *proof))
             raise  # abort has raised already
+        self.membership.decided(admitted, now_ms)
+        return admitted
 
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any) -> Outcome:
         if not isinstance(admitted.verdict, Permit):

@@ -19,7 +19,7 @@ from mesh.core.keys import Key
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
-from mesh.core.receiver import Receiver
+from mesh.core.receiver import Admitted, Receiver
 from mesh.core.sender import Sender
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
@@ -63,6 +63,10 @@ async def nowhere() -> None:
     """Wait for nothing: what a node rejects is written to no audit log."""
 
 
+def nobody_counts(_admitted: Admitted, _now_ms: int) -> None:
+    """Let calls go uncounted."""
+
+
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
     """Judge of a node that has no slice."""
     raise Denied(source, method, None)
@@ -79,6 +83,8 @@ class Membership:
         self.sender = Sender(identity.service, instance)
         self.receiver = Receiver(identity.service, instance)
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
+        self.decided: Callable[[Admitted, int], None] = nobody_counts
+        """Told of each call that was judged, and when, in Unix milliseconds (``mesh.decisions``)."""
         self.policy_key = b""
         self._observers: list[RejectionObserver] = []
         self.written: Callable[[], Awaitable[None]] = nowhere

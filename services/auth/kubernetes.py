@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from lightkube.resources.authentication_v1 import TokenReview
 from lightkube.resources.core_v1 import ConfigMap
 
 from mesh.core.workloads import Rules, Workload
-from services.auth.errors import StartError
+from services.auth.errors import AuthError, StartError
 from services.auth.vouching import NotVouchedError, UnaskedError
 
 log = logging.getLogger("mesh.auth")
@@ -96,14 +96,14 @@ class Kubernetes:
         pods = (user.extra or {}).get(_POD) or [""]
         return Workload(match[1], match[2], pods[0])
 
-    async def keep(self, data: Mapping[str, str]) -> None:
+    async def keep(self, joining: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         """Keep what nodes join with published, for ever; run it as a task of its own."""
         said = ""
         while True:
             try:
-                await self.publish(data)
+                await self.publish(await joining())
                 said = ""
-            except UnaskedError as error:
+            except AuthError as error:
                 if str(error) != said:
                     said = str(error)
                     log.error("cannot publish the join key, trying on: %s", said)  # noqa: TRY400

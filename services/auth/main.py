@@ -20,11 +20,13 @@ import click
 from mesh.core.chain import Limits
 from mesh.descriptors import allow_many
 from services.auth.authority import Addresses, Authority, Lives
+from services.auth.ca import CA_LIFE_MS
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory, publish_addresses, withdraw_addresses
 from services.auth.epochs import Schedule
-from services.auth.errors import AuthError, ListenError
+from services.auth.errors import AuthError, InvalidError, ListenError
 from services.auth.server import AuthServer, OwnMembership
+from services.auth.succession import Succession
 from services.auth.vouching import Vouching, join_key
 from services.auth.worker import Worker
 
@@ -58,6 +60,7 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
     type=click.IntRange(1, 1_000_000),
     help="Room for each of the two audit logs.",
 )
+@click.option("--ca-seconds", default=CA_LIFE_MS // 1000, show_default=True, type=click.IntRange(12))
 def main(
     data: Path,
     join_listen: str,
@@ -70,13 +73,19 @@ def main(
     *,
     audit_megabytes: int,
     kubernetes: Path | None,
+    ca_seconds: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
-    lives = Lives(svid_seconds * 1000, Schedule(epoch_seconds * 1000, grace_seconds * 1000))
+    schedule = Schedule(epoch_seconds * 1000, grace_seconds * 1000)
+    lives = Lives(svid_seconds * 1000, schedule, ca_seconds * 1000)
+    try:
+        Succession(lives.ca_ms, lives.svid_ms).check()
+    except InvalidError as error:
+        raise click.UsageError(str(error)) from None
     try:
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
         asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper, kubernetes))
@@ -102,7 +111,7 @@ async def _run(
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)
-        vouched = await _vouched(kubernetes, directory, authority, worker) if kubernetes else None
+        vouched = await _vouched(kubernetes, directory, authority, worker, clock) if kubernetes else None
         server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
         addresses = {
             "join": f"{hosts[0]}:{server.join_port}",
@@ -130,15 +139,20 @@ class _Vouched:
     keep: Callable[[], Coroutine[Any, Any, None]]
 
 
-async def _vouched(path: Path, directory: DataDirectory, authority: Authority, worker: Worker) -> _Vouched:
+async def _vouched(
+    path: Path, directory: DataDirectory, authority: Authority, worker: Worker, clock: Clock
+) -> _Vouched:
     from services.auth.kubernetes import Kubernetes, Settings  # noqa: PLC0415  in an extra
 
     settings = Settings.read(path)
-    kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory)
+    kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory, clock.now_ms())
     vouching = Vouching(authority.admission, worker, key, kubernetes, settings.rules)
-    bundle = ssl.DER_cert_to_PEM_cert(directory.ca.certificate)
-    data = {"join-key": key.text, "trust-domain": authority.domain.text, "trust-bundle.pem": bundle}
-    return _Vouched(vouching, partial(kubernetes.keep, data))
+
+    async def joining() -> dict[str, str]:
+        trusted = "".join(map(ssl.DER_cert_to_PEM_cert, await worker.do(authority.trust_bundle)))
+        return {"join-key": key.text, "trust-domain": authority.domain.text, "trust-bundle.pem": trusted}
+
+    return _Vouched(vouching, partial(kubernetes.keep, joining))
 
 
 async def _serve(server: AuthServer, stop: asyncio.Event, vouched: _Vouched | None) -> None:

@@ -11,13 +11,16 @@ import asyncio
 import os
 from typing import Final, NoReturn, Protocol
 
+from mesh.core.audit import Entry, Kind
 from mesh.core.errors import PeerError
 from mesh.core.join import JoinAsked
 from mesh.core.vouching import PRIVATE_BYTES, JoinKey, Proof
 from mesh.core.workloads import Rules, Workload
 from services.auth.admission import Admission
-from services.auth.directory import DataDirectory, sealed_secret, secret_place
+from services.auth.audit import report
+from services.auth.directory import DataDirectory, sealed_secret
 from services.auth.errors import AuthError
+from services.auth.records import secret_place
 from services.auth.worker import Worker
 
 #: Reviews at a time; more wait.
@@ -72,15 +75,16 @@ class Vouching:
         raise await self._worker.do(self._admission.not_vouched, asked.token_id, event, detail)
 
 
-def join_key(directory: DataDirectory) -> JoinKey:
+def join_key(directory: DataDirectory, now_ms: int) -> JoinKey:
     """Give the trust domain's join key, made at the first time; raise ``AuthError`` if it does not open."""
-    vault, domain, store = directory.vault, directory.domain, directory.store
-    found = store.secret(_SECRET)
-    if found is not None:
+    vault, domain, keys = directory.vault, directory.domain, directory.store.keys
+    for found in keys.secrets(_SECRET):
         return JoinKey(vault.open(found.sealed, secret_place(domain, _SECRET, found.version)))
     raw = os.urandom(PRIVATE_BYTES)
     made = JoinKey(raw)
-    store.add_secret(sealed_secret(vault, domain, _SECRET, made.public, raw))
+    entry = Entry(now_ms, Kind.KEY, "join key made")
+    keys.put_secrets([sealed_secret(vault, domain, _SECRET, made.public, raw)], entries=[entry])
+    report(entry)
     return made
 
 

@@ -33,6 +33,7 @@ from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
 from mesh.v1 import audit_pb2_grpc
+from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.service import serving
@@ -62,7 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(enrolment: Enrolment, listen: str, lease_ms: int, max_stale_ms: int) -> None:
+async def serve(
+    enrolment: Enrolment,
+    listen: str,
+    lease_ms: int,
+    max_stale_ms: int,
+    decisions: Path | None = None,
+    decisions_days: float = 7,
+) -> None:
     """Serve for as long as this runs; drain when it is cancelled.
 
     Raises ``JoinError`` if the enrolment is not gatekeeper's, and ``OSError`` if it cannot listen.
@@ -78,17 +86,19 @@ async def serve(enrolment: Enrolment, listen: str, lease_ms: int, max_stale_ms: 
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
-    server = serving(watchers, membership, listen, forwarder, reporter)
+    ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
+    server = serving(watchers, membership, listen, forwarder, reporter, ledger)
     await server.start()
     log.info("serving on port %d as instance %s", server.port, membership.instance)
     try:
         async with asyncio.TaskGroup() as tasks:
-            keeping = (enrolment.keep(), source.run(), watchers.keep_time(), forwarder.run(), reporter.keep())
-            for kept in keeping:
+            kinds = (enrolment.keep(), source.run(), watchers.keep_time())
+            for kept in (*kinds, forwarder.run(), reporter.keep(), ledger.run()):
                 tasks.create_task(kept)
     finally:
         watchers.drain()
         await server.stop(DRAIN_SECONDS)
+        await ledger.close()
 
 
 async def _run(token: JoinToken | Vouched, options: argparse.Namespace) -> None:
@@ -105,6 +115,8 @@ async def _run(token: JoinToken | Vouched, options: argparse.Namespace) -> None:
                 options.listen,
                 int(options.lease_seconds * 1000),
                 int(options.max_stale_seconds * 1000),
+                options.decisions,
+                options.decisions_days,
             )
         finally:
             await enrolment.close()
@@ -142,6 +154,13 @@ def _lease(text: str) -> float:
     return seconds
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= 366:  # noqa: PLR2004  a year
+        raise argparse.ArgumentTypeError("not above 0 and up to 366")
+    return days
+
+
 def _say(error: Exception, status: int) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
     return status
@@ -161,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-stale-seconds", type=_seconds, default=600.0, help="how long nodes go on without gatekeeper"
+    )
+    parser.add_argument(
+        "--decisions", type=Path, metavar="FILE", help="where recorded decisions are kept; memory without"
+    )
+    parser.add_argument(
+        "--decisions-days", type=_days, default=7.0, metavar="DAYS", help="for how long, up to a year"
     )
     return parser
 

@@ -26,7 +26,8 @@ from mesh.rpc.context import peer
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.status import mesh_outcome
-from mesh.v1 import audit_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
+from services.gatekeeper.decisions import Decisions, Ledger
 from services.gatekeeper.denials import Denials, Forwarder
 from services.gatekeeper.directory import Node
 from services.gatekeeper.slices import Slicer, destination
@@ -46,9 +47,11 @@ MAX_HEADERS: Final = MAX_METADATA // 32
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     """Answers nodes from what ``Watchers`` holds; others keep that supplied with time and policy."""
 
-    def __init__(self, watchers: Watchers, clock_ms: Callable[[], int], reporter: Reporter) -> None:
-        """Take the watchers, the mesh's clock in Unix ms, and who tells the audit log of what is denied."""
-        self._watchers, self._clock_ms, self._reporter = watchers, clock_ms, reporter
+    def __init__(
+        self, watchers: Watchers, clock_ms: Callable[[], int], reporter: Reporter, ledger: Ledger
+    ) -> None:
+        """Take the watchers, the mesh's clock in Unix ms, and who keeps denials and decisions."""
+        self._watchers, self._clock_ms, self._reporter, self._ledger = watchers, clock_ms, reporter, ledger
         self._audits = Audits(lambda: watchers.now() / 1000)
 
     async def Watch(  # type: ignore[override]  # noqa: N802  writes, as grpc.aio lets it, so its end is its own
@@ -103,6 +106,7 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
         try:
             permit = slicer.matcher(asking).permit(request.source, request.method, entries, self._clock_ms())
         except Denied as denied:
+            self._ledger.note(asking, slicer, denied, entries)
             log.warning(
                 "denied: source=%r method=%r destination=%s rule=%r",
                 denied.source[:200],
@@ -115,6 +119,7 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
             return gatekeeper_pb2.AuthorizeResponse(
                 permitted=False, rule=denied.rule or "", policy_version=slicer.version
             )
+        self._ledger.note(asking, slicer, permit, entries)
         if permit.audited is not None:
             self._audits.note(permit, slicer.version, str(asking))
         return gatekeeper_pb2.AuthorizeResponse(
@@ -165,14 +170,20 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
 
 
 def serving(
-    watchers: Watchers, membership: Membership, address: str, forwarder: Forwarder, reporter: Reporter
+    watchers: Watchers,
+    membership: Membership,
+    address: str,
+    forwarder: Forwarder,
+    reporter: Reporter,
+    ledger: Ledger,
 ) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
     server = MeshServer(membership, address, max_receive=MAX_REQUEST)
     gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
-        Gatekeeper(watchers, membership.clock.now_ms, reporter), server
+        Gatekeeper(watchers, membership.clock.now_ms, reporter, ledger), server
     )
     audit_pb2_grpc.add_DenialServiceServicer_to_server(Denials(forwarder), server)
+    decisions_pb2_grpc.add_DecisionServiceServicer_to_server(Decisions(ledger), server)
     return server
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from mesh.core.decided import recordable
 from mesh.core.matcher import Matcher
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
@@ -32,6 +33,7 @@ class Slicer:
         self._policy, self._max_stale_ms = policy, max_stale_ms
         self._destinations: dict[ServiceName, dict[ServiceName, None]] = {}
         self._matchers: dict[ServiceName, Matcher] = {}
+        self._recordable: dict[ServiceName, tuple[str, ...]] = {}
 
     def destinations(self, source: ServiceName) -> Iterable[ServiceName]:
         """Give the services that a service may call and know of, sorted."""
@@ -46,6 +48,13 @@ class Slicer:
         known = self._matchers.get(service)
         if known is None:
             known = self._matchers[service] = Matcher(self._policy.section(service))
+        return known
+
+    def recordable(self, service: ServiceName) -> tuple[str, ...]:
+        """Give the metadata keys that the rules of a service look at and that may be recorded."""
+        known = self._recordable.get(service)
+        if known is None:
+            known = self._recordable[service] = recordable(self._policy.section(service))
         return known
 
     def cut(self, service: ServiceName, endpoints: Endpoints, *, settling: bool) -> gatekeeper_pb2.Slice:

@@ -17,6 +17,7 @@ from mesh.v1 import auth_pb2
 from services.auth.admission import VOUCHED_MS
 from services.auth.audit_log import DENIALS
 from services.auth.errors import RefusedError
+from services.auth.records import secret_place
 from services.auth.vouching import NotVouchedError, UnaskedError, Vouching, join_key
 from services.auth.worker import Worker
 from tests.auth.world import World
@@ -64,7 +65,7 @@ class Door:
 
     def __init__(self, world: World, worker: Worker) -> None:
         self.world, self.cluster = world, Cluster()
-        self.key = join_key(world.directory)
+        self.key = join_key(world.directory, world.now_ms)
         self.vouching = Vouching(world.authority.admission, worker, self.key, self.cluster, RULES)
 
     def node(self, token: str = "true") -> Node:
@@ -181,8 +182,9 @@ async def test_a_request_that_is_sent_twice_at_a_time(door: Door) -> None:
 
 async def test_the_join_key_stays(door: Door) -> None:
     """What is published is good after a restart, and sealed at rest."""
-    assert join_key(door.world.directory).public == door.key.public
-    found = door.world.store.secret("join")
-    assert found is not None
+    assert join_key(door.world.directory, 0).public == door.key.public
+    (found,) = door.world.store.keys.secrets("join")
+    assert [entry.event for entry in door.world.audit()].count("join key made") == 1
     assert found.public == door.key.public
-    assert len(found.sealed) == 12 + 96 + 16
+    place = secret_place(door.world.authority.domain, "join", 1)
+    assert JoinKey(door.world.directory.vault.open(found.sealed, place)).public == door.key.public

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,17 +112,24 @@ def test_what_changes_is_shown_before_it_does(running: Up) -> None:
     """The difference comes first, and a dry run ends there; programs get it, too."""
     first = running.json("policy", "apply", "-", stdin=POLICY)["version"]
     closed = "services: {frontend: {}, orders: {}}"
-    for more, last in ((["--dry-run"], None), (["--yes"], f"policy {first + 1} is in force")):
+    dry, applied = "replay of the last 24 h: 0 calls", f"policy {first + 1} is in force"
+    for more, last in ((["--dry-run"], dry), (["--yes"], applied)):
         done = running.mesh("policy", "apply", "-", *more, stdin=closed)
         assert done.returncode == 0, done.stderr
         said = done.stdout.splitlines()
         assert said[0].startswith("- frontend -> orders ")
         assert said[1] == "granted less: 1"
-        assert said[2:] == ([last] if last else [])
+        assert said[2:] == [last]
     assert running.json("policy", "diff", str(first))[0]["sign"] == "+"
-    dry = running.json("policy", "apply", "-", "--dry-run", stdin=POLICY)
-    assert [one["sign"] for one in dry["differences"]] == ["+"]
-    assert "version" not in dry
+    told = running.json("policy", "apply", "-", "--dry-run", stdin=POLICY)
+    assert [one["sign"] for one in told["differences"]] == ["+"]
+    assert "version" not in told
+
+
+def test_recorded_decisions_are_kept_beside_the_rest(running: Up) -> None:
+    """They are in a file for its owner alone; nothing was called yet."""
+    assert running.json("policy", "observed") == []
+    assert stat.S_IMODE((running.data / "decisions.db").stat().st_mode) == 0o600
 
 
 def test_history_and_rollback(running: Up) -> None:

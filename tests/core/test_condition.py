@@ -175,3 +175,36 @@ def test_any_metadata(entries: list[tuple[str, str | bytes]]) -> None:
     """Whatever is sent gives an answer."""
     judge: Callable[[Call], bool | None] = Condition.parse(KEYED).holds
     assert judge(CALL._replace(entries=tuple(entries))) in (True, False, None)
+
+
+ANYTHING = {True, False, None}
+POSSIBLE: list[tuple[str, set[str], bool, set[bool | None]]] = [
+    ('metadata["x-tenant"] == "acme"', set(), False, {True}),
+    ('metadata["x-tenant"] == "acme"', {"x-other"}, False, {True}),
+    ('metadata["x-tenant"] == "acme"', {"x-tenant"}, False, ANYTHING),
+    ('"x-other" in metadata', {"x-other"}, False, ANYTHING),
+    ('"x-other" in metadata && metadata["x-tenant"] == "b"', {"x-other"}, False, ANYTHING),
+    ('source == "frontend" || "x-other" in metadata', {"x-other"}, False, {True, None}),
+    ('source == "b" && "x-other" in metadata', {"x-other"}, False, {False, None}),
+    ("time.getHours() == 22", set(), False, {True}),
+    ("time.getHours() == 22", set(), True, ANYTHING),
+    ('source == "frontend" || time.getHours() == 22', set(), True, {True}),
+    ('metadata["x-tenant"] == "b" && time.getHours() == 22', set(), True, {False}),
+    ('metadata["x-other"] == "b" && time.getHours() == 21', {"x-other"}, False, {False, None}),
+    ('metadata["x-other"] == "b" && time.getHours() == 21', {"x-other"}, True, ANYTHING),
+]
+
+
+@pytest.mark.parametrize(("text", "unknown", "timeless", "outcomes"), POSSIBLE)
+def test_possible(text: str, unknown: set[str], timeless: bool, outcomes: set[bool | None]) -> None:
+    """What is not known leaves open what the rest does not decide."""
+    assert Condition.parse(text).possible(CALL, unknown, timeless=timeless) == outcomes
+
+
+def test_impossible() -> None:
+    """What is known to come twice, or of which no time is known, cannot be judged whatever the rest is."""
+    twice = CALL._replace(entries=(*CALL.entries, *CALL.entries))
+    both = Condition.parse('metadata["x-tenant"] == "acme" || metadata["x-other"] == "b"')
+    assert both.possible(twice, {"x-other"}, timeless=False) == {None}
+    timed = Condition.parse('metadata["x-other"] == "b" || time.getHours() < 25')
+    assert timed.possible(CALL._replace(now_ms=None), {"x-other"}, timeless=False) == {None}

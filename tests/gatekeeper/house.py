@@ -23,8 +23,9 @@ from mesh.reports import Denial, Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2, gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
 from services.gatekeeper import service
+from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
@@ -62,6 +63,11 @@ class Node:
 
     membership: Membership
     target: FixedTarget
+
+    @property
+    def decisions(self) -> decisions_pb2_grpc.DecisionServiceAsyncStub:
+        """Give a stub of what takes decisions."""
+        return decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self.target))
 
     @property
     def stub(self) -> gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub:
@@ -137,14 +143,16 @@ class House:
     def __init__(self, lease_ms: int = 15_000) -> None:
         """Let gatekeeper in; ``start`` serves it."""
         self.world = World()
-        member = self.world.member(GATEKEEPER.text)
+        self.member = member = self.world.member(GATEKEEPER.text)
         member.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
         self.watchers = Watchers(lease_ms, 600_000, lambda: time.monotonic_ns() // 1_000_000)
         self.told: list[Told[Denial]] = []
         self.reporter = Reporter(member, self.tell)
         self.auth = Recorder()
         self.forwarder = Forwarder(Peer(member.name, member.instance), self.auth)  # type: ignore[arg-type]
-        self.server = service.serving(self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter)
+        self.ledger = Ledger(member.clock.now_ms)
+        serve = (self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter, self.ledger)
+        self.server = service.serving(*serve)
         self.nodes: list[Node] = []
 
     async def tell(self, told: Sequence[Told[Denial]]) -> None:
@@ -166,7 +174,10 @@ async def serving(lease_ms: int = 15_000) -> AsyncIterator[House]:
     """Serve a gatekeeper for the length of the block."""
     house = House(lease_ms)
     await house.server.start()
-    tasks = [asyncio.create_task(kept) for kept in (house.forwarder.run(), house.reporter.keep())]
+    tasks = [
+        asyncio.create_task(kept)
+        for kept in (house.forwarder.run(), house.reporter.keep(), house.ledger.run())
+    ]
     try:
         yield house
     finally:
@@ -177,3 +188,4 @@ async def serving(lease_ms: int = 15_000) -> AsyncIterator[House]:
         for node in house.nodes:
             await node.target.close()
         await house.server.stop(None)
+        await house.ledger.close()

@@ -1,0 +1,224 @@
+"""Where decisions are kept: alike ones together, bounded, and whatever the file was before."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import stat
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesh.core.observed import Gap, Observation, Seen
+from services.gatekeeper.decision_rows import HOUR_MS, MINUTE_MS
+from services.gatekeeper.decision_store import DecisionStore, StoreError
+
+M = "/p.S/M"
+NEVER = 2**62
+
+
+def call(
+    at: int = 0, count: int = 1, destination: str = "orders", source: str = "a", **more: object
+) -> Observation:
+    return Observation(source, destination, M, at, at, count, "allow", "yes", **more)  # type: ignore[arg-type]
+
+
+def held(store: DecisionStore, *destinations: str, since: int = 0, until: int = NEVER) -> list[Seen]:
+    found: list[Seen] = []
+    after = 0
+    while page := store.page(since, until, destinations, after, 2):
+        after = page[-1][0]
+        found += [seen for _, seen in page]
+    return found
+
+
+def test_alike_calls_of_a_minute_are_one() -> None:
+    """Times and counts part no rows of a minute; everything else does."""
+    store = DecisionStore.open(None)
+    apart: list[Seen] = [
+        call(5, 2),
+        call(5, source="b"),
+        call(5, destination="other"),
+        call(5, policy=2),
+        call(5, metadata=(("x-a", ()),)),
+        call(5, metadata=(("x-a", ("",)),)),
+        call(5, by="trial"),
+        Observation("a", "orders", M, 5, 5, 1, "deny"),
+        Observation("a", "orders", "/p.S/N", 5, 5, 1, "allow", "yes"),
+        Gap("orders", 5, 5, 1),
+    ]
+    store.add(apart, 0)
+    store.add([call(3, 7), call(9), call(MINUTE_MS), Gap("orders", HOUR_MS - 1, HOUR_MS - 1, 3)], 0)
+    first: Seen = Observation("a", "orders", M, 3, 9, 10, "allow", "yes")
+    assert held(store) == [first, *apart[1:-1], Gap("orders", 5, HOUR_MS - 1, 4), call(MINUTE_MS)]
+    store.close()
+
+
+def test_choosing() -> None:
+    """A span takes what has calls in it; names take calls to them."""
+    store = DecisionStore.open(None)
+    wide = Observation("a", "orders", M, 10, 20, 2, "allow", "yes")
+    store.add([wide, call(30, destination="b"), Gap("c", 40, 50, 1)], 0)
+    assert held(store, since=20, until=30) == [wide]
+    assert held(store, since=21, until=31) == [call(30, destination="b")]
+    assert held(store, "c", "orders") == [wide, Gap("c", 40, 50, 1)]
+    assert held(store, since=51) == []
+    store.close()
+
+
+def test_old_ones_go() -> None:
+    """What was last seen too long ago is let go, when something is written and when nothing is."""
+    store = DecisionStore.open(None, 3)
+    store.add([call(minute * MINUTE_MS) for minute in range(3)], 0)
+    store.add([], MINUTE_MS)
+    assert held(store) == [call(MINUTE_MS), call(2 * MINUTE_MS)]
+    store.add([call(3 * MINUTE_MS)], 0)
+    assert len(held(store)) == 3
+    store.close()
+
+
+def test_too_many(caplog: pytest.LogCaptureFixture) -> None:
+    """The service with the most loses its oldest, which are counted; the others lose nothing."""
+    store = DecisionStore.open(None, 60)
+    quiet = [call(0, destination="quiet", source=f"s{number}") for number in range(10)]
+    store.add(quiet, 0)
+    for minute in range(100):
+        store.add([call(minute * MINUTE_MS, 2, destination="loud")], 0)
+    found = held(store)
+    assert [seen for seen in found if seen.destination == "quiet"] == quiet
+    loud = [seen for seen in found if seen.destination == "loud"]
+    gaps = [seen for seen in loud if isinstance(seen, Gap)]
+    assert sum(seen.count for seen in loud) == 200
+    assert len(found) <= 60
+    assert gaps[0].first_ms == 0
+    kept = [seen.first_ms for seen in loud if isinstance(seen, Observation)]
+    assert min(kept) == max(gap.last_ms for gap in gaps) + MINUTE_MS
+    assert max(kept) == 99 * MINUTE_MS
+    assert "over 60 rows: the oldest 6 calls to loud are only counted now" in caplog.text
+    store.close()
+
+
+def test_gaps_alone_are_no_endless_work() -> None:
+    """Where there is nothing left to count together, more rows are put up with."""
+    store = DecisionStore.open(None, 2)
+    gaps = [Gap("orders", hour * HOUR_MS, hour * HOUR_MS, 1) for hour in range(5)]
+    store.add(gaps, 0)
+    assert held(store) == gaps
+    store.close()
+
+
+_calls = st.lists(
+    st.builds(
+        call, st.integers(0, 3 * MINUTE_MS), st.integers(1, 5), st.sampled_from("xyz"), st.sampled_from("ab")
+    )
+    | st.builds(Gap, st.sampled_from("xyz"), st.just(1), st.just(2), st.integers(1, 5))
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_calls, max_size=4), st.integers(1, 8))
+def test_no_call_is_lost(batches: list[list[Seen]], most: int) -> None:
+    """However it is merged and pushed out, the calls to each service add up."""
+    store = DecisionStore.open(None, most)
+    expected: Counter[str] = Counter()
+    for batch in batches:
+        store.add(batch, 0)
+        for seen in batch:
+            expected[seen.destination] += seen.count
+    found: Counter[str] = Counter()
+    for seen in held(store):
+        found[seen.destination] += seen.count
+    assert found == expected
+    store.close()
+
+
+def test_a_file(tmp_path: Path) -> None:
+    """A file is for its owner alone, and keeps what it has."""
+    path = tmp_path / "decisions.db"
+    store = DecisionStore.open(path)
+    store.add([call(metadata=(("x-a", ("1", "2")), ("x-b", ())))], 0)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    store.close()
+    again = DecisionStore.open(path, 2)
+    assert held(again) == [call(metadata=(("x-a", ("1", "2")), ("x-b", ())))]
+    again.add([call(MINUTE_MS), call(2 * MINUTE_MS)], 0)
+    assert held(again) == [call(2 * MINUTE_MS), Gap("orders", 0, MINUTE_MS, 2)], "rows from before count too"
+    again.close()
+
+
+def other_database(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE mine (id INTEGER)")
+    database.close()
+
+
+def newer(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+def torn(path: Path) -> None:
+    store = DecisionStore.open(path)
+    store.add([call(minute * MINUTE_MS, source=f"s{minute}") for minute in range(500)], 0)
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[4096:20000] = b"\xff" * (20000 - 4096)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_bytes(b"not a database" * 99), other_database, newer, torn]
+)
+def test_what_is_no_store_is_moved_aside(
+    make: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the file was, it is kept beside the new one, and told."""
+    path = tmp_path / "decisions.db"
+    assert callable(make)
+    make(path)
+    size = path.stat().st_size
+    store = DecisionStore.open(path)
+    store.add([call()], 0)
+    assert held(store) == [call()]
+    assert (tmp_path / "decisions.db.damaged").stat().st_size == size
+    assert "is damaged: moved to decisions.db.damaged, and begun anew" in caplog.text
+    store.close()
+
+
+def test_what_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a file cannot be, and where another one holds it, memory does, and it is told."""
+    for path in (tmp_path / "missing" / "decisions.db", tmp_path):
+        with caplog.at_level(logging.ERROR):
+            store = DecisionStore.open(path)
+        assert "recorded decisions are kept in memory" in caplog.messages[-1]
+        store.add([call()], 0)
+        assert held(store) == [call()]
+        store.close()
+    assert not list(tmp_path.iterdir())
+
+
+def spoil(store: DecisionStore, path: Path) -> None:
+    """Write over the file of an open store."""
+    driver = store._connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    driver.execute("PRAGMA shrink_memory")
+
+
+def test_damage_while_it_runs(tmp_path: Path) -> None:
+    """Damage that shows later is told as such."""
+    path = tmp_path / "decisions.db"
+    store = DecisionStore.open(path)
+    store.add([call(minute * MINUTE_MS, source=f"s{minute}") for minute in range(500)], 0)
+    spoil(store, path)
+    with pytest.raises(StoreError) as failed:
+        store.add([call()], 0)
+    assert failed.value.damaged
+    with pytest.raises(StoreError, match="cannot use the recorded decisions"):
+        store.page(0, NEVER, (), 0, 10)
+    store.close()

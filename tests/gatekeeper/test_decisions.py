@@ -1,0 +1,312 @@
+"""Decisions on their way: counted by nodes, taken by gatekeeper, listed for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+
+import services.gatekeeper.decisions as module
+from mesh.core.errors import Cause, Denied, PeerError
+from mesh.core.matcher import Matcher, Permit
+from mesh.core.metadata import Entries
+from mesh.core.names import FullMethod
+from mesh.core.observed import Gap, Observation, Seen
+from mesh.core.policy import Section
+from mesh.core.receiver import Admitted
+from mesh.decisions import BATCH, BYTES, DecisionRecorder, decision, read_decision, read_unrecorded
+from mesh.rpc.membership import nobody_counts
+from mesh.slices import Slice
+from mesh.v1 import decisions_pb2, gatekeeper_pb2
+from services.gatekeeper.decision_store import DecisionStore, StoreError
+from services.gatekeeper.decisions import DAY_MS, Ledger
+from services.gatekeeper.service import MAX_REQUEST
+from tests.core.world import header
+from tests.gatekeeper.house import House, Node, policy, serving, until
+from tests.gatekeeper.test_decision_store import spoil
+
+M = "/p.S/M"
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the ledger wait for less company than it does."""
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+
+
+@pytest_asyncio.fixture
+async def house() -> AsyncIterator[House]:
+    async with serving() as served:
+        served.watchers.take(policy(3))
+        yield served
+
+
+def call(count: int = 1, **more: Any) -> Observation:
+    return Observation("frontend", "orders", M, now(), now(), count, "allow", "yes", policy=3, **more)
+
+
+async def listed(house: House, **request: Any) -> list[Seen]:
+    """Give what the operator is told."""
+    stub = house.node("mesh.operator").decisions
+    found: list[Seen] = []
+    async for part in stub.ListDecisions(decisions_pb2.ListDecisionsRequest(**request)):
+        for one in part.decisions:
+            if one.HasField("unrecorded"):
+                found.append(read_unrecorded(one.unrecorded, one.destination))
+            else:
+                found.append(read_decision(one.decision, one.destination))
+    return found
+
+
+async def record(node: Node, *seen: Observation, **more: Any) -> None:
+    request = decisions_pb2.RecordDecisionsRequest(decisions=map(decision, seen), **more)
+    await node.decisions.RecordDecisions(request)
+
+
+async def test_what_is_recorded_is_listed(house: House) -> None:
+    """All of it comes back, under the name of the node that recorded it."""
+    one, other = call(3, metadata=(("x-a", ("1", "2")), ("x-b", ()))), call(by=None)
+    gap = decisions_pb2.UnrecordedDecisions(count=4, first_ms=one.first_ms, last_ms=one.last_ms)
+    await record(house.node("orders"), one, other, unrecorded=gap)
+    assert await listed(house) == [one, other, Gap("orders", one.first_ms, one.last_ms, 4)]
+    assert await listed(house, destinations=["frontend"]) == []
+    assert await listed(house, since_ms=now() + 1) == []
+    await record(house.node("frontend"), one)
+    assert [seen.destination for seen in await listed(house, destinations=["frontend"])] == ["frontend"]
+
+
+async def test_long_lists(house: House) -> None:
+    """What does not fit into one part comes in several."""
+    sent = [call(metadata=(("x-a", (str(number),)),)) for number in range(2 * BATCH)]
+    await record(house.node("orders"), *sent[:BATCH])
+    await record(house.node("orders"), *sent[BATCH:])
+    assert await listed(house) == sent
+
+
+async def refused(house: House, *seen: Observation, **more: Any) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await record(house.node("orders"), *seen, **more)
+    assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await listed(house) == []
+    return failed.value.details() or ""
+
+
+async def test_what_is_refused(house: House) -> None:
+    """Nothing of a report is taken if something in it is none."""
+    future = now() + 2 * DAY_MS
+    assert "in the future" in await refused(
+        house, call(), Observation("a", "b", M, future, future, 1, "allow")
+    )
+    assert "bad method" in await refused(house, call(), Observation("a", "b", "/p.S/*", 1, 1, 1, "allow"))
+    assert "bad service name" in await refused(house, Observation("*", "b", M, 1, 1, 1, "allow"))
+    assert "out of range" in await refused(house, Observation("a", "b", M, 1, 1, 0, "allow"))
+    assert "out of range" in await refused(house, unrecorded=decisions_pb2.UnrecordedDecisions(first_ms=1))
+    assert "at most 256" in await refused(house, *[call()] * (BATCH + 1))
+    said = decisions_pb2.Decision(source="a", method=M, count=1)
+    with pytest.raises(grpc.aio.AioRpcError, match="bad verdict"):
+        await house.node("orders").decisions.RecordDecisions(
+            decisions_pb2.RecordDecisionsRequest(decisions=[said])
+        )
+
+
+async def test_nobody_but_the_operator_lists(house: House) -> None:
+    """Who calls whom is not for services to know."""
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        async for _ in house.node("orders").decisions.ListDecisions(decisions_pb2.ListDecisionsRequest()):
+            pass
+    assert failed.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_answers_to_questions_are_recorded(house: House) -> None:
+    """What gatekeeper judges for others counts as theirs; what is no name or method does not count."""
+    stub = house.node("inventory").stub
+    tenant = gatekeeper_pb2.Header(key="x-tenant", value=b"acme")
+    for source, headers in (("orders", [tenant]), ("orders", []), ("frontend", []), ("no name", [])):
+        await stub.Authorize(gatekeeper_pb2.AuthorizeRequest(source=source, method=M, headers=headers))
+    found = [one for one in await listed(house) if isinstance(one, Observation)]
+    assert {one.destination for one in found} == {"inventory"}
+    assert [(one.source, one.verdict, one.policy, one.metadata) for one in found] == [
+        ("orders", "allow", 3, (("x-tenant", ("acme",)),)),
+        ("orders", "deny", 3, (("x-tenant", ()),)),
+        ("frontend", "deny", 3, (("x-tenant", ()),)),
+    ]
+
+
+async def test_too_much_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is bounded: past that, nodes come again."""
+    monkeypatch.setattr(module, "WAITING", 1)
+    house.ledger._wake.clear()
+    house.ledger._waiting = {("full",): call()}
+    with pytest.raises(grpc.aio.AioRpcError, match="record them again") as failed:
+        await record(house.node("orders"), call())
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_store_that_fails(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written waits, is told once, and is written when that is over."""
+    ledger = Ledger(now)
+    failing = True
+    add = DecisionStore.add
+
+    def fails(self: DecisionStore, *given: Any) -> None:
+        if failing:
+            raise StoreError("disk full")
+        add(self, *given)
+
+    monkeypatch.setattr(DecisionStore, "add", fails)
+    ledger.take([call(2)])
+    running = asyncio.create_task(ledger.run())
+    await until(lambda: "disk full: waiting until that is over" in caplog.text)
+    ledger.take([call(3)])
+    await until(lambda: ledger._failing)
+    failing = False
+    await until(lambda: not ledger._waiting and not ledger._failing)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
+    assert sum(seen.count for seen in found) == 5
+    assert caplog.text.count("disk full") == 1
+    await ledger.close()
+
+
+async def test_damage_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that turns out to be damaged is moved aside, and what came since is kept."""
+    path = tmp_path / "decisions.db"
+    ledger = Ledger(now, path)
+    ledger.take([call()])
+    await ledger.flush()
+    ledger._thread.submit(lambda: spoil(ledger._opened(), path)).result()
+    ledger.take([call(7)])
+    await ledger.flush()
+    await ledger.flush()
+    assert "moved to decisions.db.damaged" in caplog.text
+    found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
+    assert [seen.count for seen in found] == [7]
+    await ledger.close()
+
+
+async def test_days() -> None:
+    """What is older than wanted is let go."""
+    ledger = Ledger(now, days=1)
+    old = now() - 2 * DAY_MS
+    ledger.take([Observation("a", "b", M, old, old, 1, "allow"), call()])
+    await ledger.flush()
+    found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
+    assert len(found) == 1
+    await ledger.close()
+
+
+# The node's side.
+
+PERMIT = Permit("frontend", M, "yes")
+
+
+class Counting:
+    """A node of ``orders`` that counts."""
+
+    def __init__(self, house: House, *keys: str) -> None:
+        """Let it in, with a slice that looks at some keys."""
+        self.node = house.node("orders")
+        self.slice = Slice(time.monotonic)
+        headers = [{"key": key, "values": ["*"]} for key in keys]
+        rules = [{"principals": ["*"], "paths": ["*"], "headers": headers}] if keys else []
+        text = json.dumps({"allow": rules}).encode()
+        self.slice.apply(gatekeeper_pb2.Slice(policy_version=3, rules=text, max_stale_ms=60_000))
+        self.recorder = DecisionRecorder(self.node.membership, self.slice, self.node.decisions)
+
+    def note(self, verdict: Permit | Denied | PeerError, metadata: Entries = (), method: str = M) -> None:
+        """Count a call."""
+        made = header(method=FullMethod(method))
+        self.node.membership.decided(Admitted(made, None, verdict, metadata), now())  # type: ignore[arg-type]
+
+
+async def test_a_node_tells(house: House) -> None:
+    """What a node decided arrives with the metadata that its rules look at, once."""
+    counting = Counting(house, "x-tenant", "authorization")
+    sent = (("x-tenant", "acme"), ("authorization", "hush"), ("x-other", "1"))
+    for verdict in (PERMIT, PERMIT, Denied("frontend", M, "no"), PeerError(Cause.BAD_METADATA)):
+        counting.note(verdict, sent)
+    await counting.recorder.tell(5)
+    await counting.recorder.tell(5)
+    found = [one for one in await listed(house) if isinstance(one, Observation)]
+    assert [(one.verdict, one.rule, one.count, one.policy, one.metadata) for one in found] == [
+        ("allow", "yes", 2, 3, (("x-tenant", ("acme",)),)),
+        ("deny", "no", 1, 3, (("x-tenant", ("acme",)),)),
+    ]
+
+
+async def test_without_a_slice_nothing_was_decided(house: House) -> None:
+    """A denial for want of a policy in force is none of the policy's."""
+    counting = Counting(house)
+    counting.slice._good_until = 0
+    counting.note(Denied("frontend", M, None))
+    await counting.recorder.tell(5)
+    assert await listed(house) == []
+
+
+async def test_many_are_told_in_parts(house: House) -> None:
+    """However much there is to tell, each report is one that gatekeeper takes."""
+    counting = Counting(house, "x-a", "x-b")
+    value = "v" * 120
+    for number in range(200):
+        counting.note(PERMIT, (("x-a", value), ("x-a", value), ("x-b", value)), f"/p.{'S' * 400}/M{number}")
+    await counting.recorder.tell(5)
+    assert len(await listed(house)) == 200
+    assert BYTES < MAX_REQUEST
+
+
+def full() -> dict[tuple[object, ...], Seen]:
+    return dict.fromkeys(((number,) for number in range(module.WAITING)), call())
+
+
+async def test_while_gatekeeper_is_away(house: House) -> None:
+    """What could not be told is counted with what comes, and told later."""
+    counting = Counting(house)
+    counting.note(PERMIT)
+    house.ledger._waiting = full()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await counting.recorder.tell(5)
+    await counting.recorder.close()
+    counting.note(PERMIT)
+    house.ledger._waiting = {}
+    await counting.recorder.close()
+    assert [one.count for one in await listed(house)] == [2]
+
+
+async def test_keeping_at_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node goes on telling, also after gatekeeper was away."""
+    monkeypatch.setattr("mesh.decisions.EVERY", 0.001)
+    counting = Counting(house)
+    house.ledger._waiting = full()
+    counting.note(PERMIT)
+    keeping = asyncio.create_task(counting.recorder.keep())
+    house.ledger._waiting = {}
+    async with asyncio.timeout(10):
+        while not await listed(house):
+            pass
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_an_older_gatekeeper(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where gatekeeper takes no decisions, a node stops to count them."""
+    monkeypatch.setattr("mesh.decisions.EVERY", 0.001)
+    counting = Counting(house)
+    counting.note(PERMIT)
+    rows = Matcher(Section.parse('{"allow": [{"principals": ["*"], "paths": ["*/Watch"]}]}'))
+    house.member.authorize = rows.permit
+    async with asyncio.timeout(10):
+        await counting.recorder.keep()
+    assert counting.node.membership.decided is nobody_counts
+    await counting.recorder.tell(5)
