@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ KUBERNETES = ("1.29", kubernetes_validate.latest_version())
 FOREIGN = {"Issuer", "Certificate"}
 
 
+@cache
 def objects(name: str) -> list[dict[str, Any]]:
     return list(manifests(render(values(name))))
 
