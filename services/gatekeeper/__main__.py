@@ -32,11 +32,15 @@ from mesh.enrol import Enrolment, JoinError, join
 from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
+from mesh.telemetry import names
+from mesh.telemetry.backends import AMBIENT, Backend, watched
+from mesh.telemetry.sdk import configured
 from mesh.v1 import audit_pb2_grpc
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.policy_source import PolicySource
 from services.gatekeeper.service import serving
+from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
 
 log = logging.getLogger("mesh.gatekeeper")
@@ -55,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allow_many()
     try:
         token = _read_token(options.token_file)
-        asyncio.run(_run(token, options))
+        with configured(GATEKEEPER.text) as telemetry:
+            asyncio.run(_run(token, options, telemetry))
     except JoinError as error:
         return _say(error, REFUSED)
     except (OSError, ValueError) as error:
@@ -70,6 +75,7 @@ async def serve(
     max_stale_ms: int,
     decisions: Path | None = None,
     decisions_days: float = 7,
+    telemetry: Backend = AMBIENT,
 ) -> None:
     """Serve for as long as this runs; drain when it is cancelled.
 
@@ -80,9 +86,17 @@ async def serve(
         msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
         raise JoinError(msg)
     membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
+    told = watched(membership, telemetry)
+    enrolment.tracing = told.tracing
     watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take)
+
+    def take(policy: VersionedPolicy) -> None:
+        with told.tracing.span(names.PUSH, {names.POLICY_VERSION: policy.version}):
+            watchers.take(policy)
+
+    source = PolicySource(membership, channel, take)
+    told.gauges.add(names.SLICE_VERSION, lambda: source.in_force.version if source.in_force else None)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
@@ -101,7 +115,7 @@ async def serve(
         await ledger.close()
 
 
-async def _run(token: JoinToken, options: argparse.Namespace) -> None:
+async def _run(token: JoinToken, options: argparse.Namespace, telemetry: Backend) -> None:
     task = asyncio.current_task()
     if task is None:
         raise AssertionError
@@ -117,6 +131,7 @@ async def _run(token: JoinToken, options: argparse.Namespace) -> None:
                 int(options.max_stale_seconds * 1000),
                 options.decisions,
                 options.decisions_days,
+                telemetry,
             )
         finally:
             await enrolment.close()
