@@ -5,6 +5,8 @@
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
+    check      check              what is wrong (``checks`` judges)
+    describe   describe           why a call was refused (``causes`` has what to do)
     workloads  run, sidecar       an application's way into the mesh
     lua        lua run …          services in Lua
     making     generate, demo     stubs; a mesh to look at
@@ -22,6 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from mesh.cli.audits import audit
+from mesh.cli.check import check
+from mesh.cli.describe import describe
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.lua import lua
@@ -47,7 +51,7 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, token, policy, audit, run, sidecar, lua, generate, demo):
+for _command in (init, up, status, check, describe, token, policy, audit, run, sidecar, lua, generate, demo):
     cli.add_command(_command)
 
 

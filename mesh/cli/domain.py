@@ -18,6 +18,7 @@ from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
 from mesh.core.names import TrustDomain
+from mesh.telemetry import logs
 
 
 @click.command()
@@ -72,7 +73,7 @@ def up(
         base.auth if auth_port is None else auth_port,
         base.gatekeeper if gatekeeper_port is None else gatekeeper_port,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     try:
         asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise)))
     except ChildFailedError as error:

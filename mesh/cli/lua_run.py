@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.workloads import token_for
 from mesh.core.names import ServiceName
 from mesh.descriptors import allow_many
+from mesh.telemetry import logs
 from mesh.telemetry.sdk import configured
 from services.lua_host.limits import Number, cap
 
@@ -82,7 +82,7 @@ def run(
 
     if len(directories) > 1 and (advertise_port is not None or not listen.endswith(":0")):
         raise click.UsageError("several services have a port each: give --listen HOST:0, no --advertise-port")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     bundles = [loaded(path, includes).within(caps) for path in directories]
     directory = DataDirectory(data)
     at = auth or os.environ.get("MESH_AUTH") or directory.addresses().join

@@ -8,7 +8,6 @@ and where the operator's credential is at hand, one is made on the spot. The add
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import service
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
+from mesh.telemetry import logs
 from mesh.telemetry.sdk import configured
 from mesh.v1 import auth_pb2
 from sidecar.run import run as run_both
@@ -113,7 +113,7 @@ def _settings(
 ) -> Settings:
     if app_port is not None and app is not None:
         raise click.UsageError("--app and --app-port are the same thing: give one")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     directory = DataDirectory(data)
     return Settings(
         service=service.text,

@@ -16,7 +16,7 @@ import click
 from mesh.core.chain import Limits
 from mesh.core.names import AUTH
 from mesh.descriptors import allow_many
-from mesh.telemetry import names
+from mesh.telemetry import logs, names
 from mesh.telemetry.backends import Backend, watched
 from mesh.telemetry.sdk import configured
 from services.auth.authority import Addresses, Authority, Lives
@@ -65,12 +65,12 @@ def main(
     audit_megabytes: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
     lives = Lives(svid_seconds * 1000, Schedule(epoch_seconds * 1000, grace_seconds * 1000))
     try:
+        logs.set_up()
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
         with configured(AUTH.text) as telemetry:
             asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper, telemetry))

@@ -32,7 +32,7 @@ from mesh.enrol import Enrolment, JoinError, join
 from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
-from mesh.telemetry import names
+from mesh.telemetry import logs, names
 from mesh.telemetry.backends import AMBIENT, Backend, watched
 from mesh.telemetry.sdk import configured
 from mesh.v1 import audit_pb2_grpc
@@ -55,9 +55,9 @@ FAILED, REFUSED = 1, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; give the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     try:
+        logs.set_up()
         token = _read_token(options.token_file)
         with configured(GATEKEEPER.text) as telemetry:
             asyncio.run(_run(token, options, telemetry))
