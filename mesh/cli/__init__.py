@@ -6,6 +6,7 @@
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
+    edges      edges              who calls whom
     describe   describe           why a call was refused (``causes`` has what to do)
     workloads  run, sidecar       an application's way into the mesh
     lua        lua run …          services in Lua
@@ -27,6 +28,7 @@ from mesh.cli.audits import audit
 from mesh.cli.check import check
 from mesh.cli.describe import describe
 from mesh.cli.domain import init, up
+from mesh.cli.edges import edges
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
@@ -51,7 +53,22 @@ def cli() -> None:
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
 
-for _command in (init, up, status, check, describe, token, policy, audit, run, sidecar, lua, generate, demo):
+for _command in (
+    init,
+    up,
+    status,
+    check,
+    edges,
+    describe,
+    token,
+    policy,
+    audit,
+    run,
+    sidecar,
+    lua,
+    generate,
+    demo,
+):
     cli.add_command(_command)
 
 

@@ -24,6 +24,7 @@ EVENTS: Final = {
     "the iterator of requests failed, so the call is cancelled": "requests.failed",
     "cannot connect to myself at %s:%d: the certificate rolls when others do": "certificate.rolls-later",
     "%s: requests that gRPC cannot take, so far %d: listening anew": "listener.anew",
+    "gatekeeper takes no decisions: it is older than this node": "decisions.not-taken",
     # sidecar
     "waiting for the app at %s: it does not accept connections yet": "app.waiting",
     "no socket for %s: %s": "socket.missing",
@@ -42,6 +43,10 @@ EVENTS: Final = {
     "mesh.auth sends the policy again": "policy.again",
     "policy from mesh.auth not taken: %s": "policy.untrusted",
     "policy %d is in force": "policy.in-force",
+    "%s is damaged: moved to %s, and begun anew": "decisions.damaged",
+    "%s: waiting until that is over": "decisions.waiting",
+    "recorded decisions: over %d rows: the oldest %d calls to %s are only counted now": "decisions.full",
+    "%s: %s: recorded decisions are kept in memory, until the next start": "decisions.in-memory",
     # scripts
     "%s: no new worker: %s": "worker.missing",
     "%s: worker %d was ended: %s": "worker.ended",

@@ -15,7 +15,7 @@ import pytest
 
 import mesh
 from mesh.cli.checks import State
-from tests.cli.command import Up, run, up
+from tests.cli.command import Up, run, until, up
 
 POLICY = """\
 services:
@@ -82,6 +82,24 @@ async def test_from_the_id_to_the_rule(running: Up) -> None:
     assert (found["service"], found["method"]) == ("frontend", "/shop.v1.Orders/Count")
     assert "why: no rule of orders allowed it, or orders had no policy in force" in found["say"]
     assert any("nearest: rule 'buys'" in line for line in found["say"])
+
+
+async def test_edges(running: Up) -> None:
+    """Who calls whom is there, and what was denied last."""
+    await refused(running, "/shop.v1.Orders/Purge")
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in running.json("edges", "--denied") if one["destination"] == "orders"]
+
+    until(lambda: bool(told()), "the denial is recorded")
+    (edge,) = told()
+    assert (edge["source"], edge["permitted"], edge["unknown"]) == ("frontend", 0, 0)
+    assert edge["denied"] >= 1
+    assert edge["last_denied"]["method"] in ("/shop.v1.Orders/Purge", "/shop.v1.Orders/Count")
+    table = running.mesh("edges").stdout
+    assert table.split()[:4] == ["SOURCE", "DESTINATION", "PERMITTED", "DENIED"]
+    assert "frontend" in table
+    assert running.json("edges", "--service", "frontend") == []
 
 
 @pytest.mark.parametrize(
