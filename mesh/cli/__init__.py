@@ -7,6 +7,7 @@
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
     edges      edges              who calls whom
+    diagnostics diagnostics       what a bug report needs
     describe   describe           why a call was refused (``causes`` has what to do)
     workloads  run, sidecar       an application's way into the mesh
     lua        lua run …          services in Lua
@@ -27,6 +28,7 @@ import click
 from mesh.cli.audits import audit
 from mesh.cli.check import check
 from mesh.cli.describe import describe
+from mesh.cli.diagnostics import diagnostics
 from mesh.cli.domain import init, up
 from mesh.cli.edges import edges
 from mesh.cli.errors import OneLineGroup
@@ -60,6 +62,7 @@ for _command in (
     check,
     edges,
     describe,
+    diagnostics,
     token,
     policy,
     audit,

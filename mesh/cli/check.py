@@ -40,7 +40,7 @@ def check(wait: int | None, output: str, data: Path) -> None:
 
     Status 0 if nothing is wrong, else 1.
     """
-    found = asyncio.run(_looked(DataDirectory(data), time.monotonic() + (wait or 0)))
+    found = looked(DataDirectory(data), wait or 0)
     if output == "json":
         show_json([{**asdict(one), "state": one.state.name.lower(), "link": one.link} for one in found])
     else:
@@ -49,6 +49,11 @@ def check(wait: int | None, output: str, data: Path) -> None:
     wrong = sum(one.state is State.WRONG for one in found)
     if wrong:
         raise CliError(f"{wrong} of {len(found)} checks failed: see the hints above", Exit.FAILED)
+
+
+def looked(data: DataDirectory, wait: float = 0) -> list[Finding]:
+    """Look at everything, until nothing is wrong or so many seconds are over."""
+    return asyncio.run(_looked(data, time.monotonic() + wait))
 
 
 async def _looked(data: DataDirectory, end: float) -> list[Finding]:

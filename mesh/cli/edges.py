@@ -54,7 +54,7 @@ def edges(wanted: Wanted, output: str, data: Path, *, denied: bool) -> None:
     """Show who calls whom, how often it was permitted and denied, and what was denied last."""
     found = [edge for edge in edges_of(fetched(wanted, DataDirectory(data))) if edge.denied or not denied]
     if output == "json":
-        show_json([_data(edge) for edge in found])
+        show_json([as_json(edge) for edge in found])
     else:
         show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found])
 
@@ -68,7 +68,8 @@ def edges_of(seen: Iterable[Seen]) -> list[Edge]:
     return [found[pair] for pair in sorted(found)]
 
 
-def _data(edge: Edge) -> dict[str, object]:
+def as_json(edge: Edge) -> dict[str, object]:
+    """Give an edge as it is shown in JSON."""
     last = edge.last_denied
     return {
         "source": edge.source,

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,37 @@ async def test_from_the_id_to_the_rule(running: Up) -> None:
     assert (found["service"], found["method"]) == ("frontend", "/shop.v1.Orders/Count")
     assert "why: no rule of orders allowed it, or orders had no policy in force" in found["say"]
     assert any("nearest: rule 'buys'" in line for line in found["say"])
+
+
+def test_diagnostics(running: Up, tmp_path: Path) -> None:
+    """The bundle has what the commands show, and none of the secrets of the data directory."""
+    out = tmp_path / "report.zip"
+    done = running.mesh("diagnostics", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(out) as packed:
+        told = {name: packed.read(name) for name in packed.namelist()}
+    names = ("versions", "status", "check", "policy", "edges", "denials")
+    assert set(told) == {f"{name}.json" for name in names}
+    assert "orders" in json.loads(told["policy.json"])["policy"]["services"]
+    assert json.loads(told["status.json"])["trust_domain"]
+    assert not any("missing" in json.loads(content) for content in told.values())
+    secret = json.loads((running.data / "operator.json").read_text())["token"].rpartition(".")[2]
+    kek = (running.data / "kek").read_bytes().strip()
+    for content in told.values():
+        assert secret.encode() not in content
+        assert kek not in content
+    assert running.mesh("diagnostics", "--out", str(out)).returncode == 1
+
+
+def test_diagnostics_without_a_mesh(running: Up, tmp_path: Path) -> None:
+    """Where nothing answers the bundle says so, part by part."""
+    (tmp_path / "operator.json").write_bytes((running.data / "operator.json").read_bytes())
+    out = tmp_path / "report.zip"
+    assert run("diagnostics", "--data", tmp_path, "--out", str(out)).returncode == 0
+    with zipfile.ZipFile(out) as packed:
+        assert "is not running" in json.loads(packed.read("status.json"))["missing"]
+        assert json.loads(packed.read("versions.json"))["packages"]["grpcio"]
 
 
 async def test_edges(running: Up) -> None:
