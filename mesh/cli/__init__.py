@@ -3,6 +3,8 @@
     domain     init, up           a trust domain, and the mesh that runs on it (``supervisor``)
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
+    keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
+    backups    backup, restore    auth's state in a file, and again
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
@@ -26,12 +28,15 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from mesh.cli.audits import audit
+from mesh.cli.backups import backup, restore
 from mesh.cli.check import check
 from mesh.cli.describe import describe
 from mesh.cli.diagnostics import diagnostics
 from mesh.cli.domain import init, up
 from mesh.cli.edges import edges
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.keks import kek
+from mesh.cli.keys import keys
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
@@ -66,6 +71,10 @@ for _command in (
     token,
     policy,
     audit,
+    keys,
+    kek,
+    backup,
+    restore,
     run,
     sidecar,
     lua,

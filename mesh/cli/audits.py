@@ -19,7 +19,7 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.operator import Operator, asked, operator
 from mesh.cli.output import output_option, show_json, show_table
 from mesh.core.chain import Head
-from mesh.core.examine import Examination, Mark, examine, latest
+from mesh.core.examine import Examination, Fault, Mark, examine, latest
 from mesh.core.keys import KEY_BYTES, Key
 
 AUDIT_KEY: Final = "audit.key"
@@ -41,10 +41,15 @@ def audit() -> None:
     type=click.Path(path_type=Path),
     help="What was seen before. [default: the key's name and .seen]",
 )
+@click.option(
+    "--restored", is_flag=True, help="Take it that a log was put back from a backup, if it says so."
+)
 @_offline_option
 @output_option
 @data_option
-def verify(key: Path | None, seen: Path | None, offline: bool, output: str, data: Path) -> None:
+def verify(
+    key: Path | None, seen: Path | None, restored: bool, offline: bool, output: str, data: Path
+) -> None:
     """Check that nothing in the audit log was changed, removed, moved or put back.
 
     Status 6 if it was, with the first bad entry of each log.
@@ -54,6 +59,8 @@ def verify(key: Path | None, seen: Path | None, offline: bool, output: str, data
     marks = _read_seen(known)
     reads = _read_all(data, offline, whole=True)
     found = {log: examine(read.head, root, read.segments, marks.get(log, ())) for log, read in reads.items()}
+    if restored:
+        found |= {log: examine(reads[log].head, root, reads[log].segments) for log in _put_back(found)}
     told = {log: _told(reads[log].head, one) for log, one in found.items()}
     if output == "json":
         show_json(told)
@@ -169,6 +176,7 @@ def _told(head: Head, found: Examination) -> dict[str, object]:
     bad = found.bad
     return {
         "whole": bad is None,
+        "restored": found.restored,
         "entries": found.entries,
         "sequence": head.sequence,
         "mac": head.mac.hex(),
@@ -182,6 +190,8 @@ def _told(head: Head, found: Examination) -> dict[str, object]:
 def _summary(head: Head, found: Examination) -> str:
     last = head.sequence + found.ahead - 1
     text = f"whole, {found.entries} entries, the last is {last}" if found.entries else "whole, and empty"
+    if found.restored is not None:
+        text += f", put back from a backup in entry {found.restored}"
     if found.ahead:
         text += f", {found.ahead} of them written when a crash came"
     if found.torn:
@@ -194,8 +204,21 @@ def _accused(log: str, found: Examination) -> str:
         raise AssertionError
     bad = found.bad
     where = f"segment {bad.segment}, line {bad.line}"
+    if bad.fault is Fault.OLDER and found.restored is not None:
+        return (
+            f"audit log {log} was put back from a backup: what it had from entry {found.restored} on, "
+            "and was seen, is gone: if that was you, verify with --restored"
+        )
     hint = ", or this is not its audit key" if not found.entries else ""
     return f"audit log {log} is not whole: entry {bad.sequence} ({where}) is {bad.fault.value}{hint}"
+
+
+def _put_back(found: dict[str, Examination]) -> list[str]:
+    return [
+        log
+        for log, one in found.items()
+        if one.bad and one.bad.fault is Fault.OLDER and one.restored is not None
+    ]
 
 
 def _read_key(path: Path) -> Key:

@@ -14,6 +14,7 @@ import click
 from mesh.cli.audits import AUDIT_KEY
 from mesh.cli.data import data_option
 from mesh.cli.errors import CliError, Exit
+from mesh.cli.keks import kms_option
 from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
@@ -26,7 +27,8 @@ from mesh.telemetry import logs
 @click.option(
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
-def init(directory: Path, trust_domain: TrustDomain) -> None:
+@kms_option
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
@@ -36,7 +38,7 @@ def init(directory: Path, trust_domain: TrustDomain) -> None:
     from services.auth.founding import found  # noqa: PLC0415
 
     try:
-        found(directory, trust_domain, time.time_ns() // 1_000_000)
+        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")

@@ -18,7 +18,7 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc, keys_pb2_grpc
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,7 @@ class Operator:
     gatekeeper: gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub
     audit: audit_pb2_grpc.AuditServiceAsyncStub
     decisions: decisions_pb2_grpc.DecisionServiceAsyncStub
+    keys: keys_pb2_grpc.KeyServiceAsyncStub
 
 
 @asynccontextmanager
@@ -62,6 +63,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             gatekeeper_pb2_grpc.GatekeeperServiceStub(to_gatekeeper),
             audit_pb2_grpc.AuditServiceStub(to_auth),
             decisions_pb2_grpc.DecisionServiceStub(to_gatekeeper),
+            keys_pb2_grpc.KeyServiceStub(to_auth),
         )
     finally:
         await gatekeeper.close()

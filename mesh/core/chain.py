@@ -40,6 +40,8 @@ _ENTRY: Final = b"mesh/v1/audit/entry"
 #: What is in the place of the mac before the very first entry.
 NOTHING: Final = bytes(MAC_BYTES)
 BEGUN: Final = "segment begun"
+#: What the first entry says that a log goes on with after it was put back from a backup.
+RESTORED: Final = "restored from a backup"
 _MAC: Final = re.compile(rb"[0-9a-f]{64}")
 MAX_LINE: Final = 2 * MAC_BYTES + 1 + MAX_BODY
 

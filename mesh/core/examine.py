@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from mesh.core.chain import (
     BEGUN,
+    RESTORED,
     BadLineError,
     Chain,
     Head,
@@ -62,12 +63,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found. ``entries`` were verified, ``ahead`` of them behind the head; ``torn`` bytes follow."""
+    """What was found. ``entries`` were verified, ``ahead`` of them behind the head; ``torn`` bytes follow.
+
+    ``restored``: the genuine entry, the last of its kind, that says that the log was put back from a backup.
+    """
 
     entries: int
     ahead: int
     torn: int
     bad: Finding | None
+    restored: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,8 @@ def examine(head: Head, root: Key, segments: Mapping[int, bytes], after: Iterabl
         walk.beyond(segments.get(head.segment + 1, b""))
         walk.end()
     except _Found as found:
-        return Examination(walk.entries, walk.ahead, 0, found.finding)
-    return Examination(walk.entries, walk.ahead, walk.torn, None)
+        return Examination(walk.entries, walk.ahead, 0, found.finding, walk.restored)
+    return Examination(walk.entries, walk.ahead, walk.torn, None, walk.restored)
 
 
 class _Walk:
@@ -108,6 +113,7 @@ class _Walk:
         self._chain = Chain(Head(head.log, segment=head.first_segment), self._key, self._key)
         self._knows_before = head.first_segment == 0
         self._line = 0
+        self.restored: int | None = None
         self.entries = self.ahead = self.torn = 0
 
     def segment(self, number: int, data: bytes) -> None:
@@ -160,6 +166,8 @@ class _Walk:
             raise self._found(Fault.CHANGED)
         if self._line == 0 and parsed.entry.event != BEGUN:
             raise self._found(Fault.CHANGED)
+        if parsed.entry.event == RESTORED:
+            self.restored = at
         self._go(followed)
 
     def _go(self, to: Chain) -> None:

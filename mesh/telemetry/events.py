@@ -34,7 +34,7 @@ EVENTS: Final = {
     "cannot keep epochs and certificate fresh, trying on: %s": "auth.upkeep-failed",
     "kept for the audit log until it can be written: %s": "audit.kept",
     "the audit log of %s is written again": "audit.written-again",
-    "refused, and not in the audit log yet: %s": "audit.refused",
+    "not done, or not in the audit log yet: %s": "audit.refused",
     # gatekeeper
     "serving on port %d as instance %s": "gatekeeper.ready",
     "drained": "gatekeeper.drained",

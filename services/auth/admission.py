@@ -76,8 +76,7 @@ class Admission:
     def __init__(self, store: Store, vault: Vault, issue: Issue, denials: Deferred) -> None:
         """Take the rows, the secrets, what makes certificates, and where refusals are noted."""
         self._store, self._vault, self._issue, self._denials = store, vault, issue, denials
-        # What a request for an unknown token is verified against. Nobody knows its secret, us included.
-        _, self._decoy = new_token(vault, Kind.JOIN, ServiceName("decoy"), 0, 0)
+        self._decoy = self._new_decoy()
 
     def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
         """Make a token for one instance of a service."""
@@ -136,6 +135,8 @@ class Admission:
 
     def _judge(self, asked: JoinAsked, now_ms: int) -> _Joining | Admitted:
         token = self._store.token(asked.token_id)
+        if not self._vault.is_under(self._decoy.sealed):
+            self._decoy = self._new_decoy()
         secret = self._secret(token or self._decoy, now_ms)
         proven = asked.proven_by(secret)
         if token is None or not proven:
@@ -159,6 +160,10 @@ class Admission:
             (one.secret, one.instance) if is_written else None
             for one, is_written in zip(joining, written, strict=True)
         ]
+
+    def _new_decoy(self) -> Token:
+        # What a request for an unknown token is verified against. Nobody knows its secret, us included.
+        return new_token(self._vault, Kind.JOIN, ServiceName("decoy"), 0, 0)[1]
 
     def _secret(self, token: Token, now_ms: int) -> Key:
         try:

@@ -28,11 +28,11 @@ def report(entry: Entry) -> None:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Go on where the audit log cannot be written: for what is refused anyway, and is noted for later."""
+    """Go on where the audit log cannot be written: for what is refused anyway, or is tried again later."""
     try:
         yield
     except AuthError as error:
-        log.error("refused, and not in the audit log yet: %s", error)  # noqa: TRY400  the line says it all
+        log.error("not done, or not in the audit log yet: %s", error)  # noqa: TRY400  the line says it all
 
 
 def by_whom(peer: Peer) -> str:

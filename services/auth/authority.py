@@ -19,16 +19,19 @@ from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
 from services.auth import messages, tokens
 from services.auth.admission import Admission
-from services.auth.audit import report
+from services.auth.audit import report, unlogged
 from services.auth.auditor import Auditor
-from services.auth.ca import ENDED, ends_ms, half_ms, read_csr
+from services.auth.authorities import Authorities
+from services.auth.ca import CA_LIFE_MS, ends_ms, half_ms, read_csr
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
+from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
 from services.auth.roots import Roots
+from services.auth.succession import Succession
 from services.auth.vault import TamperedError
 
 MAX_DESTINATIONS: Final = 1000
@@ -50,6 +53,7 @@ class Lives:
 
     svid_ms: int = 3_600_000
     schedule: Schedule = field(default_factory=lambda: Schedule(3_600_000, 300_000))
+    ca_ms: int = CA_LIFE_MS
 
 
 class Authority:
@@ -57,12 +61,10 @@ class Authority:
 
     def __init__(self, directory: DataDirectory, lives: Lives, clock: Clock) -> None:
         """Take up where an opened directory left off. Use ``open``."""
-        self._store, self._ca = directory.store, directory.ca
+        self._store = directory.store
         self._lives, self._clock, self.domain = lives, clock, directory.domain
         _catch_up(clock, self._store.logs.newest_ms())
         self.auditor = Auditor(self._store, clock.now_ms)
-        if clock.now_ms() >= self._ca.ends_ms:
-            raise StartError(ENDED)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
         self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor.denials)
@@ -73,6 +75,15 @@ class Authority:
             lives.schedule,
             self.auditor.happened,
         )
+        self._authorities = Authorities(
+            self._store,
+            directory.vault,
+            self.domain,
+            Succession(lives.ca_ms, lives.svid_ms),
+            directory.authorities,
+            self.auditor.happened,
+        )
+        self.keys = Keeping(directory, self._authorities, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -201,7 +212,7 @@ class Authority:
             trust_domain=self.domain.text,
             epoch=messages.epoch(self._roots.current(now_ms)),
             policy_version=self._policies.version,
-            ca_expires_ms=self._ca.ends_ms,
+            ca_expires_ms=self._authorities.signing(now_ms).ends_ms,
             now_ms=now_ms,
         )
 
@@ -217,18 +228,22 @@ class Authority:
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+            with unlogged():
+                self.keys.turn(now_ms)
         self.auditor.turn(now_ms)
         return now_ms
 
     def _now(self) -> int:
         now_ms = self._clock.now_ms()
         self._roots.turn(now_ms)
+        self._authorities.turn(now_ms)
         return now_ms
 
     def _certificate(
         self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int
     ) -> bytes:
-        return self._ca.issue(Identity(self.domain, service), instance, key, now_ms, self._lives.svid_ms)
+        authority = self._authorities.signing(now_ms)
+        return authority.issue(Identity(self.domain, service), instance, key, now_ms, self._lives.svid_ms)
 
     def _credentials(
         self, service: ServiceName, instance: InstanceId, certificate: bytes, now_ms: int
@@ -239,7 +254,7 @@ class Authority:
             service=service.text,
             instance=instance.raw,
             certificate_chain=[certificate],
-            trust_bundle=[self._ca.certificate],
+            trust_bundle=self._authorities.bundle(now_ms),
             destination_keys=[messages.destination_key(epoch, key) for epoch, key in keys],
             now_ms=now_ms,
             policy_key=self._policy_key,

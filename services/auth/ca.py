@@ -5,8 +5,8 @@ request is signed with the private one. An SVID is what the SPIFFE X509-SVID sta
 ask for: ECDSA P-256, one URI SAN (the identity), one DNS SAN (``<name>.<trust-domain>``), the instance id in
 hex as common name, ``digitalSignature`` alone, for TLS clients and servers, no CA.
 
-The authority's own certificate is self-signed and good for a year; no SVID outlives it. Rolling it over is
-left to later. What is served to whom is ``admission``'s and ``authority``'s to decide.
+The authority's own certificate is self-signed; no SVID outlives it. When it signs, and which comes after it,
+is ``succession``'s; what is served to whom is ``admission``'s and ``authority``'s to decide.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,12 +27,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mesh.core.names import Identity, InstanceId, TrustDomain
 from services.auth.errors import AuthError, InvalidError
 
-CA_LIFE: Final = timedelta(days=365)
+CA_LIFE_MS: Final = 365 * 86_400_000
 #: How far a verifier's clock may lag behind auth's before a fresh certificate looks unborn to it. It costs
 #: nothing: a certificate over a new key gives no power over the past.
 BACKDATE: Final = timedelta(minutes=5)
 MAX_CSR: Final = 8192
-ENDED: Final = "the CA certificate of this mesh has ended: make a new mesh with mesh init"
+ENDED: Final = "the CA certificate has ended"
 
 _CURVE: Final = ec.SECP256R1
 _USAGES: Final = (
@@ -52,34 +52,42 @@ class CertificateAuthority:
     """Signs certificates of one trust domain."""
 
     def __init__(self, certificate: bytes, private_key: bytes) -> None:
-        """Take both as DER (the key as PKCS #8); raise ``ValueError`` if they do not belong together."""
+        """Take both as DER (the key as PKCS #8, empty of one that is to sign no more).
+
+        Raises ``ValueError`` if they do not belong together.
+        """
         self.certificate = certificate
         self._certificate = x509.load_der_x509_certificate(certificate)
-        key = load_der_private_key(private_key, None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("CA key is not an elliptic curve key")  # noqa: TRY004  a value from the store
-        if key.public_key() != self._certificate.public_key():
+        self._key = _private(private_key) if private_key else None
+        public = self._certificate.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey) or (
+            self._key and self._key.public_key() != public
+        ):
             raise ValueError("CA certificate is not for the CA key")
-        self._key = key
-        self.ends_ms = ends_ms(certificate)
-        self._issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+        self.begins_ms, self.ends_ms = begins_ms(certificate), ends_ms(certificate)
+        self._issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether its private key is still there."""
+        return self._key is not None
 
     @classmethod
-    def create(cls, domain: TrustDomain, now_ms: int) -> tuple[Self, bytes]:
-        """Make a new authority; give it and its private key as PKCS #8."""
+    def create(cls, domain: TrustDomain, from_ms: int, life_ms: int = CA_LIFE_MS) -> tuple[Self, bytes]:
+        """Make a new authority that signs from a time on; give it and its private key as PKCS #8."""
         key = ec.generate_private_key(_CURVE())
         serial = x509.random_serial_number()
         # Two authorities of one domain need different names, or verifiers may take one for the other.
         name = _name(f"Sealmesh CA {serial:x}"[:64])
-        now = _moment(now_ms)
+        begins = _moment(from_ms).replace(microsecond=0)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .serial_number(serial)
             .public_key(key.public_key())
-            .not_valid_before(now - BACKDATE)
-            .not_valid_after(now + CA_LIFE)
+            .not_valid_before(begins - BACKDATE)
+            .not_valid_after(begins + timedelta(milliseconds=life_ms))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -99,9 +107,9 @@ class CertificateAuthority:
     ) -> bytes:
         """Issue an SVID over a public key, as DER. It ends ``life_ms`` from now, to the second above.
 
-        Raises ``AuthError`` once the authority's own certificate has ended.
+        Raises ``AuthError`` once the authority's own certificate has ended, or its key is destroyed.
         """
-        if now_ms >= self.ends_ms:
+        if self._key is None or now_ms >= self.ends_ms:
             raise AuthError(ENDED)
         now = _moment(now_ms)
         ends = now + timedelta(milliseconds=life_ms)
@@ -152,11 +160,24 @@ def ends_ms(certificate: bytes) -> int:
     return int(x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp() * 1000)
 
 
+def begins_ms(certificate: bytes) -> int:
+    """When a certificate (DER) begins, but for what it is dated back."""
+    begins = x509.load_der_x509_certificate(certificate).not_valid_before_utc + BACKDATE
+    return int(begins.timestamp() * 1000)
+
+
 def half_ms(certificate: bytes) -> int:
     """When half of the life of an SVID (DER) is over."""
     read = x509.load_der_x509_certificate(certificate)
     issued = read.not_valid_before_utc + BACKDATE
     return int((issued + (read.not_valid_after_utc - issued) / 2).timestamp() * 1000)
+
+
+def _private(der: bytes) -> ec.EllipticCurvePrivateKey:
+    key = load_der_private_key(der, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("CA key is not an elliptic curve key")  # noqa: TRY004  a value from the store
+    return key
 
 
 def _moment(ms: int) -> datetime:

@@ -7,6 +7,7 @@ it reads stays so until it ends.
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -78,6 +79,16 @@ class Database:
         except sqlite3.Error:
             return False
         return not busy
+
+    def snapshot(self) -> bytes:
+        """Give the whole database as of one moment, as a file's bytes; raise ``StoreError``."""
+        raw: Any = self._connection.connection.driver_connection
+        try:
+            with closing(sqlite3.connect(":memory:")) as copy:
+                raw.backup(copy)
+                return copy.serialize()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read the database: {error}") from None
 
 
 def _check(connection: Connection, path: Path, new: bool) -> None:

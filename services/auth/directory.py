@@ -1,7 +1,7 @@
 """The data directory of a trust domain: opened by one process with everything in place, or not at all.
 
     auth.db          the database (0600); beside it, while in use, its write-ahead log
-    kek              32 bytes that open the secrets in it (0600); keep a copy elsewhere
+    kek              what opens the secrets in it (0600), see ``kek``; keep a copy elsewhere
     audit/           the audit logs (0700), see ``audit_log``
     audit.key        32 bytes that verify them (0600), which auth never reads: take it elsewhere
     operator.json    the operator's credential (0600): {"token": "mesh1.…"}
@@ -19,25 +19,23 @@ from pathlib import Path
 from typing import Final, Self
 
 from mesh.core.chain import Limits
+from mesh.core.keys import Key
 from mesh.core.names import TrustDomain
 from services.auth import audit_log
 from services.auth.audit_log import AuditLog
 from services.auth.ca import CertificateAuthority
 from services.auth.database import Database
 from services.auth.errors import StartError
+from services.auth.kek import KekFiles
 from services.auth.policies import PolicySigner
-from services.auth.records import Secret
+from services.auth.records import CA, CHECK, POLICY, Secret, secret_place
 from services.auth.store import Store
-from services.auth.vault import Place, TamperedError, Vault, read_kek
+from services.auth.vault import TamperedError, Vault
 
 DATABASE: Final = "auth.db"
-KEK: Final = "kek"
 OPERATOR: Final = "operator.json"
 ADDRESSES: Final = "addresses.json"
 LOCK: Final = "auth.lock"
-
-#: Names of the trust domain's own secrets. CHECK tells a wrong KEK from a changed row.
-CA, POLICY, CHECK = "ca", "policy", "check"
 
 
 class DataDirectory:
@@ -45,11 +43,12 @@ class DataDirectory:
 
     def __init__(self, path: Path, audit: Limits | None = None) -> None:
         """Lock and open a directory; raise ``StartError`` with one line about what is wrong."""
+        self.path = path
         if not path.is_dir():
             raise StartError(f"no data directory {path}: make one with mesh init {path}")
         self._lock = _lock(path / LOCK)
         try:
-            self.vault = Vault(read_kek(path / KEK))
+            self.keks = KekFiles(path)
             self.store = Store(Database.open(path / DATABASE))
             try:
                 self._read(path)
@@ -63,16 +62,32 @@ class DataDirectory:
 
     def _read(self, path: Path) -> None:
         changed = f"{path / DATABASE} was changed: restore it from a backup"
-        wrong_kek = f"{path / KEK} is not the key of this database: put back the one it was made with"
         try:
             self.domain = self.store.domain()
-            self._open(CHECK, wrong_kek)
-            certificate, key = self._open(CA, changed)
-            _, signing_key = self._open(POLICY, changed)
-            self.ca = CertificateAuthority(certificate, key)
+            self.kek = self._kek()
+            self.vault = Vault(self.kek)
+            found = self._open(CA, changed)
+            [(_, signing_key)] = self._open(POLICY, changed).values()
+            self.authorities = {number: CertificateAuthority(*one) for number, one in found.items()}
         except (TypeError, ValueError):
             raise StartError(changed) from None
         self.signer = PolicySigner(self.domain, signing_key)
+
+    def take_kek(self) -> None:
+        """Go on with the KEK that the database is under; raise ``StartError`` if it is not here."""
+        self.kek = self._kek()
+        self.vault.turn(self.kek)
+
+    def _kek(self) -> Key:
+        checks = self.store.keys.secrets(CHECK)
+
+        def opens(kek: Key) -> bool:
+            try:
+                return any(self._opened(Vault(kek), check) for check in checks)
+            except TamperedError:
+                return False
+
+        return self.keks.settle(opens)
 
     def _logs(self, path: Path, limits: Limits) -> AuditLog:
         found = self.store.logs.rows()
@@ -85,16 +100,20 @@ class DataDirectory:
             self.store.logs.begin(found)
         return AuditLog.open(path, self.vault, self.domain, found, limits)
 
-    def _open(self, name: str, wrong: str) -> tuple[bytes, bytes]:
-        secret = self.store.secret(name)
-        if secret is None:
-            raise StartError(wrong)
+    def _open(self, name: str, wrong: str) -> dict[int, tuple[bytes, bytes]]:
         try:
-            return secret.public, self.vault.open(
-                secret.sealed, secret_place(self.domain, name, secret.version)
-            )
+            found = {
+                one.version: (one.public, self._opened(self.vault, one))
+                for one in self.store.keys.secrets(name)
+            }
         except TamperedError:
             raise StartError(wrong) from None
+        if not found:
+            raise StartError(wrong)
+        return found
+
+    def _opened(self, vault: Vault, secret: Secret) -> bytes:
+        return vault.open(secret.sealed, secret_place(self.domain, secret.name, secret.version))
 
     def close(self) -> None:
         """Close the database and let go of the lock."""
@@ -111,11 +130,6 @@ class DataDirectory:
 def sealed_secret(vault: Vault, domain: TrustDomain, name: str, public: bytes, private: bytes) -> Secret:
     """Seal a secret of a trust domain, as its first version."""
     return Secret(name, 1, public, vault.seal(private, secret_place(domain, name, 1)))
-
-
-def secret_place(domain: TrustDomain, name: str, version: int) -> Place:
-    """Give the place of a secret of a trust domain."""
-    return Place("secret.sealed", f"{name} {domain}", version)
 
 
 def publish_addresses(path: Path, addresses: dict[str, str]) -> None:

@@ -5,11 +5,13 @@
     e+1                  made, given out                      begins
     nodes                              fetch e+1 (± 10 %)                 e is forgotten
 
+An operator may have one more begin earlier than that (``forced``), as soon as every node can know of it.
+
 Numbers only go up. After a time in which auth did not run, the next epoch begins when auth does.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.core.epochs import Epoch
 from mesh.core.names import KeyEpoch
@@ -37,6 +39,25 @@ class Schedule:
         if now_ms >= _half(newest):
             made.append(self._epoch(newest.number.number + 1, newest.ends_ms))
         return made
+
+    def forced(self, epochs: Sequence[Epoch], begins_ms: int) -> list[Epoch]:
+        """Give what the epochs become if another is to begin at a time, or when the newest ends: it is last.
+
+        Those before it end as it begins, and one that would have begun later never does: who holds it knows
+        of the forced one by then, which is newer.
+        """
+        newest = max(epochs)
+        begins_ms = min(begins_ms, newest.ends_ms)
+        before = [
+            replace(
+                epoch,
+                ends_ms=min(epoch.ends_ms, begins_ms),
+                accepted_until_ms=min(epoch.accepted_until_ms, begins_ms + self.grace_ms),
+            )
+            for epoch in sorted(epochs)
+            if epoch.begins_ms < begins_ms
+        ]
+        return [*before, self._epoch(newest.number.number + 1, begins_ms)]
 
     def _epoch(self, number: int, begins_ms: int) -> Epoch:
         ends = begins_ms + self.epoch_ms

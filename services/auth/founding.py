@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,19 +22,30 @@ from mesh.core.policy import Policy
 from services.auth import directory
 from services.auth.admission import new_token
 from services.auth.audit_log import AuditLog, begin
-from services.auth.ca import CertificateAuthority
+from services.auth.ca import CA_LIFE_MS, CertificateAuthority
 from services.auth.database import Database
 from services.auth.directory import sealed_secret
 from services.auth.errors import StartError
+from services.auth.kek import KEK, content_of, sync, write_secret
 from services.auth.policies import PolicySigner
-from services.auth.records import Kind
+from services.auth.records import CA, CHECK, POLICY, Kind
 from services.auth.store import Store
 from services.auth.tokens import OPERATOR_LIFE_MS
 from services.auth.vault import Vault
 
 
-def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
-    """Make the data directory of a new trust domain; raise ``StartError`` and leave nothing behind."""
+def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms: int = CA_LIFE_MS) -> None:
+    """Make the data directory of a new trust domain, its KEK kept by a KMS or, with ``""``, by its file.
+
+    ``ca_ms`` is how long its first authority lasts.
+
+    Raises ``StartError`` and leaves nothing behind.
+    """
+    build(path, lambda scratch: _found(scratch, domain, now_ms, keeper, ca_ms))
+
+
+def build(path: Path, make: Callable[[Path], None]) -> None:
+    """Make a directory whole or not at all; raise ``StartError`` if it is there and not empty."""
     target = path.resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -43,10 +55,10 @@ def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _build(scratch, domain, now_ms)
+            make(scratch)
             _write_through(scratch)
             scratch.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -55,21 +67,21 @@ def found(path: Path, domain: TrustDomain, now_ms: int) -> None:
         ) from None
 
 
-def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
+def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int) -> None:
     kek = Key(os.urandom(KEY_BYTES))
     vault = Vault(kek)
-    ca, ca_key = CertificateAuthority.create(domain, now_ms)
+    ca, ca_key = CertificateAuthority.create(domain, now_ms, ca_ms)
     policy_key = Ed25519PrivateKey.generate().private_bytes_raw()
     signer = PolicySigner(domain, policy_key)
     secrets = (
-        sealed_secret(vault, domain, directory.CHECK, b"", b"mesh"),
-        sealed_secret(vault, domain, directory.CA, ca.certificate, ca_key),
-        sealed_secret(vault, domain, directory.POLICY, signer.public_key, policy_key),
+        sealed_secret(vault, domain, CHECK, b"", b"mesh"),
+        sealed_secret(vault, domain, CA, ca.certificate, ca_key),
+        sealed_secret(vault, domain, POLICY, signer.public_key, policy_key),
     )
     credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
-    _write(path / directory.KEK, kek.reveal())
-    _write(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
-    _write(path / directory.DATABASE, b"")
+    write_secret(path / KEK, content_of(kek, keeper))
+    write_secret(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
+    write_secret(path / directory.DATABASE, b"")
     store = Store(Database.open(path / directory.DATABASE, new=True))
     try:
         nothing = Policy.parse(b'{"services": {}}')
@@ -81,21 +93,7 @@ def _build(path: Path, domain: TrustDomain, now_ms: int) -> None:
         store.close()
 
 
-def _write(path: Path, content: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as out:
-        out.write(content)
-
-
 def _write_through(path: Path) -> None:
     for file in path.iterdir():
-        _sync(file)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        sync(file)
+    sync(path)

@@ -20,11 +20,13 @@ from mesh.telemetry import logs, names
 from mesh.telemetry.backends import Backend, watched
 from mesh.telemetry.sdk import configured
 from services.auth.authority import Addresses, Authority, Lives
+from services.auth.ca import CA_LIFE_MS
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory, publish_addresses, withdraw_addresses
 from services.auth.epochs import Schedule
-from services.auth.errors import AuthError, ListenError
+from services.auth.errors import AuthError, InvalidError, ListenError
 from services.auth.server import AuthServer, OwnMembership
+from services.auth.succession import Succession
 from services.auth.worker import Worker
 
 log = logging.getLogger("mesh.auth")
@@ -52,6 +54,7 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
     type=click.IntRange(1, 1_000_000),
     help="Room for each of the two audit logs.",
 )
+@click.option("--ca-seconds", default=CA_LIFE_MS // 1000, show_default=True, type=click.IntRange(12))
 def main(
     data: Path,
     join_listen: str,
@@ -63,12 +66,18 @@ def main(
     grace_seconds: int,
     *,
     audit_megabytes: int,
+    ca_seconds: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
-    lives = Lives(svid_seconds * 1000, Schedule(epoch_seconds * 1000, grace_seconds * 1000))
+    schedule = Schedule(epoch_seconds * 1000, grace_seconds * 1000)
+    lives = Lives(svid_seconds * 1000, schedule, ca_seconds * 1000)
+    try:
+        Succession(lives.ca_ms, lives.svid_ms).check()
+    except InvalidError as error:
+        raise click.UsageError(str(error)) from None
     try:
         logs.set_up()
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)

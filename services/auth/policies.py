@@ -107,6 +107,10 @@ class Policies:
             raise MissingError(f"policy {version} was changed in the database: choose another") from None
         return _signed(row)
 
+    def again(self, version: int, now_ms: int) -> PolicyRow:
+        """Give the policy of record as another version, signed and not yet on record."""
+        return self._signer.sign(version, self._policy, now_ms)
+
     def replace(
         self, policy: Policy, by: Peer, now_ms: int, replaces: int | None = None
     ) -> auth_pb2.SignedPolicy:

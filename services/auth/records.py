@@ -28,6 +28,16 @@ class Secret:
     sealed: bytes = field(repr=False)
 
 
+#: Names of the trust domain's own secrets. CHECK tells a wrong KEK from a changed row; of CA, a version is a
+#: generation.
+CA, POLICY, CHECK = "ca", "policy", "check"
+
+
+def secret_place(domain: TrustDomain, name: str, version: int) -> Place:
+    """Give the place of a secret of a trust domain."""
+    return Place("secret.sealed", f"{name} {domain}", version)
+
+
 @dataclass(frozen=True, slots=True)
 class RootRow:
     """An epoch and its sealed root."""

@@ -6,15 +6,20 @@ use. ``turn`` is cheap when nothing is due, and is called before every answer: k
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 from mesh.core.audit import Entry, Kind
 from mesh.core.epochs import Epoch
 from mesh.core.keys import KEY_BYTES, Key, destination_key, pair_key
 from mesh.core.names import ServiceName, TrustDomain
 from services.auth.epochs import Schedule, accepted, sendable, turn_at_ms
+from services.auth.errors import ConflictError
 from services.auth.records import RootRow, root_place
 from services.auth.store import Store
 from services.auth.vault import Vault
+
+#: Previous, current and next, and two that an operator had made.
+MOST_EPOCHS: Final = 5
 
 
 class Roots:
@@ -34,7 +39,9 @@ class Roots:
         """
         self._told = told
         self._store, self._vault, self._domain, self._schedule = store, vault, domain, schedule
-        self._held = {row.epoch: Key(vault.open(row.sealed, root_place(row.epoch))) for row in store.roots()}
+        self._held = {
+            row.epoch: Key(vault.open(row.sealed, root_place(row.epoch))) for row in store.keys.roots()
+        }
         self._turn_at_ms = 0
 
     def turn(self, now_ms: int) -> None:
@@ -42,15 +49,30 @@ class Roots:
         if now_ms < self._turn_at_ms:
             return
         made = {epoch: Key(os.urandom(KEY_BYTES)) for epoch in self._schedule.due(self._held, now_ms)}
-        rows = [
-            RootRow(epoch, self._vault.seal(root.reveal(), root_place(epoch))) for epoch, root in made.items()
-        ]
-        self._store.turn_epochs(rows, now_ms)
+        self._store.keys.turn_epochs([self._row(*one) for one in made.items()], now_ms)
         for epoch in made:
             self._told(Entry(now_ms, Kind.KEY, "epoch made", detail=str(epoch.number.number)))
         both = self._held | made
         self._held = {epoch: both[epoch] for epoch in accepted(both, now_ms)}
         self._turn_at_ms = turn_at_ms(self.epochs())
+
+    def force(self, begins_ms: int, by: str, now_ms: int) -> Epoch:
+        """Have another epoch begin at a time, or as the newest ends, and end those in force with that.
+
+        Raises ``ConflictError`` while others wait to begin, ``AuditError`` where it cannot be logged.
+        """
+        if len(self._held) >= MOST_EPOCHS:
+            raise ConflictError("epochs are being turned already: see mesh keys list, and wait for the next")
+        epochs = self._schedule.forced(self.epochs(), begins_ms)
+        by_number = {epoch.number: root for epoch, root in self._held.items()}
+        held = {epoch: by_number.get(epoch.number) or Key(os.urandom(KEY_BYTES)) for epoch in epochs}
+        made = epochs[-1]
+        detail = f"{made.number.number}, begins at {made.begins_ms}"
+        entry = Entry(now_ms, Kind.KEY, "epoch made", by=by, detail=detail)
+        self._store.keys.replace_epochs([self._row(*one) for one in held.items()], entry)
+        self._held = held
+        self._turn_at_ms = turn_at_ms(self.epochs())
+        return made
 
     def epochs(self) -> list[Epoch]:
         """Give the epochs that are kept, oldest first."""
@@ -72,6 +94,9 @@ class Roots:
             (epoch, pair_key(self._destination(destination, epoch), source))
             for epoch in sendable(self._held, now_ms)
         ]
+
+    def _row(self, epoch: Epoch, root: Key) -> RootRow:
+        return RootRow(epoch, self._vault.seal(root.reveal(), root_place(epoch)))
 
     def _destination(self, service: ServiceName, epoch: Epoch) -> Key:
         return destination_key(self._held[epoch], self._domain, service)

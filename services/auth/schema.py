@@ -39,7 +39,7 @@ SECRET: Final = Table(
     "secret",
     METADATA,
     Column("name", String(16), primary_key=True),
-    Column("version", Integer, nullable=False),
+    Column("version", Integer, primary_key=True, autoincrement=False),
     Column("public", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
 )

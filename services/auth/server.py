@@ -25,13 +25,14 @@ from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
-from mesh.v1 import audit_pb2, audit_pb2_grpc, auth_pb2, auth_pb2_grpc
+from mesh.v1 import audit_pb2, audit_pb2_grpc, auth_pb2, auth_pb2_grpc, keys_pb2_grpc
 from services.auth.audit_service import AuditServicer
 from services.auth.auth_service import AuthServicer
 from services.auth.authority import MAX_DESTINATIONS, Authority
 from services.auth.clock import Clock
 from services.auth.errors import AuthError, ListenError
 from services.auth.join_service import JoinServicer
+from services.auth.key_service import KeyServicer
 from services.auth.operator_service import OperatorServicer
 from services.auth.policy_feed import PolicyFeed
 from services.auth.worker import Worker
@@ -129,6 +130,7 @@ class AuthServer:
         self.join_port = self._join.port
         nodes = AuthServicer(authority, worker, self._feed)
         operators = OperatorServicer(authority, worker, self._feed)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(authority, worker), self._sealed)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(authority, worker), self._sealed)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
         auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)

@@ -26,9 +26,10 @@ from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
 from services.auth.database import Database
+from services.auth.key_store import KeyStore
 from services.auth.log_store import LogStore
-from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, RootRow, Secret, Token
-from services.auth.schema import ALARM, APPLIED, DOMAIN, EPOCH, INSTANCE, POLICY, REQUEST, SECRET, TOKEN
+from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, Secret, Token
+from services.auth.schema import ALARM, APPLIED, DOMAIN, INSTANCE, POLICY, REQUEST, TOKEN
 
 #: How many policies are kept, and how many bytes of them beside the one of record.
 KEPT_POLICIES: Final = 100
@@ -55,11 +56,20 @@ class Store:
         """Take an open database."""
         self._database = database
         self.logs = LogStore(database)
+        self.keys = KeyStore(database, self.logs)
 
     def close(self) -> None:
         """Close the database, and the logs."""
         self.logs.close()
         self._database.close()
+
+    def checkpoint(self) -> bool:
+        """Empty the write-ahead log, which holds what was replaced; whether that was possible now."""
+        return self._database.checkpoint()
+
+    def snapshot(self) -> bytes:
+        """Give the whole database as it is now, as the bytes of a file."""
+        return self._database.snapshot()
 
     def found(
         self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow, logs: Iterable[LogRow]
@@ -80,25 +90,6 @@ class Store:
         """Give the trust domain; raise ``ValueError`` if there is none."""
         row = self._first(select(DOMAIN))
         return TrustDomain(row.name if row else "")
-
-    def secret(self, name: str) -> Secret | None:
-        """Give one of the trust domain's own secrets, sealed."""
-        row = self._first(select(SECRET).where(SECRET.c.name == name))
-        return rows.secret_of(row) if row else None
-
-    def roots(self) -> list[RootRow]:
-        """Give every epoch that is kept, oldest first."""
-        return [rows.root_of(row) for row in self._all(select(EPOCH).order_by(EPOCH.c.number))]
-
-    def turn_epochs(self, made: Iterable[RootRow], now_ms: int) -> None:
-        """Add epochs, and forget those that nobody accepts any more."""
-
-        def work(connection: Connection) -> None:
-            for root in made:
-                rows.put_root(connection, root)
-            connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms))
-
-        self._database.transact(work)
 
     def add_token(self, token: Token, entry: Entry) -> None:
         """Add a token."""

@@ -1,28 +1,31 @@
 """Secrets at rest: AES-256-GCM under the key-encryption key (KEK), each bound to its place.
 
-    sealed = nonce (12 random bytes) | ciphertext | tag (16)
+    sealed = KEK id (8 bytes) | nonce (12 random bytes) | ciphertext | tag (16)
     associated data = "mesh/v1/at-rest" lp(column) lp(row identity) version-as-8-bytes
+    KEK id = HMAC(KEK, "mesh/v1/kek-id"), cut; zeros of what was sealed before there were ids
 
 A sealed secret that is moved to another row, or whose row says something else than when it was sealed, does
 not open. Random nonces are good for 2^32 secrets under one KEK (NIST SP 800-38D section 8.3).
 
-The KEK comes from a file of 32 bytes that nobody but its owner may read. Nothing else is written there.
+Where the KEK comes from is ``kek``'s; how another takes its place is ``rekey``'s.
 """
 
 import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mesh.core.keys import KEY_BYTES, Key, lp
-from services.auth.errors import AuthError, StartError
+from mesh.core.keys import Key, lp
+from services.auth.errors import AuthError
 
 _LABEL: Final = b"mesh/v1/at-rest"
+_KEK_ID: Final = b"mesh/v1/kek-id"
 _NONCE_BYTES: Final = 12
+ID_BYTES: Final = 8
+#: In the place of the KEK's id, before there were ids.
+NO_ID: Final = bytes(ID_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +50,41 @@ class Vault:
 
     def __init__(self, kek: Key) -> None:
         """Take the key-encryption key."""
-        self._cipher = AESGCM(kek.reveal())
+        self.turn(kek)
+
+    def turn(self, kek: Key) -> None:
+        """Go on with another KEK, and forget the one before."""
+        self.kek_id, self._cipher = kek_id(kek), AESGCM(kek.reveal())
+
+    def take(self, other: Self) -> None:
+        """Go on with the KEK of another vault."""
+        self.kek_id, self._cipher = other.kek_id, other._cipher
 
     def seal(self, secret: bytes, place: Place) -> bytes:
         """Seal a secret for its place."""
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, secret, _associated(place))
+        return self.kek_id + nonce + self._cipher.encrypt(nonce, secret, _associated(place))
+
+    def is_under(self, sealed: bytes) -> bool:
+        """Whether a secret says that it was sealed under the KEK of this vault."""
+        return sealed.startswith(self.kek_id)
 
     def open(self, sealed: bytes, place: Place) -> bytes:
         """Open what was sealed for this place; raise ``TamperedError`` for anything else."""
+        named, sealed = sealed[:ID_BYTES], sealed[ID_BYTES:]
         try:
             nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+            if named not in (self.kek_id, NO_ID):
+                raise TamperedError(place)
             return self._cipher.decrypt(nonce, ciphertext, _associated(place))
         except (InvalidTag, ValueError):
             raise TamperedError(place) from None
 
 
+def kek_id(kek: Key) -> bytes:
+    """Give the id of a KEK, by which sealed secrets name it. It is no secret."""
+    return kek.mac(_KEK_ID)[:ID_BYTES]
+
+
 def _associated(place: Place) -> bytes:
     return _LABEL + lp(place.column.encode()) + lp(place.row.encode()) + place.version.to_bytes(8, "big")
-
-
-def read_kek(path: Path) -> Key:
-    """Read the KEK; raise ``StartError`` unless it is a file of 32 bytes that only its owner can reach."""
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            raw = file.read(KEY_BYTES + 1)
-    except FileNotFoundError:
-        raise StartError(f"no key file {path}: put back the one that this directory was made with") from None
-    except OSError as error:
-        raise StartError(f"cannot read {path}: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise StartError(f"{path} is not a regular file: put back the key file of this directory")
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StartError(f"{path} can be reached by others than its owner: run chmod 600 {path}")
-    if len(raw) != KEY_BYTES:
-        raise StartError(f"{path} does not hold {KEY_BYTES} bytes: put back the key file of this directory")
-    return Key(raw)

@@ -35,7 +35,7 @@ def test_a_bundle_is_all_that_a_node_needs(world: World) -> None:
     credentials = joined.credentials
     assert (credentials.trust_domain, credentials.service) == ("shop.example", "orders")
     assert len(credentials.instance) == 16
-    assert list(credentials.trust_bundle) == [world.directory.ca.certificate]
+    assert list(credentials.trust_bundle) == [world.ca.certificate]
     assert len(credentials.certificate_chain) == 1
     assert credentials.now_ms == world.now_ms
     assert credentials.policy_key == world.directory.signer.public_key

@@ -28,6 +28,7 @@ from services.auth.deferred import Deferred
 from services.auth.directory import DataDirectory
 from services.auth.errors import AuditError, ConflictError, RefusedError, StartError
 from services.auth.segments import Segments
+from tests.auth.aged import before_keys
 from tests.auth.world import HOUR_MS, START_MS, Attempt, World
 
 ROOT = Path(__file__).parents[2]
@@ -446,6 +447,7 @@ def _age(world: World, rows: list[_OldRow]) -> None:
     (world.path / "audit").rmdir()
     database = sqlite3.connect(world.path / "auth.db")
     with database:
+        before_keys(database)
         for table in ("audit_log", "alarm", "policy_applied"):
             database.execute(f"DROP TABLE {table}")
         database.execute("UPDATE alembic_version SET version_num = '0001'")

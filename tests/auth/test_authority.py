@@ -166,7 +166,7 @@ def test_epochs_survive_a_restart(world: World) -> None:
     world.time.pass_ms(3 * HOUR_MS)
     world.restart()
     assert held(world) == [2]
-    assert [row.epoch.number.number for row in world.store.roots()] == [2]
+    assert [row.epoch.number.number for row in world.store.keys.roots()] == [2]
 
 
 def test_renewal_is_due_when_the_first_thing_is(world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.names import Identity, InstanceId, ServiceName
-from services.auth.ca import BACKDATE, CA_LIFE, CertificateAuthority, ends_ms, half_ms, read_csr
+from services.auth.ca import BACKDATE, CA_LIFE_MS, CertificateAuthority, ends_ms, half_ms, read_csr
 from services.auth.errors import AuthError, InvalidError
 from tests.auth.world import DOMAIN, HOUR_MS, START_MS, Attempt, World, public_key
 
@@ -78,7 +78,7 @@ def test_the_ca_certificate_is_as_spiffe_asks(ca: CertificateAuthority) -> None:
     assert not usage.value.digital_signature
     names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert list(names) == [x509.UniformResourceIdentifier("spiffe://shop.example")]
-    assert root.not_valid_after_utc == START + CA_LIFE
+    assert root.not_valid_after_utc == START + timedelta(milliseconds=CA_LIFE_MS)
     root.verify_directly_issued_by(root)
 
 
@@ -114,7 +114,7 @@ def test_how_long_an_svid_lasts(ca: CertificateAuthority, now_ms: int, life_ms: 
 
 def test_no_svid_outlives_the_ca(ca: CertificateAuthority) -> None:
     """Near the end of the CA certificate, SVIDs end with it."""
-    assert issue(ca, ca.ends_ms - 1000).not_valid_after_utc == START + CA_LIFE
+    assert issue(ca, ca.ends_ms - 1000).not_valid_after_utc == START + timedelta(milliseconds=CA_LIFE_MS)
 
 
 def test_an_ended_ca_issues_nothing(ca: CertificateAuthority) -> None:

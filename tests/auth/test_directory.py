@@ -50,13 +50,13 @@ def test_parents_are_made_and_an_empty_directory_is_taken(tmp_path: Path) -> Non
 
 def test_what_is_there_is_left_alone(world: World, tmp_path: Path) -> None:
     """A trust domain is never made over anything that is there."""
-    before = world.directory.ca.certificate
+    before = world.ca.certificate
     (tmp_path / "file").write_text("precious")
     for path in (world.path, tmp_path / "file", tmp_path):
         with pytest.raises(StartError, match="not empty: choose another"):
             found(path, TrustDomain("other.example"), START_MS)
     world.restart()
-    assert world.directory.ca.certificate == before
+    assert world.ca.certificate == before
     assert (tmp_path / "file").read_text() == "precious"
 
 
@@ -107,9 +107,9 @@ def test_the_slower_of_two_gets_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_it_survives_a_restart(world: World) -> None:
     """CA, policy key and trust domain are the same after a restart."""
-    ca, key = world.directory.ca.certificate, world.directory.signer.public_key
+    ca, key = world.ca.certificate, world.directory.signer.public_key
     world.restart()
-    assert (world.directory.ca.certificate, world.directory.signer.public_key) == (ca, key)
+    assert (world.ca.certificate, world.directory.signer.public_key) == (ca, key)
     assert world.authority.domain == DOMAIN
 
 
@@ -278,14 +278,6 @@ def test_it_can_be_opened_again_once_mended(world: World) -> None:
     world.start()
 
 
-def test_an_ended_ca_is_refused(world: World) -> None:
-    """After a year, auth says that its CA has ended rather than serve what nobody takes."""
-    world.stop()
-    world.time.pass_ms(365 * 86_400_000)
-    with pytest.raises(StartError, match="CA certificate of this mesh has ended"):
-        world.start()
-
-
 def test_the_revisions_make_the_schema(world: World) -> None:
     """What the migrations made is what ``schema`` says, to the last column and index."""
 
@@ -346,7 +338,9 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         attempt = Attempt(JoinToken.parse(token))
         (response,) = authority.join([read_request(attempt.request)])
         assert not isinstance(response, Exception)
-        assert attempt.requester.open(response).credentials.trust_bundle[0] == opened.ca.certificate
+        assert (
+            attempt.requester.open(response).credentials.trust_bundle[0] == opened.authorities[1].certificate
+        )
 
 
 def test_addresses_are_told_and_taken_back(tmp_path: Path) -> None:

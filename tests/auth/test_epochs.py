@@ -96,3 +96,51 @@ def test_a_node_that_comes_when_told_never_runs_out(epoch_ms: int, joined: int, 
         node_holds_until = max(held).ends_ms
         now += max(1, int((fetch_at_ms(held) - now) * factor))
         assert now < node_holds_until
+
+
+def test_a_forced_epoch_ends_those_before_it() -> None:
+    """They end as it begins, one that would begin later never does, and numbers go up."""
+    assert SCHEDULE.forced([FIRST], 5400) == [
+        Epoch(KeyEpoch(1), 5000, 5400, 5500),
+        Epoch(KeyEpoch(2), 5400, 6400, 6500),
+    ]
+    assert SCHEDULE.forced([FIRST, SECOND], 5900) == [
+        Epoch(KeyEpoch(1), 5000, 5900, 6000),
+        Epoch(KeyEpoch(3), 5900, 6900, 7000),
+    ]
+    assert SCHEDULE.forced([FIRST, SECOND], 6300) == [
+        FIRST,
+        Epoch(KeyEpoch(2), 6000, 6300, 6400),
+        Epoch(KeyEpoch(3), 6300, 7300, 7400),
+    ]
+
+
+def test_a_forced_epoch_leaves_no_gap() -> None:
+    """It begins as the newest ends, where that comes before the time asked for."""
+    assert SCHEDULE.forced([FIRST], 9000) == [FIRST, SECOND]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.integers(400, 5000), st.integers(400, 5000))
+def test_forcing_cuts_nobody_off(data: st.DataObject, epoch_ms: int, svid_ms: int) -> None:
+    """Whatever a living node sends under, every other living node accepts, however often epochs are forced.
+
+    Nodes come again after half of an SVID's life, or when they are told if that is sooner, give or take 10 %.
+    """
+    schedule, held, now = Schedule(epoch_ms, epoch_ms // 10), list[Epoch](), 0
+    nodes: list[tuple[int, list[Epoch]]] = []
+    for _ in range(data.draw(st.integers(1, 40))):
+        now += data.draw(st.integers(1, svid_ms // 4))
+        while not held or turn_at_ms(held) <= now:
+            at = turn_at_ms(held) if held else now
+            held = accepted([*held, *schedule.due(held, at)], at)
+        if data.draw(st.booleans()) and len(held) < 5:
+            held = schedule.forced(held, now + svid_ms)
+        nodes = [(until, seen) for until, seen in nodes if now < until]
+        again = min(svid_ms // 2, fetch_at_ms(held) - now)
+        nodes.append((now + int(again * 1.1), held))
+        for _, sender in nodes:
+            sends = max(epoch for epoch in sender if epoch.begins_ms <= now < epoch.ends_ms)
+            for _, receiver in nodes:
+                [known] = [epoch for epoch in receiver if epoch.number == sends.number]
+                assert now < known.accepted_until_ms

@@ -131,6 +131,14 @@ async def test_a_port_in_use(start: Start, option: str) -> None:
     assert f"cannot listen on {address}" in line
 
 
+async def test_a_ca_too_short_for_its_certificates(start: Start) -> None:
+    """Lives that would cut somebody off are bad arguments."""
+    process = await start(*ANY, "--ca-seconds", "3600", "--svid-seconds", "601")
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    assert b"a CA of 3600 s is too short for certificates of 601 s" in err
+
+
 async def test_what_is_wrong_is_one_line(data: Path, start: Start) -> None:
     """A second process, a damaged database, a missing key: one line, status 5, nothing changed."""
     process = await start(*ANY)

@@ -50,8 +50,10 @@ def test_no_secret_is_in_the_database(world: World) -> None:
     roots = [root.reveal() for root in world.authority._roots._held.values()]
     assert len(roots) == 2
     owned = [one.secret for one in (token, used, world.credential)]
-    assert world.store.secret("ca")
-    ca = world.directory.ca._key.private_numbers().private_value.to_bytes(32, "big")
+    assert world.store.keys.secrets("ca")
+    key = world.ca._key
+    assert key
+    ca = key.private_numbers().private_value.to_bytes(32, "big")
     secrets = {
         "kek": (world.path / "kek").read_bytes(),
         "ca": ca,
@@ -88,7 +90,7 @@ def test_only_three_files_are_secret(world: World) -> None:
 
 def test_forgotten_roots_leave_no_trace(world: World) -> None:
     """A root that is accepted no more is gone from the file, sealed as it was."""
-    [row] = world.store.roots()
+    [row] = world.store.keys.roots()
     world.time.pass_ms(3 * HOUR_MS)
     world.authority.turn()
     world.stop()
@@ -100,8 +102,8 @@ def test_secrets_do_not_print(world: World) -> None:
     token = world.token()
     row = world.store.token(token.id)
     assert row is not None
-    [root] = world.store.roots()
-    for shown in (repr(row), repr(root), repr(world.store.secret("ca")), repr(token)):
+    [root] = world.store.keys.roots()
+    for shown in (repr(row), repr(root), repr(world.store.keys.secrets("ca")), repr(token)):
         assert repr(row.sealed) not in shown
         assert "sealed" not in shown
         assert token.text.rpartition(".")[2] not in shown
@@ -109,8 +111,7 @@ def test_secrets_do_not_print(world: World) -> None:
 
 def test_the_ca_key_opens_only_through_the_vault(world: World) -> None:
     """What stands in the secret's row is no key."""
-    secret = world.store.secret("ca")
-    assert secret is not None
+    [secret] = world.store.keys.secrets("ca")
     try:
         load_der_private_key(secret.sealed, None)
     except ValueError:

@@ -23,6 +23,7 @@ from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2
 from services.auth.audit_log import ACTIONS
 from services.auth.authority import Addresses, Authority, Lives
+from services.auth.ca import CertificateAuthority
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
@@ -117,6 +118,11 @@ class World:
     def store(self) -> Store:
         """The rows."""
         return self.directory.store
+
+    @property
+    def ca(self) -> CertificateAuthority:
+        """The authority that signs."""
+        return self.authority._authorities.signing(self.authority._now())
 
     @property
     def now_ms(self) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import (
     NOTHING,
+    RESTORED,
     BadLineError,
     Chain,
     Head,
@@ -447,3 +448,22 @@ def test_any_tampering_is_found(data: st.DataObject) -> None:
         assert found.torn == len(changed) - len(whole) or found.bad
     else:
         assert found.bad is not None
+
+
+def test_a_log_that_was_put_back_says_so() -> None:
+    """It is whole, names the entry that says it, and is still of another past to whoever saw what is gone."""
+    chain, segments = written(5)
+    later, _ = written(9)
+    pieces, restored = chain.extend([Entry(2000, Kind.LOG, RESTORED, alarm=True)], ENDLESS)
+    write(segments, pieces)
+    pieces, restored = restored.extend([entry(6), entry(7)], ENDLESS)
+    write(segments, pieces)
+    found = examine(restored.head, ROOT, segments)
+    assert (found.bad, found.restored) == (None, chain.head.sequence)
+    for seen in (later.head, written(30)[0].head):
+        found = examine(restored.head, ROOT, segments, [latest(seen)])
+        assert found.bad
+        assert (found.bad.fault, found.restored) == (Fault.OLDER, chain.head.sequence)
+    assert examine(restored.head, ROOT, segments, [latest(chain.head)]).bad is None
+    forged = {0: segments[0].replace(RESTORED.encode(), b"recovered from a backup")}
+    assert examine(restored.head, ROOT, forged).restored is None

@@ -16,7 +16,8 @@ from mesh.rpc.membership import Membership
 from services.auth import directory
 from services.auth.audit_log import AUDIT_KEY
 from services.auth.directory import DataDirectory
-from services.auth.records import log_place, root_place
+from services.auth.kek import KEK
+from services.auth.records import CA, POLICY, log_place, root_place
 from tests.e2e.echo import Echo, ask, fails, works
 from tests.e2e.world import Mesh, appears, policy
 
@@ -46,9 +47,9 @@ def of_member(membership: Membership) -> Iterator[bytes]:
 def of_auth(data: Path) -> Iterator[bytes]:
     """Give what is sealed in the database of an auth that has ended."""
     with DataDirectory(data) as opened:
-        for name in (directory.CA, directory.POLICY):
-            yield opened._open(name, "no such secret")[1]
-        for row in opened.store.roots():
+        for name in (CA, POLICY):
+            yield from (private for _, private in opened._open(name, "no such secret").values())
+        for row in opened.store.keys.roots():
             yield opened.vault.open(row.sealed, root_place(row.epoch))
         for token in opened.store.tokens():
             yield opened.vault.open(token.sealed, token.place)
@@ -59,7 +60,7 @@ def of_auth(data: Path) -> Iterator[bytes]:
 
 def written(mesh: Mesh, run_dir: Path, *processes: int) -> dict[str, bytes]:
     """Give all that is written anywhere, without the three files that are there to hold a secret."""
-    secret = {mesh.data / name for name in (directory.KEK, directory.OPERATOR, AUDIT_KEY)}
+    secret = {mesh.data / name for name in (KEK, directory.OPERATOR, AUDIT_KEY)}
     files = [path for path in (*mesh.root.rglob("*"), *run_dir.rglob("*")) if path.is_file()]
     files += [Path(f"/proc/{process}/{name}") for process in processes for name in ("cmdline", "environ")]
     return {str(path): path.read_bytes() for path in files if path not in secret}
@@ -69,7 +70,7 @@ async def test_no_secret_is_written_anywhere(start_mesh: Callable[[], Awaitable[
     """After joins good and bad, calls, denials and a new policy, nothing holds a key or a token's secret."""
     mesh = await start_mesh()
     await mesh.apply(policy(("caller", "callee"), ("front", "callee")))
-    secrets = {mesh.data.joinpath(name).read_bytes() for name in (directory.KEK, AUDIT_KEY)}
+    secrets = {mesh.data.joinpath(name).read_bytes() for name in (KEK, AUDIT_KEY)}
     async with mesh.node("caller") as caller, mesh.node("callee") as callee:
         callee.server().add_generic_rpc_handlers((Echo(),))
         await callee.server().start()

@@ -38,6 +38,7 @@ class Timers:
     grace: int = 300
     lease: float = 15
     max_stale: float = 600
+    ca: int = 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Mesh:
         self.ports = Ports(0, 0, 0).chosen(HOST)
         self.processes: list[Process] = []
         self.tokens: list[str] = []
-        found(self.data, TrustDomain(DOMAIN), int(time.time() * 1000))
+        found(self.data, TrustDomain(DOMAIN), int(time.time() * 1000), ca_ms=self.timers.ca * 1000)
 
     @property
     def join_address(self) -> str:
@@ -121,7 +122,7 @@ class Mesh:
             *("--data", str(data or self.data), "--gatekeeper", self.gatekeeper_address),
             *("--join-listen", self.join_address, "--listen", self.auth_address),
             *("--svid-seconds", str(self.timers.svid), "--epoch-seconds", str(self.timers.epoch)),
-            *("--grace-seconds", str(self.timers.grace)),
+            *("--grace-seconds", str(self.timers.grace), "--ca-seconds", str(self.timers.ca)),
         ]
 
     def begin_auth(self) -> Process:

@@ -1,0 +1,67 @@
+"""``mesh kek``: the key under which auth's secrets are sealed at rest."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError, Exit
+from mesh.cli.operator import Operator, asked
+from mesh.v1 import keys_pb2
+
+#: Seconds that auth may take to seal all that it has anew, and a KMS to answer.
+PATIENCE: Final = 60.0
+
+kms_option = click.option(
+    "--kms", "keeper", metavar="KMS", help="Have it kept by a KMS: aws: and a key id, ARN or alias."
+)
+
+
+@click.group()
+def kek() -> None:
+    """Rotate the key under which auth's secrets are sealed at rest."""
+
+
+@kek.command()
+@kms_option
+@click.option("--file", "in_file", is_flag=True, help="Have it kept by its file, no longer by a KMS.")
+@click.option("--offline", is_flag=True, help="Work on the files of an auth that does not run.")
+@data_option
+def rotate(keeper: str | None, in_file: bool, offline: bool, data: Path) -> None:
+    """Seal everything anew under a new key, and destroy the old one.
+
+    Killed at any point, it leaves the one or the other in force: run it again.
+    """
+    if keeper is not None and in_file:
+        raise click.UsageError("--kms and --file exclude each other")
+    keeper = "" if in_file else keeper
+    made = _offline(data, keeper) if offline else _online(DataDirectory(data), keeper)
+    click.echo(f"KEK {made} is in force: take a new copy of the key file, and a new backup")
+
+
+def _online(data: DataDirectory, keeper: str | None) -> str:
+    async def ask(operator: Operator) -> str:
+        request = keys_pb2.RotateKeyRequest(kind=keys_pb2.KEY_KIND_KEK, keeper=keeper)
+        return (await operator.keys.RotateKey(request, timeout=PATIENCE)).id
+
+    return asked(data, ask)
+
+
+def _offline(data: Path, keeper: str | None) -> str:
+    from services.auth import directory  # noqa: PLC0415  only where auth's own files are
+    from services.auth.errors import AuthError, StartError  # noqa: PLC0415
+    from services.auth.rekey import rotate_kek  # noqa: PLC0415
+
+    try:
+        with directory.DataDirectory(data) as opened:
+            now_ms = max(opened.store.logs.newest_ms(), time.time_ns() // 1_000_000)
+            opened.store.logs.recover(now_ms)
+            return rotate_kek(opened, keeper, "", now_ms)
+    except StartError as error:
+        raise CliError(str(error), Exit.DATA) from None
+    except AuthError as error:
+        raise CliError(str(error), Exit.REFUSED) from None

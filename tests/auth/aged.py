@@ -1,0 +1,19 @@
+"""Databases as older versions of auth made them, so that the revisions have their work to do."""
+
+import sqlite3
+
+SEALED = ("secret", "epoch", "token", "audit_log")
+
+
+def before_keys(database: sqlite3.Connection) -> None:
+    """Take a database back to revision 2: no KEK's id in front of what is sealed, one version of a secret."""
+    for table in SEALED:
+        database.execute(f"UPDATE {table} SET sealed = substr(sealed, 9)")
+    database.execute("ALTER TABLE secret RENAME TO newer")
+    database.execute(
+        "CREATE TABLE secret (name VARCHAR(16) NOT NULL, version INTEGER NOT NULL, public BLOB NOT NULL,"
+        " sealed BLOB NOT NULL, CONSTRAINT pk_secret PRIMARY KEY (name))"
+    )
+    database.execute("INSERT INTO secret SELECT name, version, public, sealed FROM newer")
+    database.execute("DROP TABLE newer")
+    database.execute("UPDATE alembic_version SET version_num = '0002'")
