@@ -11,6 +11,7 @@ bench := .venv-bench/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
+go := tests/interop/go
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
 on_floor := $(addprefix tests/,auth core examples gatekeeper lua_host rpc sidecar e2e/test_rollover.py e2e/test_languages.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
@@ -53,6 +54,10 @@ fresh: $(proto) ## is the generated code what the protos say?
 floor: $(floor) ## the lowest version of each dependency, with every test that touches one
 	@.venv-floor/bin/python -m pytest $(on_floor)
 
+.PHONY: interop
+interop: $(newest) $(go)/bin/ready $(shop)/node_modules ## gRPC's interoperability cases between Go, Node and Python, through the mesh
+	@.venv/bin/python -m pytest -q tests/interop/matrix.py tests/interop/repeats.py
+
 .PHONY: proto
 proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
@@ -68,7 +73,7 @@ lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
 
 .PHONY: clean
 clean: ## remove environments and caches
-	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules
+	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(newest): requirements/newest.txt pyproject.toml tools/venv
@@ -89,6 +94,16 @@ $(proto): requirements/proto.txt tools/venv
 
 $(uv): requirements/lock.txt tools/venv
 	@tools/venv .venv-lock $<
+	@touch $@
+
+$(go)/bin/ready: $(go)/go.mod $(go)/go.sum
+	@command -v go >/dev/null || { echo "sealmesh: go is needed for the interop cases: install Go 1.24 or newer" >&2; exit 1; }
+	@cd $(go) && go build -o bin/ google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+	@touch $@
+
+$(shop)/node_modules: $(shop)/package-lock.json
+	@command -v npm >/dev/null || { echo "sealmesh: npm is needed for the interop cases: install Node.js 20 or newer" >&2; exit 1; }
+	@cd $(shop) && $(npm_ci)
 	@touch $@
 
 $(buf): tools/buf/package-lock.json

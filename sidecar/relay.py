@@ -13,6 +13,7 @@ from typing import Any, Final
 import grpc
 
 from mesh.core.metadata import checked_entries
+from mesh.rpc.writing import write
 
 #: A server of grpc.aio cannot tell the end of a request stream from the death of who sent it until a moment
 #: later. So its end is passed on after these many seconds without a cancellation: after one message that its
@@ -53,19 +54,30 @@ async def _feed(requests: AsyncIterator[bytes], call: Any, *, sealed: bool) -> N
     asked = loop.time()
     try:
         async for request in requests:
-            await call.write(request)
+            if not await _write(call, request, sealed=sealed):
+                return  # the far side has ended the call; its status says how
             count += 1
             asked = loop.time()
         if not sealed:
             unary = count == 1 and loop.time() - asked < STREAM_GRACE
             await asyncio.sleep(UNARY_GRACE if unary else STREAM_GRACE)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        return  # the far side has ended the call; its status says how
+            await call.done_writing()
+        else:
+            await write(call, None, last=True)
     except Exception:
         # The near side's stream broke off: without its end it must not pass for whole.
         call.cancel()
         raise
+
+
+async def _write(call: Any, request: bytes, *, sealed: bool) -> bool:
+    if sealed:
+        return await write(call, request)
+    try:
+        await call.write(request)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return False
+    return True
 
 
 async def _replies(context: Any, call: Any) -> None:

@@ -25,6 +25,7 @@ from mesh.rpc.caller import (
 )
 from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome
+from mesh.rpc.writing import write
 
 #: How much of a request stream is held for sending it again.
 MAX_HELD: Final = 256 * 1024
@@ -64,7 +65,7 @@ class Exchange:
             if self.outcome.done():
                 return False
             self._hold(payload, last)
-            if await self._write(self._sealer.seal(payload, end=last), last=last):
+            if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
                 return True
         return await self._ended_while_sending()
 
@@ -74,7 +75,7 @@ class Exchange:
             if self.closed or self.outcome.done():
                 return
             self.closed = True
-            if await self._write(self._sealer.seal_end(), last=True):
+            if await write(self._raw, self._sealer.seal_end(), last=True):
                 return
         await self._ended_while_sending()
 
@@ -142,20 +143,6 @@ class Exchange:
         connection.began()
         self._raw.add_done_callback(connection.ended)
 
-    async def _write(self, frame: bytes, *, last: bool) -> bool:
-        raw: _Raw = self._raw
-        try:
-            await raw.wait_for_connection()
-            if raw.done():
-                return False
-            # gRPC's own write() replaces the peer's status by INTERNAL where it loses the race with it.
-            await raw._cython_call.send_serialized_message(frame)  # noqa: SLF001
-            if last:
-                await raw.done_writing()
-        except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
-            return False
-        return True
-
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over.
         raw = self._raw
@@ -182,9 +169,9 @@ class Exchange:
             return
         await self._open()
         for payload, last in self._held or ():
-            await self._write(self._sealer.seal(payload, end=last), last=last)
+            await write(self._raw, self._sealer.seal(payload, end=last), last=last)
         if self.closed:
-            await self._write(self._sealer.seal_end(), last=True)
+            await write(self._raw, self._sealer.seal_end(), last=True)
 
     def _judge(self, end: RawEnd) -> Outcome:
         try:
