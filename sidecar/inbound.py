@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 
 from mesh.node import Node
 from mesh.rpc.connections import MAX_METADATA
-from sidecar.relay import relay
+from sidecar.relay import inward
 
 log = logging.getLogger("mesh")
 
@@ -69,10 +68,10 @@ class Inbound(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Give the handler of a method."""
-        make: Any = self._app.stream_stream(handler_call_details.method)
+        single: Any = self._app.unary_stream(handler_call_details.method)
+        stream: Any = self._app.stream_stream(handler_call_details.method)
 
-        async def forward(requests: AsyncIterator[bytes], context: Any) -> None:
-            call = make(metadata=context.invocation_metadata(), timeout=context.time_remaining())
-            await relay(requests, context, call, sealed=True)
+        async def forward(_requests: object, context: Any) -> None:
+            await inward(context, single, stream)
 
         return grpc.stream_stream_rpc_method_handler(forward)

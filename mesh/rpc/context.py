@@ -73,6 +73,11 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         """How many messages were sent."""
         return self._sealer.count
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last request message was read, and said so."""
+        return self._opener.ended
+
     async def read_bytes(self) -> bytes | None:
         """Give the next request message as it was sent, or ``None`` after the last.
 

@@ -37,13 +37,13 @@ _Raw: TypeAlias = Any  # grpc.aio.StreamStreamCall, whose parts its stubs do not
 class Exchange:
     """A call with streams: messages out, messages in, and an outcome at the end."""
 
-    def __init__(self, caller: Caller, spec: CallSpec) -> None:
-        """Prepare; nothing is sent before ``start``."""
-        self._caller, self._spec = caller, spec
+    def __init__(self, caller: Caller, spec: CallSpec, only: bytes | None = None) -> None:
+        """Prepare; nothing is sent before ``start``. ``only``: the request of a call that has one only."""
+        self._caller, self._spec, self._only = caller, spec, only
         self._sending = asyncio.Lock()
-        self._held: list[tuple[bytes, bool]] | None = []
+        self._held: list[tuple[bytes, bool]] | None = [] if len(only or b"") <= MAX_HELD else None
         self._held_bytes = 0
-        self.closed = False
+        self.closed = only is not None
         self._attempts = 0
         self._checked_initial = False
         self.initial: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
@@ -109,6 +109,15 @@ class Exchange:
                 await self._ended(raw, await _end(raw))
         return self.outcome.result()
 
+    async def initial_sealed(self) -> bool:
+        """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
+        if not self.initial.done() and not self.outcome.done():
+            try:
+                self._check_initial(tuple(await self._raw.initial_metadata()))
+            except PeerError as error:
+                self.abandon(self._caller.disbelieved(error, self._spec))
+        return self.initial.done()
+
     async def initial_metadata(self) -> Entries:
         """Wait for the reply's initial metadata, verified, and give the application's part."""
         await self.started.wait()
@@ -139,7 +148,12 @@ class Exchange:
         self._sealer = self._attempt.seal.request_sealer()
         self._opener = self._attempt.seal.reply_opener()
         connection = self._attempt.connection
-        self._raw = connection.stream(self._spec.method.text)(**self._attempt.options)
+        method, options = self._spec.method.text, self._attempt.options
+        self._raw: _Raw
+        if self._only is None:
+            self._raw = connection.stream(method)(**options)
+        else:
+            self._raw = connection.down(method)(self._sealer.seal(self._only, end=True), **options)
         connection.began()
         self._raw.add_done_callback(connection.ended)
 
@@ -170,7 +184,7 @@ class Exchange:
         await self._open()
         for payload, last in self._held or ():
             await write(self._raw, self._sealer.seal(payload, end=last), last=last)
-        if self.closed:
+        if self.closed and self._only is None:
             await write(self._raw, self._sealer.seal_end(), last=True)
 
     def _judge(self, end: RawEnd) -> Outcome:

@@ -35,12 +35,20 @@ class App(Echo):
             return grpc.unary_unary_rpc_method_handler(self.rich)
         if details.method == path("RichDown"):
             return grpc.unary_stream_rpc_method_handler(self.rich_down)
+        if details.method == path("First"):
+            return grpc.stream_stream_rpc_method_handler(self.first)
         return super().service(details)
 
     async def rich(self, _request: bytes, context: Any) -> bytes:
         """End before anything was sent."""
         await context.abort(C.FAILED_PRECONDITION, TEXT, (DETAILS, *BINARY))
         raise AssertionError
+
+    async def first(self, requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+        """Speak before anything was said."""
+        yield b"first"
+        async for request in requests:
+            yield request
 
     async def rich_down(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         """Do the same, as a stream."""
@@ -92,6 +100,16 @@ async def test_repeated_and_empty_binary_metadata(way: Way) -> None:
     for entries in (way.app.metadata[0], await call.initial_metadata(), await call.trailing_metadata()):
         for key in ("x-a-bin", "x-b-bin"):
             assert [v for k, v in entries if k == key] == [v for k, v in BINARY if k == key]
+
+
+async def test_a_server_that_speaks_first(way: Way) -> None:
+    """A stream is open, and answered, before its caller has sent a message."""
+    call = way.channel.stream_stream(path("First"))()
+    assert await asyncio.wait_for(call.read(), 5) == b"first"
+    await call.write(b"second")
+    assert await asyncio.wait_for(call.read(), 5) == b"second"
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
 
 
 async def test_many_replies_after_the_half_close(way: Way) -> None:
