@@ -20,8 +20,6 @@ log = logging.getLogger("mesh")
 
 #: Seconds for which it is no news that the application is not there yet.
 PATIENCE: Final = 2.0
-#: Seconds that calls in progress have to end in.
-STOP_GRACE: Final = 2.0
 
 _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -41,7 +39,7 @@ class Inbound(grpc.GenericRpcHandler):
         limit = ("grpc.max_receive_message_length", max_message)
         self._address = app
         self._app = grpc.aio.insecure_channel(app, (*_OPTIONS, limit))
-        self._server = node.server((limit,))
+        self._node, self._server = node, node.server((limit,))
         self._server.add_generic_rpc_handlers((self,))
 
     @property
@@ -62,8 +60,9 @@ class Inbound(grpc.GenericRpcHandler):
         await self._server.start()
 
     async def close(self) -> None:
-        """Take no more calls, let those in progress end, and close the way to the application."""
-        await self._server.stop(STOP_GRACE)
+        """Take no more calls and fail none (``Node.drain``), then close the way to the application."""
+        await self._node.drain()
+        await self._server.stop(None)
         await self._app.close()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:

@@ -63,6 +63,7 @@ class MeshServer(grpc.aio.Server):
         self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self.open_calls: set[OpenCall] = set()
         self._on_serving = on_serving
+        self.serving = False
         self._server = LastingServer(self._listen, address)
         self.port = self._server.port
         self._address = f"{address.rpartition(':')[0]}:{self.port}"
@@ -104,10 +105,12 @@ class MeshServer(grpc.aio.Server):
         """Begin to take calls."""
         await self._server.start()
         self._membership.on_svid(self._roll)
+        self.serving = True
         self._on_serving(True)
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; give those in progress ``grace`` seconds."""
+        self.serving = False
         self._on_serving(False)
         await self._server.stop(grace)
         if self._rolling is not None:
