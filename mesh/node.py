@@ -39,7 +39,7 @@ from mesh.v1 import audit_pb2, audit_pb2_grpc, gatekeeper_pb2_grpc
 log = logging.getLogger("mesh")
 
 #: Seconds in which a departure is known to every node, and that calls in progress then have to end in.
-KNOWN: Final = 3.0
+KNOWN: Final = 2.0
 DRAIN: Final = 30.0
 #: Seconds that a closing node waits for gatekeeper to let it go, and for calls in progress.
 LEAVE: Final = 2.0
