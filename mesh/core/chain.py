@@ -169,10 +169,16 @@ class Chain:
             pieces, chain = chain.append(pieces, entry)
         return pieces, chain
 
-    def rotated(self, limits: Limits) -> Chain:
-        """Leave the newest segment as it is, and go on in the next, still empty."""
+    def rotated(self, limits: Limits, *, full: bool = True) -> Chain:
+        """Leave the newest segment as it is, and go on in the next, still empty.
+
+        For a full one the oldest goes, once there are as many as may be. For one that is left early none
+        does: who can spoil the newest would otherwise have all others retired.
+        """
         segment = self.head.segment + 1
-        first = max(self.head.first_segment, segment - limits.segments + 1)
+        first = self.head.first_segment
+        if full and segment - first >= limits.segments:
+            first += 1
         head = replace(self.head, first_segment=first, segment=segment, size=0)
         return Chain(head, first_key(self.next_segment), after_segment(self.next_segment))
 

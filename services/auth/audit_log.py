@@ -178,9 +178,9 @@ class AuditLog:
 
     def _next(self, log: str, chain: Chain, entries: Sequence[Entry]) -> Chain:
         # What stands in the damaged segment is evidence, and so is a file that stands in the way.
-        chain, there = chain.rotated(self._limits), self.files[log].numbers()
+        chain, there = chain.rotated(self._limits, full=False), self.files[log].numbers()
         while chain.head.segment in there:
-            chain = chain.rotated(self._limits)
+            chain = chain.rotated(self._limits, full=False)
         pieces, after = chain.extend(entries, self._limits)
         try:
             self._write(log, pieces)

@@ -436,6 +436,22 @@ def test_marks_show_that_log_and_database_were_both_put_back(world: World) -> No
 # Old databases
 
 
+def test_who_spoils_the_newest_segment_has_none_retired(world: World) -> None:
+    """However often: what was written before stays, and there is an alarm for each time."""
+    world.store.logs.log(ACTIONS, [action(0)])
+    before = len(world.audit())
+    for number in range(1, 13):
+        path = newest(world)
+        whole_before = path.read_bytes()
+        path.write_bytes(whole_before + b"x")
+        world.store.logs.log(ACTIONS, [action(number)])
+        path.write_bytes(whole_before)
+    assert world.audit()[before - 1] == action(0)
+    assert events(world).count("log damaged") == 12
+    assert min(world.log_of()) == 0
+    assert world.examine().bad is None
+
+
 _OldRow = tuple[int, str, bool, str, str, str, str]
 
 
