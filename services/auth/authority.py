@@ -232,8 +232,8 @@ class Authority:
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)
-        self._timekeeping.turn(now_ms)
         self.auditor.turn(now_ms)
+        self._timekeeping.turn(now_ms)
         return now_ms
 
     def _now(self) -> int:

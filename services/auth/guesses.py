@@ -77,14 +77,16 @@ class _Debts:
         return now - self._owed[key][1] if key in self._owed else float("inf")
 
     def add(self, key: str, now: float) -> None:
-        self._owed[key] = self._of(key, now) + 1, now
+        _, at = self._owed.get(key, (0.0, now))
+        self._owed[key] = self._of(key, now) + 1, max(at, now)
         self._owed.move_to_end(key)
         if len(self._owed) > CAPACITY:
             self._owed.popitem(last=False)
 
     def _of(self, key: str, now: float) -> float:
         owed, at = self._owed.get(key, (0.0, now))
-        return max(0.0, owed - (now - at) * self._limit.per_second)
+        # Requests are judged in batches, in which the times at which they came may go back and forth.
+        return max(0.0, owed - max(0.0, now - at) * self._limit.per_second)
 
 
 def source_of(peer: str) -> str:

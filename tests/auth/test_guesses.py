@@ -49,6 +49,17 @@ def test_many_sources_that_guess_at_one_token() -> None:
     assert known.may_try(sources[0], "token", 1 + CLEAN_SECONDS + TOKEN.burst)
 
 
+def test_times_that_go_back_and_forth() -> None:
+    """What came earlier and is counted later neither adds to a debt nor takes from it."""
+    known = Guesses()
+    for _ in range(int(PAIR.burst) // 2):
+        known.refused("a", "token", 100)
+        known.refused("a", "token", 0)
+    assert not known.may_try("a", "token", 100)
+    assert not known.may_try("a", "token", 0)
+    assert known.may_try("a", "token", 100 + 1 / PAIR.per_second)
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever comes, so many are kept count of, and the one longest quiet goes first."""
     monkeypatch.setattr(guesses, "CAPACITY", 10)
