@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.postgres import Server, server
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Give a PostgreSQL server."""
+    with server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

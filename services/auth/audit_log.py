@@ -57,10 +57,16 @@ class AuditLog:
     """The logs of one trust domain, open for writing."""
 
     def __init__(
-        self, path: Path, vault: Vault, domain: TrustDomain, found: Iterable[LogRow], limits: Limits
+        self,
+        path: Path,
+        vault: Vault,
+        domain: TrustDomain,
+        found: Iterable[LogRow],
+        limits: Limits,
+        replica: str,
     ) -> None:
         """Take up the logs of a data directory; raise ``TamperedError`` if an end does not open."""
-        self._vault, self._domain, self._limits = vault, domain, limits
+        self._vault, self._domain, self._limits, self._replica = vault, domain, limits, replica
         self._chains = {row.head.log: _chain(vault, domain, row) for row in found}
         self.files = {log: Segments(path / DIRECTORY, log) for log in LOGS}
         self._moved: dict[str, Chain] = {}
@@ -69,11 +75,17 @@ class AuditLog:
 
     @classmethod
     def open(
-        cls, path: Path, vault: Vault, domain: TrustDomain, found: Iterable[LogRow], limits: Limits
+        cls,
+        path: Path,
+        vault: Vault,
+        domain: TrustDomain,
+        found: Iterable[LogRow],
+        limits: Limits,
+        replica: str = "",
     ) -> Self:
         """Take up the logs; raise ``StartError`` where that is not possible."""
         try:
-            log = cls(path, vault, domain, found, limits)
+            log = cls(path, vault, domain, found, limits, replica)
         except TamperedError as error:
             raise StartError(f"{error}: restore it from a backup") from None
         except (TypeError, ValueError, OverflowError, AttributeError):
@@ -199,7 +211,7 @@ class AuditLog:
             self.files[log].write(piece)
 
     def _put(self, connection: Connection, log: str, chain: Chain) -> None:
-        rows.put_log(connection, _row(self._vault, self._domain, chain))
+        rows.put_log(connection, _row(self._vault, self._domain, chain), self._replica)
         self._moved[log] = chain
         self._behind.discard(log)
 

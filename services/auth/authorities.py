@@ -34,8 +34,12 @@ class Authorities:
         ``told`` is called with what the audit log cannot take now: keys turn without it.
         """
         self._store, self._vault, self._domain, self._succession = store, vault, domain, succession
-        self._held = {Reign(number, one.begins_ms, one.ends_ms): one for number, one in held.items()}
         self._told = told
+        self.take_up(held)
+
+    def take_up(self, held: Mapping[int, CertificateAuthority]) -> None:
+        """Take those that are in the database, by generation."""
+        self._held = {Reign(number, one.begins_ms, one.ends_ms): one for number, one in held.items()}
 
     @property
     def reigns(self) -> list[Reign]:

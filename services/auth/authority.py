@@ -5,6 +5,7 @@ before: a ``Peer`` is what TLS and the seal agree on. What it adds is that the p
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -24,6 +25,7 @@ from services.auth.auditor import Auditor
 from services.auth.authorities import Authorities
 from services.auth.ca import CA_LIFE_MS, ends_ms, half_ms, read_csr
 from services.auth.clock import Clock
+from services.auth.database import OvertakenError
 from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
@@ -36,6 +38,8 @@ from services.auth.timekeeping import Timekeeping
 from services.auth.vault import TamperedError
 
 MAX_DESTINATIONS: Final = 1000
+#: How often it is tried to turn keys that other auths turn as well.
+TRIES: Final = 5
 SWEEP_EVERY_MS: Final = 60_000
 
 
@@ -61,7 +65,7 @@ class Authority:
 
     def __init__(self, directory: DataDirectory, lives: Lives, clock: Clock) -> None:
         """Take up where an opened directory left off. Use ``open``."""
-        self._store = directory.store
+        self._directory, self._store = directory, directory.store
         self._lives, self._clock, self.domain = lives, clock, directory.domain
         self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
@@ -194,6 +198,7 @@ class Authority:
     def policy(self, by: Peer, version: int | None = None) -> auth_pb2.SignedPolicy:
         """Give the policy of record, or a version that is kept; raise ``MissingError``."""
         self.check_known(by)
+        self._now()
         return self.policy_of_record if version is None else self._policies.kept(version)
 
     def list_policies(self, by: Peer) -> list[auth_pb2.PolicyInfo]:
@@ -237,10 +242,24 @@ class Authority:
         return now_ms
 
     def _now(self) -> int:
-        now_ms = self._clock.now_ms()
-        self._roots.turn(now_ms)
-        self._authorities.turn(now_ms)
-        return now_ms
+        for _ in range(TRIES):
+            with suppress(OvertakenError):
+                self._take_up()
+                now_ms = self._clock.now_ms()
+                self._roots.turn(now_ms)
+                self._authorities.turn(now_ms)
+                return now_ms
+        raise OvertakenError
+
+    def _take_up(self) -> None:
+        # Before every answer: so no auth answers by what another one has changed.
+        news = self._store.news()
+        if news is not None:
+            self._directory.take_up()
+            self._authorities.take_up(self._directory.authorities)
+            self._roots.take_up()
+            self._policies.take_up()
+            self._store.taken_up(news)
 
     def _certificate(
         self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from mesh.core.audit import Entry, Kind
 from services.auth import audit_log
 from services.auth.archive import PIECE, Contents, seal
-from services.auth.directory import DATABASE, DataDirectory
+from services.auth.directory import DataDirectory
 from services.auth.errors import MissingError
+from services.auth.location import SQLITE
 
 _TAKEN = "backup taken"
 
@@ -40,7 +41,7 @@ def take(directory: DataDirectory, by: str, now_ms: int) -> Iterator[bytes]:
     names = {
         f"{audit_log.DIRECTORY}/{logs.files[one.log].path(one.number).name}": one.size for one in segments
     }
-    contents = Contents(directory.domain.text, now_ms, {DATABASE: len(database), **names})
+    contents = Contents(directory.domain.text, now_ms, {SQLITE: len(database), **names})
     return seal(directory.kek, contents, _data(directory, database, segments))
 
 

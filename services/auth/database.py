@@ -1,127 +1,120 @@
-"""A SQLite file as a database: opened and brought up to date, or refused; transactions that are durable.
+"""A database, whichever engine keeps it: transactions that are durable, and what others have changed.
 
-WAL mode with ``synchronous=FULL``: what was committed survives the loss of power. There is one connection,
-used by one thread at a time (``worker``), and each transaction takes the write lock when it begins, so what
-it reads stays so until it ends.
+Each writing transaction begins by locking out every other writer of the same database, in whatever
+process, so what it reads stays so until it ends. What auth keeps in memory of the database (epochs,
+authorities, policy, KEK) has a count of its changes there: ``changed`` counts on, and refuses to build on
+what another auth has changed meanwhile. ``sqlite`` and ``postgres`` are the engines.
 """
 
-import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
-from services.auth.errors import AuthError, StartError
-from services.auth.migrations import upgrade
-
-_BUSY_SECONDS: Final = 5.0
-#: secure_delete overwrites what is deleted: a forgotten root is gone, even for a thief of database and KEK.
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF")
+from services.auth.errors import AuthError
+from services.auth.schema import GENERATION
 
 _R = TypeVar("_R")
+
+READ: Final = select(GENERATION.c.changes, GENERATION.c.keks)
 
 
 class StoreError(AuthError):
     """The database cannot be read or written now. Nothing was changed."""
 
 
-class Database:
-    """An open database."""
+class OvertakenError(StoreError):
+    """Another auth has changed what this was to build on. Nothing was changed; take that up, then again."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Take the one connection."""
-        self._connection = connection
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("another auth was faster: try again")
 
-    @classmethod
-    def open(cls, path: Path, *, new: bool = False) -> Self:
-        """Open a file and bring it to the newest schema; raise ``StartError``.
 
-        Makes no file; ``new`` says that the one there is empty, and is to be.
-        """
-        if not path.is_file() or not (new or path.stat().st_size):
-            raise StartError(f"no database {path}: restore it from a backup, or make a new mesh elsewhere")
-        engine = _engine(path)
-        try:
-            connection = engine.connect()
-            _check(connection, path, new)
-        except SQLAlchemyError as error:
-            engine.dispose()
-            raise StartError(
-                f"cannot use {path}: {_reason(error)}: let this user write it, or restore it from a backup"
-            ) from None
-        except BaseException:
-            engine.dispose()
-            raise
-        return cls(connection)
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How many changes there were to what auths keep in memory, and how many of them to the KEK."""
 
-    def close(self) -> None:
-        """Close, which merges the write-ahead log into the file."""
-        self._connection.close()
-        self._connection.engine.dispose()
+    changes: int
+    keks: int
 
+
+class Database(ABC):
+    """An open database, used by one thread at a time."""
+
+    shared = False
+    """Whether other auths may be at work on it."""
+
+    def __init__(self) -> None:
+        """Start with nothing taken up."""
+        self.known = Generation(0, 0)
+        """What this process has taken up."""
+        self._counted: Generation | None = None
+
+    @abstractmethod
     def transact(self, work: Callable[[Connection], _R]) -> _R:
-        """Do all of ``work``, durably, or nothing; raise ``StoreError`` where the database fails."""
-        try:
-            with self._connection.begin():
-                return work(self._connection)
-        except SQLAlchemyError as error:
-            raise StoreError(f"cannot use the database: {_reason(error)}") from None
+        """Do all of ``work``, durably and alone, or nothing; raise ``StoreError`` where that fails."""
 
+    @abstractmethod
+    def read(self, work: Callable[[Connection], _R]) -> _R:
+        """Do ``work``, which only reads; raise ``StoreError``."""
+
+    @abstractmethod
+    def look(self) -> Generation:
+        """Give what there is to take up, as of now; raise ``StoreError``."""
+
+    @abstractmethod
+    def wall(self) -> float:
+        """Give the seconds of Unix time by the clock that all auths of this database go by."""
+
+    @abstractmethod
     def checkpoint(self) -> bool:
-        """Merge the write-ahead log into the file and empty it; whether that was possible now."""
-        raw: Any = self._connection.connection.driver_connection
-        try:
-            busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
-            return False
-        return not busy
+        """Remove what was replaced from where the engine still has it, if it lets us; whether it did now."""
 
-    def snapshot(self) -> bytes:
-        """Give the whole database as of one moment, as a file's bytes; raise ``StoreError``."""
-        raw: Any = self._connection.connection.driver_connection
-        try:
-            with closing(sqlite3.connect(":memory:")) as copy:
-                raw.backup(copy)
-                return copy.serialize()
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot read the database: {error}") from None
+    @abstractmethod
+    def snapshot(self, replica: str) -> bytes:
+        """Give the database as of one moment, as the bytes of a SQLite file; raise ``StoreError``.
 
+        Of the ends of audit logs, those of ``replica`` alone, as those of the one auth that a file has.
+        """
 
-def _check(connection: Connection, path: Path, new: bool) -> None:
-    with connection.begin():
-        if connection.scalar(text("PRAGMA quick_check")) != "ok":
-            raise StartError(f"{path} is damaged: restore it from a backup")
-        upgrade(connection, new=new)
+    @abstractmethod
+    def close(self) -> None:
+        """Close it."""
 
+    def changed(self, connection: Connection, *, kek: bool = False, anew: bool = False) -> None:
+        """Count a change within its transaction.
 
-def _engine(path: Path) -> Engine:
-    # mode=rw: SQLite would otherwise make the file that is missing.
-    uri = f"{path.absolute().as_uri()}?mode=rw"
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False),
-        poolclass=StaticPool,
-    )
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
+        Raises ``OvertakenError`` if there were others that are not taken up here, unless what is written does
+        not build on them (``anew``).
+        """
+        found = generation(connection)
+        if not anew and found != self.known:
+            raise OvertakenError
+        after = Generation(found.changes + 1, found.keks + kek)
+        connection.execute(update(GENERATION).values(changes=after.changes, keks=after.keks))
+        # Those of others, which are not known here, are still to be taken up.
+        self._counted = after if found == self.known else self.known
+
+    def settled(self, *, committed: bool) -> None:
+        """Note how the transaction ended that ``changed`` was called in."""
+        if committed and self._counted is not None:
+            self.known = self._counted
+        self._counted = None
 
 
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    # Transactions are begun below, not by the driver, which would leave reads and DDL outside of them.
-    connection.isolation_level = None
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}").close()
+def generation(connection: Connection) -> Generation:
+    """Read what there is to take up."""
+    row = connection.execute(READ).first()
+    if row is None:
+        raise StoreError("the database was changed: restore it from a backup")
+    return Generation(row.changes, row.keks)
 
 
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    # The database's own words, without the statement and its values.
-    return str(getattr(error, "orig", None) or type(error).__name__)
+def reason(error: SQLAlchemyError) -> str:
+    """Give the database's own words, without the statement and its values."""
+    words = str(getattr(error, "orig", None) or type(error).__name__).strip()
+    return words.partition("\n")[0]

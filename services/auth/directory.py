@@ -1,6 +1,7 @@
 """The data directory of a trust domain: opened by one process with everything in place, or not at all.
 
     auth.db          the database (0600); beside it, while in use, its write-ahead log
+    database.json    instead of it: where the database is, for several auths (0600), see ``location``
     kek              what opens the secrets in it (0600), see ``kek``; keep a copy elsewhere
     audit/           the audit logs (0700), see ``audit_log``
     audit.key        32 bytes that verify them (0600), which auth never reads: take it elsewhere
@@ -24,15 +25,14 @@ from mesh.core.names import TrustDomain
 from services.auth import audit_log
 from services.auth.audit_log import AuditLog
 from services.auth.ca import CertificateAuthority
-from services.auth.database import Database
 from services.auth.errors import StartError
 from services.auth.kek import KekFiles
+from services.auth.location import Location
 from services.auth.policies import PolicySigner
 from services.auth.records import CA, CHECK, POLICY, Secret, secret_place
 from services.auth.store import Store
 from services.auth.vault import TamperedError, Vault
 
-DATABASE: Final = "auth.db"
 OPERATOR: Final = "operator.json"
 ADDRESSES: Final = "addresses.json"
 LOCK: Final = "auth.lock"
@@ -49,7 +49,9 @@ class DataDirectory:
         self._lock = _lock(path / LOCK)
         try:
             self.keks = KekFiles(path)
-            self.store = Store(Database.open(path / DATABASE))
+            self.location = Location.of(path)
+            self.database = self.location.open(path)
+            self.store = Store(self.database, self.location.replica)
             try:
                 self._read(path)
                 self.store.logs.audit = self._logs(path, audit or Limits())
@@ -61,17 +63,25 @@ class DataDirectory:
             raise
 
     def _read(self, path: Path) -> None:
-        changed = f"{path / DATABASE} was changed: restore it from a backup"
+        changed = f"{self.location.named(path)} was changed: restore it from a backup"
         try:
             self.domain = self.store.domain()
             self.kek = self._kek()
             self.vault = Vault(self.kek)
-            found = self._open(CA, changed)
             [(_, signing_key)] = self._open(POLICY, changed).values()
-            self.authorities = {number: CertificateAuthority(*one) for number, one in found.items()}
+            self.authorities = self._authorities(changed)
         except (TypeError, ValueError):
             raise StartError(changed) from None
         self.signer = PolicySigner(self.domain, signing_key)
+
+    def _authorities(self, changed: str) -> dict[int, CertificateAuthority]:
+        return {number: CertificateAuthority(*one) for number, one in self._open(CA, changed).items()}
+
+    def take_up(self) -> None:
+        """Read again what other auths may have changed; raise ``StartError``."""
+        self.keks = KekFiles(self.path)
+        self.take_kek()
+        self.authorities = self._authorities(f"{self.location.named(self.path)} was changed: restore it")
 
     def take_kek(self) -> None:
         """Go on with the KEK that the database is under; raise ``StartError`` if it is not here."""
@@ -98,7 +108,7 @@ class DataDirectory:
             except OSError as error:
                 raise StartError(f"cannot begin the audit log in {path}: {error.strerror}") from None
             self.store.logs.begin(found)
-        return AuditLog.open(path, self.vault, self.domain, found, limits)
+        return AuditLog.open(path, self.vault, self.domain, found, limits, self.store.logs.replica)
 
     def _open(self, name: str, wrong: str) -> dict[int, tuple[bytes, bytes]]:
         try:

@@ -23,11 +23,11 @@ from services.auth import directory
 from services.auth.admission import new_token
 from services.auth.audit_log import AuditLog, begin
 from services.auth.ca import CA_LIFE_MS, CertificateAuthority
-from services.auth.database import Database
 from services.auth.directory import sealed_secret
 from services.auth.durable import sync, write_secret
 from services.auth.errors import StartError
 from services.auth.kek import KEK, content_of
+from services.auth.location import Location
 from services.auth.policies import PolicySigner
 from services.auth.records import CA, CHECK, POLICY, Kind
 from services.auth.store import Store
@@ -35,14 +35,22 @@ from services.auth.tokens import OPERATOR_LIFE_MS
 from services.auth.vault import Vault
 
 
-def found(path: Path, domain: TrustDomain, now_ms: int, keeper: str = "", ca_ms: int = CA_LIFE_MS) -> None:
+def found(
+    path: Path,
+    domain: TrustDomain,
+    now_ms: int,
+    keeper: str = "",
+    ca_ms: int = CA_LIFE_MS,
+    database: str = "",
+) -> None:
     """Make the data directory of a new trust domain, its KEK kept by a KMS or, with ``""``, by its file.
 
-    ``ca_ms`` is how long its first authority lasts.
+    ``ca_ms`` is how long its first authority lasts, ``database`` the URL of an empty PostgreSQL database, or
+    ``""`` for a file in the directory.
 
     Raises ``StartError`` and leaves nothing behind.
     """
-    build(path, lambda scratch: _found(scratch, domain, now_ms, keeper, ca_ms))
+    build(path, lambda scratch: _found(scratch, domain, now_ms, keeper, ca_ms, Location.new(database)))
 
 
 def build(path: Path, make: Callable[[Path], None]) -> None:
@@ -68,7 +76,7 @@ def build(path: Path, make: Callable[[Path], None]) -> None:
         ) from None
 
 
-def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int) -> None:
+def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int, location: Location) -> None:
     kek = Key(os.urandom(KEY_BYTES))
     vault = Vault(kek)
     ca, ca_key = CertificateAuthority.create(domain, now_ms, ca_ms)
@@ -82,12 +90,12 @@ def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int
     credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
     write_secret(path / KEK, content_of(kek, keeper))
     write_secret(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
-    write_secret(path / directory.DATABASE, b"")
-    store = Store(Database.open(path / directory.DATABASE, new=True))
+    location.write(path)
+    store = Store(location.open(path, new=True), location.replica)
     try:
         nothing = Policy.parse(b'{"services": {}}')
         store.found(domain, secrets, signer.sign(0, nothing, now_ms), begin(vault, domain, path))
-        store.logs.audit = AuditLog.open(path, vault, domain, store.logs.rows(), Limits())
+        store.logs.audit = AuditLog.open(path, vault, domain, store.logs.rows(), Limits(), location.replica)
         made = Entry(now_ms, EntryKind.KEY, "trust domain made", token_id=token.id, detail=domain.text)
         store.add_token(token, made)
     finally:

@@ -31,13 +31,17 @@ class KeyStore:
     def put_secrets(
         self, put: Sequence[Secret], gone: Iterable[tuple[str, int]] = (), entries: Sequence[Entry] = ()
     ) -> None:
-        """Add or replace versions of secrets, forget others, and log it; raise ``AuditError``."""
+        """Add or replace versions of secrets, forget others, and log it.
+
+        Raises ``AuditError``, and ``OvertakenError``.
+        """
 
         def work(connection: Connection) -> Sequence[Entry]:
             versions = [*gone, *((secret.name, secret.version) for secret in put)]
             connection.execute(delete(SECRET).where(tuple_(SECRET.c.name, SECRET.c.version).in_(versions)))
             for secret in put:
                 rows.put_secret(connection, secret)
+            self._database.changed(connection)
             return entries
 
         self._logs.logged_all(work)
@@ -46,23 +50,29 @@ class KeyStore:
         """Give every epoch that is kept, oldest first."""
         return [rows.root_of(row) for row in self._all(select(EPOCH).order_by(EPOCH.c.number))]
 
-    def turn_epochs(self, made: Iterable[RootRow], now_ms: int) -> None:
-        """Add epochs, and forget those that nobody accepts any more."""
+    def turn_epochs(self, made: Sequence[RootRow], now_ms: int) -> None:
+        """Add epochs, and forget those that nobody accepts any more; raise ``OvertakenError``."""
 
         def work(connection: Connection) -> None:
             for root in made:
                 rows.put_root(connection, root)
-            connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms))
+            gone = connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms)).rowcount
+            if made or gone:
+                self._database.changed(connection)
 
         self._database.transact(work)
 
     def replace_epochs(self, epochs: Iterable[RootRow], entry: Entry) -> None:
-        """Put epochs in the place of all that are kept, and log it; raise ``AuditError``."""
+        """Put epochs in the place of all that are kept, and log it.
+
+        Raises ``AuditError``, and ``OvertakenError``.
+        """
 
         def work(connection: Connection) -> bool:
             connection.execute(delete(EPOCH))
             for root in epochs:
                 rows.put_root(connection, root)
+            self._database.changed(connection)
             return True
 
         self._logs.logged(work, entry)
@@ -80,4 +90,4 @@ class KeyStore:
         self._logs.logged(work, entry)
 
     def _all(self, statement: Select[Any]) -> list[Row[Any]]:
-        return self._database.transact(lambda connection: list(connection.execute(statement)))
+        return self._database.read(lambda connection: list(connection.execute(statement)))

@@ -25,9 +25,9 @@ _R = TypeVar("_R")
 class LogStore:
     """The audit logs, as far as the database has to do with them."""
 
-    def __init__(self, database: Database) -> None:
-        """Take an open database."""
-        self._database = database
+    def __init__(self, database: Database, replica: str) -> None:
+        """Take an open database, and which of its auths this is."""
+        self._database, self.replica = database, replica
         self.audit: AuditLog | None = None
 
     def close(self) -> None:
@@ -36,17 +36,21 @@ class LogStore:
             self.audit.close()
 
     def rows(self) -> list[LogRow]:
-        """Give the ends of the logs."""
-        return self._database.transact(
-            lambda connection: [rows.log_of(row) for row in connection.execute(select(AUDIT_LOG))]
-        )
+        """Give the ends of this auth's logs."""
+        own = select(AUDIT_LOG).where(AUDIT_LOG.c.replica == self.replica)
+        return self._database.read(lambda connection: [rows.log_of(row) for row in connection.execute(own)])
+
+    def replicas(self) -> list[str]:
+        """Give the names of all auths that have logs."""
+        names = select(AUDIT_LOG.c.replica).distinct().order_by(AUDIT_LOG.c.replica)
+        return self._database.read(lambda connection: list(connection.scalars(names)))
 
     def begin(self, logs: Iterable[LogRow]) -> None:
-        """Begin the logs of a database that is older than they are."""
+        """Begin the logs of this auth."""
 
         def work(connection: Connection) -> None:
             for log in logs:
-                rows.put_log(connection, log)
+                rows.put_log(connection, log, self.replica)
 
         self._database.transact(work)
 
@@ -101,9 +105,7 @@ class LogStore:
     def newest_ms(self) -> int:
         """When the newest entry of any log was written; 0 without any."""
         newest = select(func.max(AUDIT_LOG.c.at_ms)), select(func.max(AUDIT.c.at_ms))
-        return self._database.transact(
-            lambda connection: max(int(connection.scalar(one) or 0) for one in newest)
-        )
+        return self._database.read(lambda connection: max(int(connection.scalar(one) or 0) for one in newest))
 
     def _settled(self, work: Callable[[Connection], _R]) -> _R:
         return self.open.settle(lambda: self._database.transact(work))

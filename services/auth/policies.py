@@ -64,11 +64,15 @@ class Policies:
 
     def __init__(self, store: Store, signer: PolicySigner) -> None:
         """Take up what is on record; raise ``StartError`` if there is none or it does not verify."""
-        row = store.policy()
+        self._store, self._signer = store, signer
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Take what is on record; raise ``StartError`` if there is none or it does not verify."""
+        store, row = self._store, self._store.policy()
         if row is None:
             raise StartError("there is no policy in the database: restore a backup")
-        self._store, self._signer = store, signer
-        self._row, self._policy = row, signer.read(row)
+        self._row, self._policy = row, self._signer.read(row)
         newest = store.last_applied()
         if row.version < newest:
             # Earlier policies are kept and are signed as well: without the newest, one would come back.

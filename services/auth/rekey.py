@@ -69,6 +69,7 @@ def _reseal(directory: DataDirectory, kek: Key, entry: Entry) -> None:
                 sealed = vault.seal(before.open(row.sealed, place), place)
                 its = [column == getattr(row, column.name) for column in table.primary_key]
                 connection.execute(update(table).where(*its).values(sealed=sealed))
+        directory.database.changed(connection, kek=True)
         return True
 
     vault.turn(kek)

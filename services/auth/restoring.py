@@ -12,6 +12,7 @@ made since the backup was taken.
 """
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,15 @@ from mesh.core.names import INSTANCE_BYTES, InstanceId, KeyEpoch
 from services.auth import audit_log, rows
 from services.auth.archive import Archive
 from services.auth.credential import make_credential
-from services.auth.directory import DATABASE, DataDirectory
+from services.auth.database import StoreError
+from services.auth.directory import DataDirectory
 from services.auth.durable import write_secret
 from services.auth.errors import AuthError, StartError
 from services.auth.founding import build
 from services.auth.kek import KEK, read_kek
+from services.auth.location import SQLITE, Location
 from services.auth.policies import Policies
+from services.auth.portable import copy_rows
 from services.auth.records import Kind as TokenKind
 from services.auth.records import RootRow, root_place
 from services.auth.schema import TOKEN
@@ -45,10 +49,13 @@ GRACE_MS: Final = 300_000
 NOBODY: Final = InstanceId(bytes(INSTANCE_BYTES))
 
 
-def restore(backup: Path, path: Path, kek_file: Path, now_ms: int, policy_above: int = 0) -> int:
+def restore(
+    backup: Path, path: Path, kek_file: Path, now_ms: int, policy_above: int = 0, database: str = ""
+) -> int:
     """Make a data directory from a backup, and give when that was taken; raise ``StartError``.
 
     ``policy_above``: a version of the policy that nodes may have seen; 0 if none out of the ordinary.
+    ``database``: the URL of an empty PostgreSQL database for the state; a file in the directory without.
     """
     kek, content = read_kek(kek_file), kek_file.read_bytes()
     try:
@@ -58,6 +65,7 @@ def restore(backup: Path, path: Path, kek_file: Path, now_ms: int, policy_above:
             def restored(scratch: Path) -> None:
                 write_secret(scratch / KEK, content)
                 _extract(archive, scratch)
+                _move(scratch, Location.new(database))
                 _take_up(scratch, archive.contents.at_ms, now_ms, policy_above)
 
             build(path, restored)
@@ -69,7 +77,7 @@ def restore(backup: Path, path: Path, kek_file: Path, now_ms: int, policy_above:
 def _extract(archive: Archive, scratch: Path) -> None:
     (scratch / audit_log.DIRECTORY).mkdir(mode=0o700)
     for name, data in archive.files():
-        if name != DATABASE and Path(name) != Path(audit_log.DIRECTORY) / Path(name).name:
+        if name != SQLITE and Path(name) != Path(audit_log.DIRECTORY) / Path(name).name:
             raise StartError(f"the backup holds {name!r:.100}, which is no part of one")
         file = os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "wb") as out:
@@ -77,6 +85,21 @@ def _extract(archive: Archive, scratch: Path) -> None:
                 out.write(piece)
             out.flush()
             os.fsync(out.fileno())
+
+
+def _move(scratch: Path, location: Location) -> None:
+    if not location.url:
+        return
+    try:
+        source, target = Location().open(scratch), location.open(scratch, new=True)
+        with closing(source), closing(target):
+            source.read(
+                lambda read: target.transact(lambda write: copy_rows(read, write, "", location.replica))
+            )
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    (scratch / SQLITE).unlink()
+    location.write(scratch)
 
 
 def _take_up(scratch: Path, taken_ms: int, now_ms: int, policy_above: int) -> None:

@@ -39,13 +39,18 @@ class Roots:
         """
         self._told = told
         self._store, self._vault, self._domain, self._schedule = store, vault, domain, schedule
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Take what is in the database; raise ``TamperedError`` if a root does not open."""
         self._held = {
-            row.epoch: Key(vault.open(row.sealed, root_place(row.epoch))) for row in store.keys.roots()
+            row.epoch: Key(self._vault.open(row.sealed, root_place(row.epoch)))
+            for row in self._store.keys.roots()
         }
         self._turn_at_ms = 0
 
     def turn(self, now_ms: int) -> None:
-        """Make the epochs that are due, and forget those that are over."""
+        """Make the epochs that are due, and forget those that are over; raise ``OvertakenError``."""
         if now_ms < self._turn_at_ms:
             return
         made = {epoch: Key(os.urandom(KEY_BYTES)) for epoch in self._schedule.due(self._held, now_ms)}

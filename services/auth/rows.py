@@ -29,7 +29,7 @@ _ADD_REQUEST: Final = insert(REQUEST)
 _ADD_LOG: Final = insert(AUDIT_LOG)
 _MOVE_LOG: Final = (
     update(AUDIT_LOG)
-    .where(AUDIT_LOG.c.name == bindparam("log"))
+    .where((AUDIT_LOG.c.replica == bindparam("whose")) & (AUDIT_LOG.c.name == bindparam("log")))
     .values(
         {
             name: bindparam(name)
@@ -145,8 +145,8 @@ def policy_of(row: Row[Any]) -> PolicyRow:
     return PolicyRow(row.version, row.document, row.signature, row.applied_ms)
 
 
-def put_log(connection: Connection, log: LogRow) -> None:
-    """Put the end of a log in the place of the one before."""
+def put_log(connection: Connection, log: LogRow, replica: str) -> None:
+    """Put the end of an auth's log in the place of the one before."""
     head = log.head
     values = {
         "first_segment": head.first_segment,
@@ -157,8 +157,8 @@ def put_log(connection: Connection, log: LogRow) -> None:
         "at_ms": head.at_ms,
         "sealed": log.sealed,
     }
-    if not connection.execute(_MOVE_LOG, values | {"log": head.log}).rowcount:
-        connection.execute(_ADD_LOG, values | {"name": head.log})
+    if not connection.execute(_MOVE_LOG, values | {"log": head.log, "whose": replica}).rowcount:
+        connection.execute(_ADD_LOG, values | {"name": head.log, "replica": replica})
 
 
 def log_of(row: Row[Any]) -> LogRow:

@@ -109,10 +109,12 @@ APPLIED: Final = Table(
     Column("instance", String(32), nullable=False),
 )
 
-#: The end of each audit log, with the keys to go on from it. The log itself is in files (``segments``).
+#: The end of each audit log, with the keys to go on from it. The log itself is in files (``segments``), of
+#: the auth that ``replica`` names; empty for the one auth of a SQLite file.
 AUDIT_LOG: Final = Table(
     "audit_log",
     METADATA,
+    Column("replica", String(16), primary_key=True),
     Column("name", String(16), primary_key=True),
     Column("first_segment", BigInteger, nullable=False),
     Column("segment", BigInteger, nullable=False),
@@ -121,6 +123,16 @@ AUDIT_LOG: Final = Table(
     Column("mac", LargeBinary(32), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+#: One row: how often there was a change to what auths keep in memory, and how many of those were to the KEK
+#: (``database``).
+GENERATION: Final = Table(
+    "generation",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("changes", BigInteger, nullable=False),
+    Column("keks", BigInteger, nullable=False),
 )
 
 #: The latest time that auth is known to have told, see ``timekeeping``.

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
-from services.auth.database import Database
+from services.auth.database import Database, Generation
 from services.auth.failpoints import reach
 from services.auth.key_store import KeyStore
 from services.auth.log_store import LogStore
@@ -53,10 +53,11 @@ _USE_TOKEN: Final = (
 class Store:
     """What auth remembers."""
 
-    def __init__(self, database: Database) -> None:
-        """Take an open database."""
+    def __init__(self, database: Database, replica: str = "") -> None:
+        """Take an open database, and which of its auths this is."""
         self._database = database
-        self.logs = LogStore(database)
+        self.shared, self.wall = database.shared, database.wall
+        self.logs = LogStore(database, replica)
         self.keys = KeyStore(database, self.logs)
 
     def close(self) -> None:
@@ -68,9 +69,18 @@ class Store:
         """Empty the write-ahead log, which holds what was replaced; whether that was possible now."""
         return self._database.checkpoint()
 
+    def news(self) -> Generation | None:
+        """Give what other auths have changed of what is kept in memory, ``None`` for nothing."""
+        found = self._database.look()
+        return found if found != self._database.known else None
+
+    def taken_up(self, news: Generation) -> None:
+        """Note that it was read again, since ``news`` was given."""
+        self._database.known = news
+
     def snapshot(self) -> bytes:
         """Give the whole database as it is now, as the bytes of a file."""
-        return self._database.snapshot()
+        return self._database.snapshot(self.logs.replica)
 
     def found(
         self, domain: TrustDomain, secrets: Iterable[Secret], policy: PolicyRow, logs: Iterable[LogRow]
@@ -83,7 +93,7 @@ class Store:
                 rows.put_secret(connection, secret)
             rows.put_policy(connection, policy)
             for log in logs:
-                rows.put_log(connection, log)
+                rows.put_log(connection, log, self.logs.replica)
 
         self._database.transact(work)
 
@@ -217,6 +227,7 @@ class Store:
                 return False
             rows.put_policy(connection, policy)
             rows.put_applied(connection, policy.version, by)
+            self._database.changed(connection, anew=True)
             kept = connection.execute(
                 select(POLICY.c.version, func.length(POLICY.c.document)).order_by(POLICY.c.version.desc())
             )
@@ -246,10 +257,10 @@ class Store:
         return bool(found and found[0])
 
     def _first(self, statement: Select[Any], **values: object) -> Row[Any] | None:
-        return self._database.transact(lambda connection: connection.execute(statement, values).first())
+        return self._database.read(lambda connection: connection.execute(statement, values).first())
 
     def _all(self, statement: Select[Any]) -> list[Row[Any]]:
-        return self._database.transact(lambda connection: list(connection.execute(statement)))
+        return self._database.read(lambda connection: list(connection.execute(statement)))
 
 
 def _consume(connection: Connection, instance: Instance) -> bool:

@@ -19,7 +19,7 @@ from services.auth.records import Instance
 from services.auth.schema import ALARM
 from services.auth.tokens import KEEP_MS
 from services.auth.vault import Place
-from tests.auth.world import HOUR_MS, Attempt, Joined, World
+from tests.auth.world import HOUR_MS, Attempt, Joined, World, on_sqlite
 
 
 def refusal(world: World, attempt: Attempt) -> str:
@@ -388,6 +388,7 @@ def test_requests_are_forgotten_with_their_token(world: World) -> None:
     assert world.count(kept, world.credential.id) == 1
 
 
+@on_sqlite
 def test_alarms_are_looked_up_by_an_index(world: World) -> None:
     """However long the audit log is, whether an alarm is in it takes one look."""
     event, token_id = ALARM.c.event == "token reused", ALARM.c.token_id == "0123456789abcdef"

@@ -29,7 +29,7 @@ from services.auth.directory import DataDirectory
 from services.auth.errors import AuditError, ConflictError, RefusedError, StartError
 from services.auth.segments import Segments
 from tests.auth.aged import before_keys
-from tests.auth.world import HOUR_MS, START_MS, Attempt, World
+from tests.auth.world import HOUR_MS, START_MS, Attempt, World, on_sqlite
 
 ROOT = Path(__file__).parents[2]
 
@@ -474,6 +474,7 @@ def test_a_kill_at_any_point_of_an_append(world: World, at: int, length: int) ->
     assert events(world).count("log recovered") == recovered
 
 
+@on_sqlite
 def test_old_keys_are_gone_from_the_disk(world: World) -> None:
     """Half a second after an entry, neither the database nor its write-ahead log holds the key before it."""
     world.operator()
@@ -487,6 +488,7 @@ def test_old_keys_are_gone_from_the_disk(world: World) -> None:
     assert present in files
 
 
+@on_sqlite
 def test_marks_show_that_log_and_database_were_both_put_back(world: World) -> None:
     """Put back together, log and database agree; one who has seen more knows better."""
     world.operator()
@@ -549,6 +551,7 @@ def _age(world: World, rows: list[_OldRow]) -> None:
     database.close()
 
 
+@on_sqlite
 @pytest.mark.parametrize("old", [True, False])
 def test_a_policy_that_is_missing_is_missed(world: World, *, old: bool) -> None:
     """However often auth has started since: the newest policy is known to have been there, and by whom."""
@@ -572,6 +575,7 @@ def test_a_policy_that_is_missing_is_missed(world: World, *, old: bool) -> None:
         world.start()
 
 
+@on_sqlite
 def test_an_older_database_is_taken_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entries that were rows move to the log in order, alarms stay raised, and a key is made."""
     token = world.token()

@@ -24,9 +24,10 @@ from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, StartError
 from services.auth.founding import found
 from services.auth.schema import METADATA
-from tests.auth.world import DOMAIN, START_MS, Attempt, World
+from tests.auth.world import DOMAIN, START_MS, Attempt, World, on_sqlite
 
 
+@on_sqlite
 def test_what_is_made(world: World) -> None:
     """The directory and the secret files in it are for their owner alone."""
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in world.path.iterdir()}
@@ -228,6 +229,7 @@ def bad_end(path: Path) -> None:
     _sql(path, "UPDATE audit_log SET sequence = -1")
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -288,6 +290,7 @@ def test_the_revisions_make_the_schema(world: World) -> None:
     assert world.store._database.transact(differences) == []
 
 
+@on_sqlite
 def test_what_was_answered_is_durable(world: World) -> None:
     """The database syncs every commit to the disk, in WAL mode, and overwrites what is deleted."""
 

@@ -14,7 +14,7 @@ from services.auth import policies, store
 from services.auth.errors import ConflictError, InvalidError, MissingError, StartError
 from services.auth.policies import MAX_GUARD, parse
 from services.gatekeeper.signed import verified
-from tests.auth.world import DOMAIN, World
+from tests.auth.world import DOMAIN, World, on_sqlite
 
 ORDERS = {"frontend": {}, "orders": {"allow": [{"principals": ["frontend"], "paths": ["*"]}]}}
 
@@ -158,6 +158,7 @@ def test_a_write_that_lost_the_race_changes_nothing(world: World, monkeypatch: p
     assert world.authority.policy_of_record.version == 0
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "change",
     [

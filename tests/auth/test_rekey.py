@@ -19,7 +19,7 @@ from services.auth.schema import METADATA
 from services.auth.vault import TamperedError, Vault, kek_id
 from tests.auth.aged import SEALED, before_keys
 from tests.auth.test_secrets import everything, spellings
-from tests.auth.world import Attempt, World
+from tests.auth.world import Attempt, World, on_sqlite
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,6 +157,7 @@ def test_every_sealed_column_is_known() -> None:
     assert set(rekey._SEALED) == {table for table in METADATA.sorted_tables if "sealed" in table.c}
 
 
+@on_sqlite
 @pytest.mark.timeout(300)
 def test_killed_at_every_step(world: World) -> None:
     """A process killed at each step it takes leaves one KEK in force, and work that can be done again."""
@@ -174,6 +175,7 @@ def test_killed_at_every_step(world: World) -> None:
     assert int(done.stdout) > 60
 
 
+@on_sqlite
 def test_an_old_database_is_taken_over(world: World) -> None:
     """What was sealed before secrets named their KEK opens, and is named when it is sealed anew."""
     token = world.token()

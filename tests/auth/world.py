@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.core.audit import Entry
@@ -27,8 +29,12 @@ from services.auth.ca import CertificateAuthority
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
+from services.auth.replicating import replicate
 from services.auth.segments import Segments
 from services.auth.store import Store
+
+#: Of a test about what a SQLite file holds, or about copies of a data directory with all there is.
+on_sqlite = pytest.mark.parametrize("engine", ["sqlite"])
 
 DOMAIN = TrustDomain("shop.example")
 #: 2026-01-01, to the second, as certificates count.
@@ -73,10 +79,16 @@ class World:
     time: Time = field(default_factory=Time)
     lives: Lives = field(default_factory=Lives)
     running: bool = False
+    database: str = ""
+    """The URL of a PostgreSQL database; a file without."""
+    founded: bool = False
+    operated: Path | None = None
+    """Where the operator's credential is, if it is not here."""
 
     def __post_init__(self) -> None:
         """Found the trust domain, and open it."""
-        found(self.path, DOMAIN, int(self.time.wall * 1000))
+        if not self.founded:
+            found(self.path, DOMAIN, int(self.time.wall * 1000), database=self.database)
         self.start()
 
     def start(self) -> None:
@@ -97,17 +109,30 @@ class World:
             self.directory.close()
         self.running = False
 
+    def beside(self, path: Path) -> World:
+        """Give another auth on the same database, with clocks of its own that tell the same."""
+        replicate(path, self.database, self.path / "kek", self.now_ms)
+        time = Time(self.time.wall, self.time.monotonic)
+        return World(path, time, self.lives, database=self.database, founded=True, operated=self.path)
+
     def sql(self, statement: str, *values: object) -> None:
         """Change the database behind auth's back."""
+        statement = self._in_dialect(statement)
         self.store._database.transact(lambda connection: connection.exec_driver_sql(statement, values))
 
     def count(self, query: str, *values: object) -> int:
         """Ask the database itself for a number."""
+        query = self._in_dialect(query)
         return int(
             self.store._database.transact(
                 lambda connection: connection.exec_driver_sql(query, values).scalar_one()
             )
         )
+
+    def _in_dialect(self, statement: str) -> str:
+        if not self.database:
+            return statement
+        return re.sub("x'([0-9a-f]*)'", r"'\\x\1'", statement.replace("?", "%s"))
 
     def restart(self) -> None:
         """Stop and start."""
@@ -132,7 +157,9 @@ class World:
     @property
     def credential(self) -> JoinToken:
         """The operator's credential."""
-        return JoinToken.parse(json.loads((self.path / "operator.json").read_text())["token"])
+        return JoinToken.parse(
+            json.loads((self.operated or self.path).joinpath("operator.json").read_text())["token"]
+        )
 
     def operator(self) -> Peer:
         """Join as an operator."""

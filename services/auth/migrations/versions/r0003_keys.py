@@ -22,6 +22,9 @@ def upgrade() -> None:
             named = sa.update(table).where(table.c[key] == row[0]).values(sealed=_NO_ID + row.sealed)
             connection.execute(named)
     op.rename_table("secret", "secret_before")
+    if connection.dialect.name == "postgresql":
+        # There an index keeps its name, which is the schema's, not its table's.
+        op.execute("ALTER TABLE secret_before RENAME CONSTRAINT pk_secret TO pk_secret_before")
     op.create_table(
         "secret",
         sa.Column("name", sa.String(16), nullable=False),
