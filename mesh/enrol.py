@@ -11,7 +11,9 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import count
 from typing import Final
 
 import grpc
@@ -31,7 +33,7 @@ from mesh.rpc.membership import (
 )
 from mesh.rpc.status import mesh_outcome
 from mesh.rpc.svid import Svid, new_key
-from mesh.rpc.targets import FixedTarget
+from mesh.rpc.targets import FixedTarget, each_of
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 
 log = logging.getLogger("mesh")
@@ -62,15 +64,18 @@ class JoinError(MeshError):
 
 
 async def join(token: JoinToken, address: str) -> Enrolment:
-    """Join over auth's join port at ``host:port``, waiting for auth to be there.
+    """Join over auth's join port at ``host:port``, or several with commas between; wait for auth to be there.
 
     Raises ``JoinError`` if auth refuses.
     """
     key, csr = new_key()
     requester = JoinRequester(token, csr, secrets.token_bytes(16))
-    async with grpc.aio.insecure_channel(address, _JOIN_OPTIONS) as channel:
-        stub = auth_pb2_grpc.JoinServiceStub(channel)
-        response = await _ask(stub, requester.request(), address)
+    async with AsyncExitStack() as stack:
+        stubs = []
+        for one in random.sample(each_of(address), len(each_of(address))):
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(one, _JOIN_OPTIONS))
+            stubs.append(auth_pb2_grpc.JoinServiceStub(channel))
+        response = await _ask(stubs, requester.request(), address)
     try:
         bundle = requester.open(response)
         return Enrolment(bundle, key)
@@ -80,18 +85,20 @@ async def join(token: JoinToken, address: str) -> Enrolment:
 
 
 async def _ask(
-    stub: auth_pb2_grpc.JoinServiceAsyncStub, request: auth_pb2.JoinRequest, address: str
+    stubs: Sequence[auth_pb2_grpc.JoinServiceAsyncStub], request: auth_pb2.JoinRequest, address: str
 ) -> auth_pb2.JoinResponse:
     delays = backoff()
     waiting = False
-    while True:
+    for number in count():
         try:
-            return await stub.Join(request, timeout=JOIN_TIMEOUT)
+            return await stubs[number % len(stubs)].Join(request, timeout=JOIN_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() not in _TRANSIENT:
                 msg = f"auth at {address} refused to let this node join: {_plain(error.details())}"
                 raise JoinError(msg) from None
             limited = error.code() is _C.RESOURCE_EXHAUSTED
+        if number + 1 < len(stubs):
+            continue
         if not waiting:
             why = (
                 "it hears nobody from here for a while" if limited else "its join port does not answer there"
@@ -99,6 +106,7 @@ async def _ask(
             log.warning("waiting for auth at %s, to join: %s", address, why)
             waiting = True
         await asyncio.sleep(next(delays))
+    raise AssertionError  # pragma: no cover  it is asked for ever
 
 
 class Enrolment:
@@ -172,7 +180,12 @@ class Enrolment:
         names = sorted({name.text for name in destinations})
         for start in range(0, len(names), MAX_NAMES):
             request = auth_pb2.GetPairKeysRequest(destinations=names[start : start + MAX_NAMES])
-            response = await self._stub.GetPairKeys(request, timeout=CALL_TIMEOUT)
+            try:
+                response = await self._stub.GetPairKeys(request, timeout=CALL_TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _TRANSIENT:
+                    raise
+                response = await self._stub.GetPairKeys(request, timeout=CALL_TIMEOUT)  # perhaps elsewhere
             learn_pair_keys(self.membership, response.keys, response.now_ms)
 
     async def _renew_at_last(self) -> None:

@@ -27,13 +27,14 @@ from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
 from mesh.enrol import Enrolment, JoinError
 from mesh.enrol import join as enrol
+from mesh.registering import Registrar
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
-from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
+from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget, each_of
 from mesh.slices import Slice
 from mesh.v1 import audit_pb2, audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
 from mesh.watching import SliceKeeper
@@ -61,6 +62,11 @@ class Node:
             MeshChannel(self.membership, self._gatekeeper, MAX_CONTROL)
         )
         self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
+        elsewhere = each_of(enrolment.gatekeeper_address)
+        self._registrars = [
+            Registrar(self.membership, one, self._keeper.announced, lambda: self._gatekeeper.address)
+            for one in (elsewhere if len(elsewhere) > 1 else ())
+        ]
         reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._reporter = Reporter(self.membership, partial(_report, reports))
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
@@ -71,6 +77,7 @@ class Node:
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
         self._tasks = [asyncio.create_task(enrolment.keep()), asyncio.create_task(self._keeper.keep())]
+        self._tasks += [asyncio.create_task(registrar.keep()) for registrar in self._registrars]
 
     @property
     def membership(self) -> Membership:
@@ -151,6 +158,8 @@ class Node:
         await asyncio.gather(self._reporter.close(), self._decisions.close())
         for connections in self._connections.values():
             await connections.close()
+        for registrar in self._registrars:
+            await registrar.close()
         await self._gatekeeper.close()
         await self._enrolment.close()
 
@@ -186,9 +195,9 @@ async def join(
     """Join the mesh as a service, and leave it at the end of the block.
 
     ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names.
-    ``auth``: ``host:port`` of auth's join port; without it ``MESH_AUTH``. ``listen``: ``host:port`` for calls
-    from other nodes, used once ``server()`` is started. ``advertise_port``: the port that others are to
-    connect to, where it is not the one listened on.
+    ``auth``: ``host:port`` of auth's join port, or several with commas between; without it ``MESH_AUTH``.
+    ``listen``: ``host:port`` for calls from other nodes, used once ``server()`` is started.
+    ``advertise_port``: the port that others are to connect to, where it is not the one listened on.
 
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
@@ -228,7 +237,7 @@ def _address(given: str | None) -> str:
     if not address:
         msg = "no address of auth: give auth= or MESH_AUTH, host:port of auth's join port"
         raise ValueError(msg)
-    if not re.fullmatch(r".+:[0-9]{1,5}", address):
+    if not all(re.fullmatch(r".+:[0-9]{1,5}", one) for one in each_of(address)):
         msg = f"bad address of auth {address!r:.80}: use host:port of its join port, such as 127.0.0.1:7700"
         raise ValueError(msg)
     return address

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import grpc
@@ -30,6 +31,51 @@ TELL: Final = (0.5, 2.0)
 _Watch: TypeAlias = grpc.aio.StreamStreamCall[gatekeeper_pb2.WatchRequest, gatekeeper_pb2.WatchResponse]
 
 
+class Announced:
+    """What a node says of itself to every gatekeeper."""
+
+    def __init__(self, held: Slice) -> None:
+        """Take its slice. It listens nowhere yet."""
+        self._slice, self._port = held, 0
+        self._beats: set[asyncio.Event] = set()
+        self.leaving = False
+
+    def announce(self, port: int) -> None:
+        """Register as listening on a port; 0 for no longer."""
+        self._port = port
+        self.tell()
+
+    def leave(self) -> None:
+        """End the registration."""
+        self.leaving = True
+        self.tell()
+
+    def tell(self) -> None:
+        """Say it now, on every stream."""
+        for beat in self._beats:
+            beat.set()
+
+    async def beat(self, call: _Watch, *, registering: bool = False) -> None:
+        """Say it on a stream, again and again, until the node leaves or the stream has ended."""
+        due = asyncio.Event()
+        self._beats.add(due)
+        try:
+            while not self.leaving:
+                due.clear()
+                version = self._slice.version
+                said = gatekeeper_pb2.WatchRequest(
+                    port=self._port, policy_version=version, registering=registering
+                )
+                await call.write(said)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(due.wait(), self._slice.pace)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            return  # the stream has ended, and reading it says why
+        finally:
+            self._beats.discard(due)
+
+
 class SliceKeeper:
     """Keeps a node registered and its slice fresh."""
 
@@ -42,25 +88,22 @@ class SliceKeeper:
     ) -> None:
         """Take the slice to fill, the way to gatekeeper, and whom to tell of each change."""
         self._slice, self._stub, self._target, self._on_change = held, stub, target, on_change
-        self._port = 0
-        self._beat = asyncio.Event()
-        self._leaving = self._enforcing = False
+        self.announced = Announced(held)
+        self._enforcing = False
 
     def announce(self, port: int) -> None:
         """Register as listening on a port; 0 for no longer."""
-        self._port = port
-        self._beat.set()
+        self.announced.announce(port)
 
     def leave(self) -> None:
         """End the registration; ``keep`` then returns."""
-        self._leaving = True
-        self._beat.set()
+        self.announced.leave()
 
     async def keep(self) -> None:
         """Watch, for as long as the node does not leave."""
         delays = backoff()
         told = False
-        while not self._leaving:
+        while not self.announced.leaving:
             before = self._slice.version, self._slice.in_force
             try:
                 await self._watch()
@@ -72,7 +115,7 @@ class SliceKeeper:
                     told = True
             self._target.forget()
             self._end_stale()
-            if not self._leaving:
+            if not self.announced.leaving:
                 await asyncio.sleep(next(delays))
 
     def _end_stale(self) -> None:
@@ -86,27 +129,13 @@ class SliceKeeper:
         call = self._stub.Watch()
         try:
             async with asyncio.TaskGroup() as tasks:
-                beats = tasks.create_task(self._heartbeats(call))
+                beats = tasks.create_task(self.announced.beat(call))
                 await self._read(call)
                 beats.cancel()
         except* (grpc.aio.AioRpcError, TimeoutError, ValueError) as group:
             raise group.exceptions[0] from None
         finally:
             call.cancel()
-
-    async def _heartbeats(self, call: _Watch) -> None:
-        while not self._leaving:
-            self._beat.clear()
-            beat = gatekeeper_pb2.WatchRequest(port=self._port, policy_version=self._slice.version)
-            try:
-                await call.write(beat)
-            except asyncio.InvalidStateError:
-                return  # the stream has ended, and reading it says why
-            try:
-                await asyncio.wait_for(self._beat.wait(), self._slice.pace)
-            except TimeoutError:
-                continue
-        await call.done_writing()
 
     async def _read(self, call: _Watch) -> None:
         # Signs of life keep in force what this gatekeeper has sent, not what another one sent before it.
@@ -145,4 +174,4 @@ class SliceKeeper:
 
     def _tell_soon(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(random.uniform(*TELL), self._beat.set)  # noqa: S311  spreads load only
+        loop.call_later(random.uniform(*TELL), self.announced.tell)  # noqa: S311  spreads load only

@@ -96,7 +96,17 @@ def server() -> Iterator[Server]:
         if os.getuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        making: list[str | Path] = [made.binaries / "initdb", "-D", home / "data", "-U", "mesh", "-A", "trust", "-E", "UTF8"]
+        making: list[str | Path] = [
+            made.binaries / "initdb",
+            "-D",
+            home / "data",
+            "-U",
+            "mesh",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+        ]
         subprocess.run([*making, "--no-sync", "--no-locale"], check=True, capture_output=True, **_as_whom())
         made.start()
         try:

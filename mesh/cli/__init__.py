@@ -5,6 +5,7 @@
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
     keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
     backups    backup, restore    auth's state in a file, and again
+    databases  replica            one more auth on a PostgreSQL database
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
     workloads  run, sidecar       an application's way into the mesh
@@ -26,6 +27,7 @@ import click
 
 from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
+from mesh.cli.databases import replica
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.keks import kek
@@ -56,6 +58,7 @@ def cli() -> None:
 
 for _command in (
     init,
+    replica,
     up,
     status,
     token,

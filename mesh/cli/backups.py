@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 import click
 
 from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.databases import database_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.offline import opened
 from mesh.cli.operator import Operator, asked
@@ -49,7 +50,8 @@ def backup(file: Path, offline: bool, data: Path) -> None:
     metavar="N",
     help="A version nodes may have seen.",
 )
-def restore(file: Path, directory: Path, kek_file: Path, policy_above: int) -> None:
+@database_option
+def restore(file: Path, directory: Path, kek_file: Path, policy_above: int, database: str | None) -> None:
     """Make the data directory DIR, new or empty, from the backup in FILE.
 
     Join tokens of then are revoked, and nothing that was used since is used again.
@@ -58,7 +60,9 @@ def restore(file: Path, directory: Path, kek_file: Path, policy_above: int) -> N
     from services.auth.restoring import restore as restored  # noqa: PLC0415
 
     try:
-        taken_ms = restored(file, directory, kek_file, time.time_ns() // 1_000_000, policy_above)
+        taken_ms = restored(
+            file, directory, kek_file, time.time_ns() // 1_000_000, policy_above, database or ""
+        )
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"state of {instant(taken_ms)} in {directory}: start it with mesh up --data {directory}")

@@ -13,6 +13,7 @@ import click
 
 from mesh.cli.audits import AUDIT_KEY
 from mesh.cli.data import data_option
+from mesh.cli.databases import database_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.keks import kms_option
 from mesh.cli.kinds import domain
@@ -27,7 +28,8 @@ from mesh.core.names import TrustDomain
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
 @kms_option
-def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None:
+@database_option
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None, database: str | None) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
@@ -37,7 +39,7 @@ def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None
     from services.auth.founding import found  # noqa: PLC0415
 
     try:
-        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
+        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "", database=database or "")
     except StartError as error:
         raise CliError(str(error), Exit.DATA) from None
     click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")

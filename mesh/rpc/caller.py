@@ -27,6 +27,7 @@ ATTEMPTS: Final = 3
 #: Seconds past which a deadline is none: ten years. What applications say to mean never.
 _ENDLESS: Final = 10 * 365 * 86_400.0
 _C = grpc.StatusCode
+_UNANSWERED: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED)
 LATE: Final = Outcome(_C.DEADLINE_EXCEEDED, "deadline exceeded")
 CANCELLED: Final = Outcome(_C.CANCELLED, "cancelled by the caller")
 _TOO_LARGE: Final = "reply of {} bytes is larger than the limit of {}"
@@ -96,6 +97,9 @@ class Target(Protocol):
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Take note that a call for ``instance`` was refused by ``by``."""
 
+    def lost(self, instance: InstanceId) -> None:
+        """Take note that ``instance`` could not be reached, or did not answer in time."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -144,6 +148,7 @@ class Caller:
             end, reply = await _unary(attempt, spec, frame)
             if not last and await self.was_refused(attempt, spec, end):
                 continue
+            self.ended(attempt, end)
             return self._unary_outcome(attempt.seal, spec, end, reply)
         raise AssertionError  # pragma: no cover  the last attempt always returns
 
@@ -163,6 +168,11 @@ class Caller:
         except TimeoutError:
             raise CallFailedError(LATE) from None
         return True
+
+    def ended(self, attempt: Attempt, end: RawEnd) -> None:
+        """Have the next call go elsewhere, if there is an elsewhere, where this one was not answered."""
+        if end.code in _UNANSWERED:
+            self._target.lost(attempt.instance)
 
     def checked_size(self, message: bytes) -> bytes:
         """Give a message of the application's if it is within its limit; raise ``CallFailedError``."""

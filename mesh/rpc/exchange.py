@@ -201,6 +201,7 @@ class Exchange:
             await write(self._raw, self._sealer.seal_end(), last=True)
 
     def _judge(self, end: RawEnd) -> Outcome:
+        self._caller.ended(self._attempt, end)
         try:
             if end.code is _C.OK:
                 self._check_initial(end.initial)

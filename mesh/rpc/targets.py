@@ -7,6 +7,7 @@ it exists or not. A ``FixedTarget`` asks who is there (``Hello``), because those
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -27,6 +28,8 @@ PATIENCE: Final = 10.0
 #: How long a refused call waits for the directory to show that the instance is gone, in seconds.
 SETTLE: Final = 2.0
 HELLO_TIMEOUT: Final = 5.0
+#: The same where there is another address to try.
+NEXT_TIMEOUT: Final = 1.5
 #: The largest reply of auth and gatekeeper, in bytes: a policy, or a slice of it, with room around it.
 MAX_CONTROL: Final = MAX_DOCUMENT + 64 * 1024
 
@@ -92,16 +95,20 @@ class DirectoryTarget:
             left = deadline - asyncio.get_running_loop().time()
             await _within(self._directory.changed(), max(left, 0.0), self._waits)
 
+    def lost(self, instance: InstanceId) -> None:
+        """Do nothing: the connections of a service know which of its instances cannot be reached."""
+
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())
 
 
 class FixedTarget:
-    """auth or gatekeeper: a known address, and whoever is there now."""
+    """auth or gatekeeper: known addresses, one of them in use, and whoever is there now."""
 
-    def __init__(self, service: ServiceName, address: str, membership: Membership) -> None:
-        """Take the name that TLS must prove, ``host:port``, and who asks."""
-        self.service, self._address = service, address
+    def __init__(self, service: ServiceName, addresses: str, membership: Membership) -> None:
+        """Take the name that TLS must prove, ``host:port`` or several with commas between, and who asks."""
+        self.service, self._addresses = service, each_of(addresses)
+        self._at = random.randrange(len(self._addresses))  # noqa: S311  spreads load only
         self._connections = Connections(membership, service, MAX_CONTROL)
         self._instance: InstanceId | None = None
         self._asking = asyncio.Lock()
@@ -109,35 +116,66 @@ class FixedTarget:
     async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
         """Give the connection, and the instance that answered there last."""
         # The address is the endpoint; who is behind it may change under the same connection.
-        connection = self._connections.to(Endpoint(InstanceId(bytes(16)), self._address))
         async with self._asking:
             if self._instance is None:
-                self._instance = await self._hello(connection, spec)
-        return self._instance, connection
+                self._instance = await self._found(spec)
+            return self._instance, self._connection()
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Ask again who is there."""
         if self._instance == instance and instance != by:
             self._instance = None
 
+    def lost(self, instance: InstanceId) -> None:
+        """Take the next address for the next call, because one was not answered by that instance."""
+        if self._instance == instance and len(self._addresses) > 1:
+            self.forget()
+
     def forget(self) -> None:
-        """Ask again before the next call, because the last one could not be made."""
-        self._instance = None
+        """Ask again before the next call, at the next address, because the last one could not be made."""
+        if self._instance is not None:
+            self._instance = None
+            self._next()
+
+    @property
+    def address(self) -> str:
+        """The address in use."""
+        return self._addresses[self._at]
 
     async def close(self) -> None:
         """Close its connections."""
         await self._connections.close()
 
-    async def _hello(self, connection: Connection, spec: CallSpec) -> InstanceId:
+    def _next(self) -> None:
+        self._at = (self._at + 1) % len(self._addresses)
+
+    def _connection(self) -> Connection:
+        return self._connections.to(Endpoint(InstanceId(bytes(16)), self.address))
+
+    async def _found(self, spec: CallSpec) -> InstanceId:
+        # Where the last address does not answer either, its failure is what is told.
+        for _ in self._addresses[1:]:
+            try:
+                return await self._hello(self._connection(), spec, NEXT_TIMEOUT)
+            except CallFailedError:
+                self._next()
+        return await self._hello(self._connection(), spec, HELLO_TIMEOUT)
+
+    async def _hello(self, connection: Connection, spec: CallSpec, most: float) -> InstanceId:
         left = spec.remaining()
-        timeout = HELLO_TIMEOUT if left is None else min(HELLO_TIMEOUT, left)
+        timeout = most if left is None else min(most, left)
         request = wire_pb2.HelloRequest().SerializeToString()
         try:
             answer = await connection.unary(HELLO)(request, timeout=timeout)
             return InstanceId(wire_pb2.HelloResponse.FromString(answer).instance)
         except (grpc.aio.AioRpcError, ValueError):
-            text = f"{self.service} does not answer at {self._address}"
+            text = f"{self.service} does not answer at {', '.join(self._addresses)}"
             raise CallFailedError(mesh_outcome(Reason.NOT_READY, text)) from None
+
+
+def each_of(addresses: str) -> list[str]:
+    """Give the addresses of a text: one, or several with commas between."""
+    return [address.strip() for address in addresses.split(",")]
 
 
 async def _within(waiting: Awaitable[object], seconds: float | None, what: str) -> None:

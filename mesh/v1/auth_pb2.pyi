@@ -156,9 +156,9 @@ class JoinBundle(_message.Message):
     AUTH_ADDRESS_FIELD_NUMBER: _builtins.int
     GATEKEEPER_ADDRESS_FIELD_NUMBER: _builtins.int
     auth_address: _builtins.str
-    """Where auth's mTLS port is, "host:port"."""
+    """Where auth's mTLS port is, "host:port"; of several auths, all of them, with commas between."""
     gatekeeper_address: _builtins.str
-    """Where gatekeeper's mTLS port is, "host:port"."""
+    """Where gatekeeper's mTLS port is, "host:port"; of several gatekeepers, all of them, with commas between."""
     @_builtins.property
     def credentials(self) -> Global___Credentials:
         """The identity and its keys."""

@@ -26,21 +26,27 @@ class WatchRequest(_message.Message):
 
     PORT_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    REGISTERING_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The TCP port on which this node takes sealed calls, at the address it is seen to come from;
     0 for a node that only calls.
     """
     policy_version: _builtins.int
     """Version of the policy in the newest slice that this node has in force; 0 for none."""
+    registering: _builtins.bool
+    """True in the first one if this stream is to register the node and to send it no slice, for that comes from
+    another gatekeeper.
+    """
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         policy_version: _builtins.int = ...,
+        registering: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port", "registering", b"registering"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

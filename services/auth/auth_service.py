@@ -43,4 +43,4 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         async with answering(context):
             await self._worker.do(self._authority.check_known, peer(context))
         async for policy in self._feed.versions():
-            yield auth_pb2.WatchPolicyResponse(policy=policy, now_ms=self._now_ms())
+            yield auth_pb2.WatchPolicyResponse(policy=policy, now_ms=self._feed.word_ms(self._now_ms()))

@@ -5,7 +5,6 @@ before: a ``Peer`` is what TLS and the seal agree on. What it adds is that the p
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -25,10 +24,10 @@ from services.auth.auditor import Auditor
 from services.auth.authorities import Authorities
 from services.auth.ca import CA_LIFE_MS, ends_ms, half_ms, read_csr
 from services.auth.clock import Clock
-from services.auth.database import OvertakenError
 from services.auth.directory import DataDirectory
 from services.auth.epochs import Schedule, fetch_at_ms
 from services.auth.errors import InvalidError, RefusedError, StartError
+from services.auth.following import Following
 from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
@@ -38,14 +37,12 @@ from services.auth.timekeeping import Timekeeping
 from services.auth.vault import TamperedError
 
 MAX_DESTINATIONS: Final = 1000
-#: How often it is tried to turn keys that other auths turn as well.
-TRIES: Final = 5
 SWEEP_EVERY_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where nodes find the mesh's own services: ``host:port`` of their mTLS ports."""
+    """Where nodes find the mesh's own services: ``host:port`` of their mTLS ports, with commas between."""
 
     auth: str
     gatekeeper: str
@@ -65,7 +62,7 @@ class Authority:
 
     def __init__(self, directory: DataDirectory, lives: Lives, clock: Clock) -> None:
         """Take up where an opened directory left off. Use ``open``."""
-        self._directory, self._store = directory, directory.store
+        self._store = directory.store
         self._lives, self._clock, self.domain = lives, clock, directory.domain
         self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
@@ -87,6 +84,8 @@ class Authority:
             directory.authorities,
             self.auditor.happened,
         )
+        self._following = Following(directory, self._authorities, self._roots, self._policies, clock)
+        self._now = self._following.now
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
@@ -211,6 +210,16 @@ class Authority:
         """The policy of record, signed."""
         return self._policies.signed
 
+    @property
+    def confirmed_ms(self) -> int:
+        """As of when it is known to be that: other auths may replace it."""
+        return self._following.looked_ms
+
+    @property
+    def shared(self) -> bool:
+        """Whether there may be other auths."""
+        return self._store.shared
+
     def status(self, by: Peer) -> auth_pb2.GetAuthStatusResponse:
         """Say what is in force."""
         self.check_known(by)
@@ -240,26 +249,6 @@ class Authority:
         self.auditor.turn(now_ms)
         self._timekeeping.turn(now_ms)
         return now_ms
-
-    def _now(self) -> int:
-        for _ in range(TRIES):
-            with suppress(OvertakenError):
-                self._take_up()
-                now_ms = self._clock.now_ms()
-                self._roots.turn(now_ms)
-                self._authorities.turn(now_ms)
-                return now_ms
-        raise OvertakenError
-
-    def _take_up(self) -> None:
-        # Before every answer: so no auth answers by what another one has changed.
-        news = self._store.news()
-        if news is not None:
-            self._directory.take_up()
-            self._authorities.take_up(self._directory.authorities)
-            self._roots.take_up()
-            self._policies.take_up()
-            self._store.taken_up(news)
 
     def _certificate(
         self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int

@@ -39,7 +39,13 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="The directory of mesh init.")
 @click.option("--join-listen", default="127.0.0.1:7700", show_default=True, help="Where nodes join.")
 @click.option("--listen", default="127.0.0.1:7701", show_default=True, help="Where sealed calls are taken.")
-@click.option("--gatekeeper", default="127.0.0.1:7702", show_default=True, help="Where gatekeeper is.")
+@click.option(
+    "--gatekeeper",
+    default="127.0.0.1:7702",
+    show_default=True,
+    help="Where gatekeeper is; all of several, with commas between.",
+)
+@click.option("--auths", help="Where sealed calls go to, of all auths, if there are several.")
 @click.option("--advertise", help="Host that nodes are told to reach auth at, if not the one listened on.")
 @click.option("--svid-seconds", default=3600, show_default=True, type=click.IntRange(2))
 @click.option("--epoch-seconds", default=3600, show_default=True, type=click.IntRange(2))
@@ -62,6 +68,7 @@ def main(
     epoch_seconds: int,
     grace_seconds: int,
     *,
+    auths: str | None,
     audit_megabytes: int,
     ca_seconds: int,
 ) -> None:
@@ -78,7 +85,7 @@ def main(
         raise click.UsageError(str(error)) from None
     try:
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
-        asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper))
+        asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, (auths, gatekeeper)))
     except AuthError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
         sys.exit(FAILED if isinstance(error, ListenError) else DATA)
@@ -90,13 +97,13 @@ async def _run(
     audit: Limits,
     listen: tuple[str, str],
     hosts: tuple[str, str],
-    gatekeeper: str,
+    others: tuple[str | None, str],
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    clock = Clock()
     with DataDirectory(data, audit) as directory, Worker() as worker:
+        clock = Clock(directory.store.wall)
         failpoints.arm(data)
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
@@ -105,9 +112,9 @@ async def _run(
         addresses = {
             "join": f"{hosts[0]}:{server.join_port}",
             "auth": f"{hosts[1]}:{server.port}",
-            "gatekeeper": gatekeeper,
+            "gatekeeper": others[1],
         }
-        authority.addresses = Addresses(addresses["auth"], gatekeeper)
+        authority.addresses = Addresses(others[0] or addresses["auth"], others[1])
         try:
             await server.start()
             publish_addresses(data, addresses)

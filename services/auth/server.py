@@ -78,13 +78,14 @@ class OwnMembership:
         self._learn(svid, credentials)
         self.reporter = Reporter(self.membership, self._record)
 
-    async def keep(self) -> None:
-        """Turn epochs and renew, on time, for ever; run it as a task of its own."""
+    async def keep(self, feed: PolicyFeed) -> None:
+        """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
         failing = False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
-                now_ms = await self._worker.do(self._authority.turn)
+                now_ms, policy, confirmed_ms = await self._worker.do(self._turn)
+                feed.confirm(policy, confirmed_ms)
                 if now_ms >= self._renew_at_ms:
                     self._learn(*await self._worker.do(self._issue))
                 failing = False
@@ -92,6 +93,10 @@ class OwnMembership:
                 if not failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
                 failing = True
+
+    def _turn(self) -> tuple[int, auth_pb2.SignedPolicy, int]:
+        now_ms = self._authority.turn()
+        return now_ms, self._authority.policy_of_record, self._authority.confirmed_ms
 
     async def _record(self, told: Sequence[Told[Denial]]) -> None:
         # What auth denies itself takes the way of all others, but for gatekeeper.
@@ -119,7 +124,8 @@ class AuthServer:
         self, authority: Authority, worker: Worker, own: OwnMembership, join_at: str, listen_at: str
     ) -> None:
         """Listen at two ``host:port``; raise ``ListenError`` if one is in use."""
-        self._own, self._feed = own, PolicyFeed(authority.policy_of_record)
+        self._own, self._feed = own, PolicyFeed(authority.policy_of_record, shared=authority.shared)
+        self._feed.confirm(authority.policy_of_record, authority.confirmed_ms)
         membership = own.membership
         self._sealed = _listen(
             listen_at, lambda: MeshServer(membership, listen_at, max_receive=MAX_REQUEST, limits=LIMITS)
@@ -143,7 +149,9 @@ class AuthServer:
     async def keep_until(self, stop: asyncio.Event) -> None:
         """Keep keys and certificate fresh until it is time to stop."""
         async with asyncio.TaskGroup() as tasks:
-            upkeep = [tasks.create_task(kept) for kept in (self._own.keep(), self._own.reporter.keep())]
+            upkeep = [
+                tasks.create_task(kept) for kept in (self._own.keep(self._feed), self._own.reporter.keep())
+            ]
             await stop.wait()
             for kept in upkeep:
                 kept.cancel()

@@ -88,7 +88,7 @@ async def serve(
     confirmed = Confirmed(membership.clock.now_ms)
     watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take, confirmed)
+    source = PolicySource(membership, channel, watchers.take, confirmed, enrolment.auth.forget)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)

@@ -40,16 +40,17 @@ class PolicySource:
         channel: grpc.aio.Channel,
         take: Callable[[VersionedPolicy], None],
         confirmed: Confirmed,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         """Take who we are (for trust domain and policy key), a channel to auth, and who wants the policy.
 
-        ``confirmed`` is told of auth's word.
+        ``confirmed`` is told of auth's word; ``forget`` has the next stream go to another.
         """
         self._membership, self._take = membership, take
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._pause = FIRST_PAUSE_SECONDS
         self._waiting = self._agreed = False
-        self._confirmed = confirmed
+        self._confirmed, self._forget = confirmed, forget
         self.in_force: VersionedPolicy | None = None
 
     async def run(self) -> None:
@@ -77,6 +78,7 @@ class PolicySource:
                 if not self._heard(response):
                     return "it was slow to answer"
         except TimeoutError:
+            self._forget()
             return "it went silent"
         except grpc.aio.AioRpcError as error:
             return None if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else error.details()

@@ -31,7 +31,18 @@ LOOKS_PER_LEASE: Final = 5
 class Watcher:
     """One stream of one instance: what it is owed."""
 
-    __slots__ = ("_confirmed_ms", "_cut", "_news", "_sent", "_sign", "_wake", "ended", "peer", "stream")
+    __slots__ = (
+        "_confirmed_ms",
+        "_cut",
+        "_news",
+        "_sent",
+        "_sign",
+        "_wake",
+        "ended",
+        "peer",
+        "registering",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -45,14 +56,16 @@ class Watcher:
         ``confirmed_ms`` gives when auth last confirmed that policy, by auth's clock; 0 for never.
         """
         self.peer, self.stream = peer, stream
-        self.ended = False
+        self.ended = self.registering = False
         self._cut, self._confirmed_ms = cut, confirmed_ms
         self._wake = asyncio.Event()
         self._sent: Cut | None = None
         self._news = self._sign = False
 
     def owe_news(self) -> None:
-        """Note that the node's slice may have changed."""
+        """Note that the node's slice may have changed, which is of no matter if it comes from elsewhere."""
+        if self.registering:
+            return
         self._news = True
         self._wake.set()
 
@@ -132,6 +145,7 @@ class Watchers:
         self._changed(self.directory.heartbeat(row))
         watcher.owe_sign()
         if first:
+            watcher.registering = beat.registering
             watcher.owe_news()
 
     def close(self, watcher: Watcher, *, clean: bool) -> None:

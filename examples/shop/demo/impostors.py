@@ -112,6 +112,9 @@ class _LyingDirectory:
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Change nothing."""
 
+    def lost(self, instance: InstanceId) -> None:
+        """Change nothing."""
+
     async def close(self) -> None:
         await self._connections.close()
 

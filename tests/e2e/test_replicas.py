@@ -1,0 +1,179 @@
+"""Two auths and two gatekeepers on one PostgreSQL: each is killed in turn, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import mesh
+from mesh.core.names import TrustDomain
+from mesh.v1 import gatekeeper_pb2
+from services.auth.founding import found
+from services.auth.replicating import replicate
+from tests.e2e.echo import Echo
+from tests.e2e.process import Process, until
+from tests.e2e.world import DOMAIN, HOST, TIMEOUT, Mesh, Timers, policy
+from tests.postgres import Server
+
+PAIR = policy(("orders", "inventory"))
+
+
+class Half(Mesh):
+    """One auth, and one gatekeeper that may follow either."""
+
+    def __init__(self, timers: Timers, data: Path) -> None:
+        """Take a data directory that there is, or is to be."""
+        super().__init__(timers)
+        shutil.rmtree(self.data)
+        self.data = data
+        self.all: tuple[Half, ...] = ()
+
+    def auth_arguments(self, data: Path | None = None) -> list[str]:
+        """Name both of each to nodes."""
+        return [
+            *super().auth_arguments(data),
+            *("--auths", ",".join(one.auth_address for one in self.all)),
+            *("--gatekeeper", ",".join(one.gatekeeper_address for one in self.all)),
+        ]
+
+    @property
+    def join_addresses(self) -> str:
+        """Where nodes join, at both."""
+        return ",".join(f"{HOST}:{one.ports.join}" for one in self.all)
+
+    def begin_gatekeeper(self, token: str) -> Process:
+        """Start gatekeeper, which joins at either auth."""
+        self.gatekeeper = self.python(
+            "gatekeeper",
+            "services.gatekeeper",
+            *("--auth", self.join_addresses, "--token-file", "-", "--listen", self.gatekeeper_address),
+            *("--lease-seconds", str(self.timers.lease)),
+            secret=f"{token}\n",
+        )
+        return self.gatekeeper
+
+
+@pytest.fixture
+def halves(tmp_path: Path, postgres: Server) -> Iterator[tuple[Half, Half]]:
+    """Give two halves of one mesh, not started."""
+    timers, url = Timers(svid=6, epoch=8, grace=4, lease=10), postgres.url(postgres.database())
+    now_ms = int(time.time() * 1000)
+    found(tmp_path / "first", TrustDomain(DOMAIN), now_ms, database=url)
+    replicate(tmp_path / "second", url, tmp_path / "first" / "kek", now_ms)
+    shutil.copy(tmp_path / "first" / "operator.json", tmp_path / "second")
+    both = Half(timers, tmp_path / "first"), Half(timers, tmp_path / "second")
+    for half in both:
+        half.all = both
+    yield both
+    for half in both:
+        half.close()
+
+
+async def started(halves: tuple[Half, Half]) -> None:
+    for half in halves:
+        await half.start_auth()
+    for half in halves:
+        await half.start_gatekeeper()
+
+
+@asynccontextmanager
+async def joined(halves: tuple[Half, Half], service: str) -> AsyncIterator[mesh.Node]:
+    token = await halves[0].token(service, 600)
+    async with mesh.join(service, token=token, auth=halves[0].join_addresses) as node:
+        yield node
+
+
+class Traffic:
+    """Calls of an established pair, one after the other; none may fail."""
+
+    def __init__(self, node: mesh.Node) -> None:
+        """Take the caller."""
+        self._call = node.channel("inventory").unary_unary("/test.v1.Echo/Unary")
+        self.count = 0
+
+    async def run(self) -> None:
+        """Call until cancelled."""
+        while True:
+            assert await self._call(b"1", timeout=TIMEOUT) == b"1"
+            self.count += 1
+            await asyncio.sleep(0.02)
+
+    async def goes_on(self, calls: int = 20) -> None:
+        """Wait for more calls."""
+        before = self.count
+        await until(lambda: self.count >= before + calls, "more calls")
+
+
+@pytest.mark.timeout(240)
+async def test_each_dies_in_turn(halves: tuple[Half, Half]) -> None:
+    """Calls go on without a failure, nodes join and renew, policies are applied: whichever is dead."""
+    await started(halves)
+    first, second = halves
+    await first.apply(PAIR)
+    async with AsyncExitStack() as stack:
+        inventory = await stack.enter_async_context(joined(halves, "inventory"))
+        inventory.server().add_generic_rpc_handlers((Echo(),))
+        await inventory.server().start()
+        orders = await stack.enter_async_context(joined(halves, "orders"))
+        traffic = Traffic(orders)
+        await until(lambda: orders.slice.endpoints(inventory.identity.service), "inventory to be known")
+        calls = asyncio.create_task(traffic.run())
+        await traffic.goes_on()
+        for dead, alive in ((first, second), (second, first)):
+            dead.auth.kill()
+            before = orders.membership.svid.not_after_ms
+            async with mesh.join(
+                "orders", token=await alive.token("orders"), auth=alive.join_addresses
+            ) as late:
+                await traffic.goes_on()
+                assert late.slice.in_force
+            await until(lambda: orders.membership.svid.not_after_ms > before, "a renewal")  # noqa: B023
+            version = await alive.apply(PAIR)
+            await until(lambda: orders.slice.version == version, "the policy to arrive")  # noqa: B023
+            await dead.start_auth()
+            assert not calls.done(), calls
+        for dead in halves:
+            dead.gatekeeper.kill()
+            async with joined(halves, "orders") as late:
+                # Known at the one that is left, where it was registered beside the other.
+                found_at = late.slice.endpoints(inventory.identity.service) or []
+                assert [one.instance for one in found_at] == [inventory.instance]
+                await traffic.goes_on()
+            version = await first.apply(PAIR)
+            await until(lambda: orders.slice.version == version, "the policy to arrive")  # noqa: B023
+            await dead.start_gatekeeper()
+            await traffic.goes_on()
+            assert not calls.done(), calls
+            await asyncio.wait_for(back(orders, inventory, dead), 20)
+        calls.cancel()
+        await asyncio.gather(calls, return_exceptions=True)
+
+
+async def back(orders: mesh.Node, inventory: mesh.Node, gatekeeper: Half) -> None:
+    """Wait until both are registered with a gatekeeper that was started again."""
+    while True:
+        async with gatekeeper.operator() as connected:
+            listed = await connected.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=TIMEOUT)
+        if {orders.instance.raw, inventory.instance.raw} <= {node.instance for node in listed.nodes}:
+            return
+
+
+@pytest.mark.timeout(120)
+async def test_what_one_is_told_the_other_knows(halves: tuple[Half, Half]) -> None:
+    """A policy applied at one auth reaches gatekeepers and nodes of the other within a second."""
+    await started(halves)
+    first, second = halves
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(joined(halves, "orders")) for _ in range(4)]
+        for half in (first, second, first):
+            version = await half.apply(PAIR)
+            await until(lambda: all(node.slice.version == version for node in nodes), "the policy")  # noqa: B023
+    status = [await half.status() for half in halves]
+    assert status[0].epoch == status[1].epoch
+    assert status[0].policy_version == status[1].policy_version == 3
