@@ -58,13 +58,15 @@ class Node:
         self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
         self._judged = 0
         self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
+        # One of its own: other calls may find another gatekeeper while the slice goes on coming from this.
+        self._watched = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
         stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(
-            MeshChannel(self.membership, self._gatekeeper, MAX_CONTROL)
+            MeshChannel(self.membership, self._watched, MAX_CONTROL)
         )
-        self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
+        self._keeper = SliceKeeper(self._slice, stub, self._watched, self._slice_changed)
         elsewhere = each_of(enrolment.gatekeeper_address)
         self._registrars = [
-            Registrar(self.membership, one, self._keeper.announced, lambda: self._gatekeeper.address)
+            Registrar(self.membership, one, self._keeper.announced, lambda: self._watched.address)
             for one in (elsewhere if len(elsewhere) > 1 else ())
         ]
         reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
@@ -160,6 +162,7 @@ class Node:
             await connections.close()
         for registrar in self._registrars:
             await registrar.close()
+        await self._watched.close()
         await self._gatekeeper.close()
         await self._enrolment.close()
 

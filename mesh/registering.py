@@ -59,10 +59,9 @@ class Registrar:
         call = self._stub.Watch()
         beats = asyncio.create_task(self._announced.beat(call, registering=True))
         try:
-            while self._announced.leaving or self._in_use() != self._address:
-                response = await asyncio.wait_for(call.read(), SILENCE)
-                if not isinstance(response, gatekeeper_pb2.WatchResponse):
-                    return
+            # Gatekeeper ends it if the slice is asked for there: its newest stream is the one that counts.
+            while isinstance(await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse):
+                pass
         finally:
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)

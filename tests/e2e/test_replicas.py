@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 import mesh
-from mesh.core.names import TrustDomain
-from mesh.v1 import gatekeeper_pb2
+from mesh import enrol
+from mesh.cli.data import DataDirectory
+from mesh.core.names import GATEKEEPER, TrustDomain
+from mesh.rpc.channel import MeshChannel
+from mesh.rpc.targets import FixedTarget
+from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
 from services.auth.founding import found
 from services.auth.replicating import replicate
 from tests.e2e.echo import Echo
@@ -123,6 +127,7 @@ async def test_each_dies_in_turn(halves: tuple[Half, Half]) -> None:
         orders = await stack.enter_async_context(joined(halves, "orders"))
         traffic = Traffic(orders)
         await until(lambda: orders.slice.endpoints(inventory.identity.service), "inventory to be known")
+        await until(lambda: inventory.slice.version == 1, "the policy at inventory")
         calls = asyncio.create_task(traffic.run())
         await traffic.goes_on()
         for dead, alive in ((first, second), (second, first)):
@@ -156,12 +161,19 @@ async def test_each_dies_in_turn(halves: tuple[Half, Half]) -> None:
 
 
 async def back(orders: mesh.Node, inventory: mesh.Node, gatekeeper: Half) -> None:
-    """Wait until both are registered with a gatekeeper that was started again."""
-    while True:
-        async with gatekeeper.operator() as connected:
-            listed = await connected.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=TIMEOUT)
-        if {orders.instance.raw, inventory.instance.raw} <= {node.instance for node in listed.nodes}:
-            return
+    """Wait until both are registered with a gatekeeper that was started again: with that one, not any."""
+    data = DataDirectory(gatekeeper.data)
+    enrolment = await enrol.join(data.credential(), gatekeeper.join_addresses)
+    target = FixedTarget(GATEKEEPER, gatekeeper.gatekeeper_address, enrolment.membership)
+    stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(MeshChannel(enrolment.membership, target))
+    try:
+        while True:
+            listed = await stub.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=TIMEOUT)
+            if {orders.instance.raw, inventory.instance.raw} <= {node.instance for node in listed.nodes}:
+                return
+    finally:
+        await target.close()
+        await enrolment.close()
 
 
 @pytest.mark.timeout(120)
