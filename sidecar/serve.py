@@ -1,7 +1,7 @@
 """A sidecar as a process of its own: ``mesh sidecar``, ``python -m sidecar``.
 
 Once it is in the mesh it says where it is found, as one line of JSON on stdout, and then serves until SIGTERM
-or SIGINT.
+or SIGINT. SIGUSR1 drains it: it leaves the directory, and serves on.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ async def _serve(settings: Settings) -> None:
             "outbound": f"127.0.0.1:{running.outbound_port}",
             "inbound_port": running.inbound_port,
         }
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, running.drain)
         print(json.dumps(ready), flush=True)  # noqa: T201  the one thing that others read of it
         await running.failed()
         await asyncio.get_running_loop().create_future()

@@ -9,6 +9,7 @@ from mesh.core.join import read_request
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth.authority import Authority
 from services.auth.status import answering
+from services.auth.vouching import Vouching
 from services.auth.worker import Gathering, Worker
 
 #: Requests that may wait for the one thread. More than this is no crowd but a flood, and would only time out.
@@ -20,8 +21,9 @@ AT_ONCE: Final = 16
 class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
     """Answers requests to join."""
 
-    def __init__(self, authority: Authority, worker: Worker) -> None:
-        """Take what decides, and the thread that it decides in."""
+    def __init__(self, authority: Authority, worker: Worker, vouching: Vouching | None = None) -> None:
+        """Take what decides, the thread that it decides in, and what vouches for nodes without a token."""
+        self._vouching = vouching
         self._joins = Gathering(worker, authority.join, AT_ONCE)
         self._waiting = 0
 
@@ -36,6 +38,8 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         self._waiting += 1
         try:
             async with answering(context):
+                if asked.sealed_proof and self._vouching is not None:
+                    await self._vouching.vouch(asked)
                 return await self._joins.do(asked)
         finally:
             self._waiting -= 1
