@@ -19,7 +19,7 @@ from mesh.core.names import GATEKEEPER, OPERATOR
 from mesh.core.workloads import Rules, Workload
 from mesh.inject.pod import inject
 from mesh.inject.settings import Settings
-from tests.charts.rendered import CHART, HERE, VALUES, manifests, merged, pods, render, values
+from tests.charts.rendered import CHART, HERE, ROOT, VALUES, manifests, merged, pods, render, values
 from tests.charts.restricted import faults
 
 SETS = [*VALUES, "ha"]
@@ -209,6 +209,9 @@ def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
         ({"database": {"password": "x"}}, "additional properties 'password' not allowed"),
         ({"gatekeeper": {"replicas": 2}}, "gatekeeper.replicas: nodes are registered with one"),
         ({"gatekeeper": {"leaseSeconds": 5}}, "'/gatekeeper/leaseSeconds': minimum: got 5, want 10"),
+        ({"gatekeeper": {"decisions": {"days": 400}}}, "days': maximum: got 400, want 366"),
+        ({"auth": {"svidSeconds": 86400, "caSeconds": 86400}}, "auth.caSeconds: a CA has to last six times"),
+        ({"auth": {"kms": "vault:mesh"}}, "'/auth/kms': 'vault:mesh' does not match pattern"),
         ({"injector": {"minAvailable": 1}}, "injector.minAvailable: it has to be less"),
         ({"injector": {"sidecar": {"tokenSeconds": 60}}}, "tokenSeconds': minimum: got 60, want 600"),
         ({"injector": {"sidecar": {"uid": 0}}}, "uid': minimum: got 0, want 1"),
@@ -237,6 +240,44 @@ def test_an_upgrade_replaces_nothing_that_cannot_be() -> None:
         if one["kind"] in ("Deployment", "StatefulSet"):
             for fixed in ("selector", "serviceName", "volumeClaimTemplates"):
                 assert spec.get(fixed) == later.get(fixed)
+
+
+def test_the_pod_that_restores_is_restricted_and_finds_the_claim() -> None:
+    """The one in docs/kubernetes.md: it runs as auth does, on auth's volume."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+    (pod,) = [one for one in map(yaml.safe_load, blocks) if one.get("kind") == "Pod"]
+    for version in KUBERNETES:
+        kubernetes_validate.validate(pod, version, strict=True)
+    auth = found("default", "StatefulSet", "-auth")
+    spec = auth["spec"]["template"]["spec"]
+    assert faults(pod["spec"]) == []
+    assert pod["spec"]["securityContext"] == spec["securityContext"]
+    assert pod["spec"]["serviceAccountName"] == spec["serviceAccountName"]
+    (claim,) = auth["spec"]["volumeClaimTemplates"]
+    named = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert named == f"{claim['metadata']['name']}-{auth['metadata']['name']}-0"
+
+
+def test_a_kms_is_asked_by_what_makes_the_kek_and_by_auth() -> None:
+    """Both have the environment that says where it is; without one nothing is said of it."""
+    spec = found("full", "StatefulSet", "-auth")["spec"]["template"]["spec"]
+    (first,), (auth,) = spec["initContainers"], spec["containers"]
+    assert first["command"][-2:] == ["--kms", "aws:alias/mesh"]
+    assert first["env"] == auth["env"] == [{"name": "AWS_REGION", "value": "eu-central-1"}]
+    default = found("default", "StatefulSet", "-auth")["spec"]["template"]["spec"]
+    assert "--kms" not in default["initContainers"][0]["command"]
+
+
+def test_gatekeeper_has_what_was_asked_for_alone() -> None:
+    """A port for proxies and a volume for decisions, each with all that belongs to it, or nothing of it."""
+    for name, there in (("default", False), ("full", True)):
+        text = yaml.safe_dump(
+            [one for one in objects(name) if one["metadata"]["name"].endswith("gatekeeper")]
+        )
+        for word in ("ext-authz=0.0.0.0:7703", "decisions=/data/decisions.db", "PersistentVolumeClaim"):
+            assert (word in text) is there, (name, word)
+        (service,) = [one for one in objects(name) if one["kind"] == "Service" and "gatekeeper" in str(one)]
+        assert (7703 in [port["port"] for port in service["spec"]["ports"]]) is there
 
 
 def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:

@@ -12,6 +12,9 @@
 {{- if gt (int .Values.gatekeeper.replicas) 1 -}}
 {{- fail "gatekeeper.replicas: nodes are registered with one gatekeeper: set it to 1" -}}
 {{- end -}}
+{{- if lt (int .Values.auth.caSeconds) (mul 6 (int .Values.auth.svidSeconds) | int) -}}
+{{- fail "auth.caSeconds: a CA has to last six times as long as a certificate (auth.svidSeconds), or longer" -}}
+{{- end -}}
 {{- $injector := .Values.injector -}}
 {{- if and $injector.minAvailable (ge (int $injector.minAvailable) (int $injector.replicas)) -}}
 {{- fail "injector.minAvailable: it has to be less than injector.replicas, or no node can be drained" -}}

@@ -22,6 +22,16 @@ imagePullPolicy: {{ .root.Values.images.control.pullPolicy }}
 securityContext: {{- include "sealmesh.containerSecurity" . | nindent 2 }}
 {{- end -}}
 
+{{/* Of a mapping of names to values. */}}
+{{- define "sealmesh.env" -}}
+{{- with . -}}
+env:
+  {{- range $name, $value := . }}
+  - {name: {{ $name }}, value: {{ $value | quote }}}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "sealmesh.scheduling" -}}
 {{- $values := index .root.Values .part -}}
 {{- with $values.nodeSelector }}
