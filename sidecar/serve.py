@@ -1,7 +1,8 @@
 """A sidecar as a process of its own: ``mesh sidecar``, ``python -m sidecar``.
 
 Once it is in the mesh it says where it is found, as one line of JSON on stdout, and then serves until SIGTERM
-or SIGINT. SIGUSR1 drains it: it leaves the directory, and serves on.
+or SIGINT. It then drains; a second signal ends what is still in progress. SIGUSR1 has it leave
+the directory, and serve on.
 """
 
 from __future__ import annotations
