@@ -25,7 +25,7 @@ from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
-from mesh.enrol import Enrolment, JoinError
+from mesh.enrol import Enrolment, JoinError, Vouched
 from mesh.enrol import join as enrol
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
@@ -125,6 +125,10 @@ class Node:
             )
         return self._server
 
+    def announce(self, *, serving: bool) -> None:
+        """Be listed in the directory, or no longer, while the server goes on with the calls that come."""
+        self._serving(serving)
+
     async def ready(self) -> None:
         """Wait until there is a slice in force."""
         await self._slice.ready()
@@ -186,7 +190,8 @@ async def join(
 ) -> AsyncIterator[Node]:
     """Join the mesh as a service, and leave it at the end of the block.
 
-    ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names.
+    ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names; in a pod,
+    what the files in ``MESH_SERVICE_ACCOUNT_TOKEN_FILE`` and ``MESH_JOIN_KEY_FILE`` prove.
     ``auth``: ``host:port`` of auth's join port; without it ``MESH_AUTH``. ``listen``: ``host:port`` for calls
     from other nodes, used once ``server()`` is started. ``advertise_port``: the port that others are to
     connect to, where it is not the one listened on.
@@ -204,7 +209,7 @@ async def join(
 
 async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
     """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
-    enrolment = await enrol(_token(token), _address(auth))
+    enrolment = await enrol(_credential(token), _address(auth))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
@@ -213,11 +218,14 @@ async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> En
     return enrolment
 
 
-def _token(given: str | None) -> JoinToken:
+def _credential(given: str | None) -> JoinToken | Vouched:
     text = given or os.environ.pop("MESH_TOKEN", None)  # not to be seen by what this process starts
     if not text:
         path = os.environ.get("MESH_TOKEN_FILE")
         if not path:
+            vouched = Vouched.named(os.environ)
+            if vouched is not None:
+                return vouched
             msg = "no join token: give token=, MESH_TOKEN or MESH_TOKEN_FILE; make one with mesh token create"
             raise ValueError(msg)
         text = Path(path).read_text(encoding="ascii")

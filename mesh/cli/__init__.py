@@ -10,6 +10,7 @@
     workloads  run, sidecar       an application's way into the mesh
     svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
+    inject     inject             sidecars into Kubernetes manifests
     making     generate, demo     stubs; a mesh to look at
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
@@ -28,6 +29,7 @@ from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
 from mesh.cli.domain import init, up
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.inject import inject
 from mesh.cli.keks import kek
 from mesh.cli.keys import keys
 from mesh.cli.lua import lua
@@ -68,6 +70,7 @@ for _command in (
     run,
     sidecar,
     svid,
+    inject,
     lua,
     generate,
     demo,

@@ -26,16 +26,21 @@ from mesh.core.names import TrustDomain
 @click.option(
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
+@click.option("--unless-made", is_flag=True, help="Do nothing if DIR is a trust domain already.")
 @kms_option
-def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None:
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None, *, unless_made: bool) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
     """
     # Needed by this command alone, and only where auth is to run.
+    from services.auth.directory import DATABASE  # noqa: PLC0415
     from services.auth.errors import StartError  # noqa: PLC0415
     from services.auth.founding import found  # noqa: PLC0415
 
+    if unless_made and (directory / DATABASE).exists():
+        click.echo(f"{directory} is a trust domain already: nothing to make")
+        return
     try:
         found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
     except StartError as error:

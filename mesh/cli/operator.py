@@ -48,7 +48,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
     token, addresses = data.credential(), data.addresses()
     try:
         async with asyncio.timeout(patience):
-            enrolment = await enrol.join(token, addresses.join)
+            enrolment = await enrol.join(token, addresses.join, (addresses.auth, addresses.gatekeeper))
     except TimeoutError:
         raise CliError(
             f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",

@@ -1,8 +1,8 @@
 """``mesh sidecar`` and ``mesh run``: an application's way into the mesh.
 
-The token is the first of ``--token-file``, ``MESH_TOKEN`` and ``MESH_TOKEN_FILE`` that is there; without any,
-and where the operator's credential is at hand, one is made on the spot. The address of auth is ``--auth``,
-``MESH_AUTH``, or that of the mesh that runs on ``--data``.
+The token is the first of ``--token-file``, ``MESH_TOKEN`` and ``MESH_TOKEN_FILE`` that is there. Without any,
+in a pod Kubernetes vouches instead, and where the operator's credential is at hand, one is made on the spot.
+The address of auth is ``--auth``, ``MESH_AUTH``, or that of the mesh that runs on ``--data``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import service
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
+from mesh.enrol import JOIN_KEY_FILE
 from mesh.v1 import auth_pb2
 from sidecar.run import run as run_both
 from sidecar.serve import serve
@@ -51,6 +52,7 @@ _OPTIONS = (
         show_default="any",
         help="Loopback port for calls that name their destination in mesh-to.",
     ),
+    click.option("--health", metavar="HOST:PORT", help="Where to serve grpc.health.v1, in plaintext."),
     click.option(
         "--auth", metavar="HOST:PORT", help="Auth's join port. [default: MESH_AUTH, or that of --data]"
     ),
@@ -130,7 +132,7 @@ def token_for(service: ServiceName, token_file: str | None, data: DataDirectory)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not ASCII"
             raise CliError(f"cannot read the token from {token_file}: {why}") from None
-    if os.environ.get("MESH_TOKEN") or os.environ.get("MESH_TOKEN_FILE"):
+    if any(os.environ.get(name) for name in ("MESH_TOKEN", "MESH_TOKEN_FILE", JOIN_KEY_FILE)):
         return None  # mesh.join takes them from there
     if not (data.path / OPERATOR).exists():
         raise CliError(

@@ -61,23 +61,58 @@ class JoinRequest(_message.Message):
 
     BODY_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
+    SEALED_PROOF_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """An encoded JoinBody, at most 8192 bytes."""
     mac: _builtins.bytes
     """HMAC(K_req, body), 32 bytes. K_req = HKDF-Expand(secret, "mesh/v1/join/request")."""
+    sealed_proof: _builtins.bytes
+    """Of a node that has no join token and that Kubernetes vouches for: HPKE base mode, as in JoinResponse, under
+    auth's published join key, of an encoded JoinProof, with info = "mesh/v1/join/proof" SHA-256(body). At most
+    7680 bytes; otherwise empty.
+    """
     def __init__(
         self,
         *,
         body: _builtins.bytes = ...,
         mac: _builtins.bytes = ...,
+        sealed_proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mac", b"mac"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mac", b"mac", "sealed_proof", b"sealed_proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
+
+@_typing.final
+class JoinProof(_message.Message):
+    """JoinProof is what a node sends that somebody else vouches for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNT_TOKEN_FIELD_NUMBER: _builtins.int
+    secret: _builtins.bytes
+    """The join secret, made by the node: 32 random bytes. The token id in the body is the first 8 bytes, in hex, of
+    HKDF-Expand(secret, "mesh/v1/join/id").
+    """
+    service_account_token: _builtins.str
+    """A Kubernetes service-account token for the mesh's audience."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.bytes = ...,
+        service_account_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "service_account_token", b"service_account_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinProof: _TypeAlias = JoinProof  # noqa: Y015
 
 @_typing.final
 class JoinBody(_message.Message):

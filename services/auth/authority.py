@@ -67,7 +67,9 @@ class Authority:
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor.denials)
+        self.admission = Admission(
+            self._store, directory.vault, self._certificate, self.auditor.denials, self._now
+        )
         self._roots = Roots(
             self._store,
             directory.vault,
@@ -106,7 +108,7 @@ class Authority:
     def join(self, asked: Sequence[JoinAsked]) -> list[auth_pb2.JoinResponse | Exception]:
         """Answer requests to join, each with ``RefusedError`` or, if proven, ``InvalidError`` if not well."""
         now_ms = self._now()
-        admitted = self._admission.admit(asked, now_ms)
+        admitted = self.admission.admit(asked, now_ms)
         return [
             one if isinstance(one, Exception) else self._welcome(request, *one, now_ms)
             for request, one in zip(asked, admitted, strict=True)
@@ -173,7 +175,7 @@ class Authority:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
         name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
-        return self._admission.create(name, life_ms, by, self._now())
+        return self.admission.create(name, life_ms, by, self._now())
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
         """List tokens, newest first."""
@@ -184,7 +186,7 @@ class Authority:
     def revoke_token(self, token_id: str, by: Peer) -> None:
         """Revoke a token; raise ``MissingError`` or ``ConflictError``."""
         self.check_known(by)
-        self._admission.revoke(token_id, by, self._now())
+        self.admission.revoke(token_id, by, self._now())
 
     def apply_policy(self, policy: Policy, by: Peer, replaces: int | None = None) -> auth_pb2.SignedPolicy:
         """Make a policy the one of record; raise ``ConflictError`` if it was overtaken, see ``Policies``."""
@@ -217,6 +219,10 @@ class Authority:
             ca_expires_ms=self._authorities.signing(now_ms).ends_ms,
             now_ms=now_ms,
         )
+
+    def trust_bundle(self) -> list[bytes]:
+        """Give the certificates of the authorities that are trusted now, DER."""
+        return self._authorities.bundle(self._now())
 
     # Of itself
 

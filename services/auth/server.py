@@ -35,6 +35,7 @@ from services.auth.join_service import JoinServicer
 from services.auth.key_service import KeyServicer
 from services.auth.operator_service import OperatorServicer
 from services.auth.policy_feed import PolicyFeed
+from services.auth.vouching import Vouching
 from services.auth.worker import Worker
 
 _T = TypeVar("_T")
@@ -116,7 +117,13 @@ class AuthServer:
     """Both ports of a running auth. It listens from the start, and answers once started."""
 
     def __init__(
-        self, authority: Authority, worker: Worker, own: OwnMembership, join_at: str, listen_at: str
+        self,
+        authority: Authority,
+        worker: Worker,
+        own: OwnMembership,
+        join_at: str,
+        listen_at: str,
+        vouching: Vouching | None = None,
     ) -> None:
         """Listen at two ``host:port``; raise ``ListenError`` if one is in use."""
         self._own, self._feed = own, PolicyFeed(authority.policy_of_record)
@@ -125,7 +132,7 @@ class AuthServer:
             listen_at, lambda: MeshServer(membership, listen_at, max_receive=MAX_REQUEST, limits=LIMITS)
         )
         self.port = self._sealed.port
-        joins = JoinServicer(authority, worker)
+        joins = JoinServicer(authority, worker, vouching)
         self._join = _listen(join_at, lambda: LastingServer(partial(_join_server, joins), join_at))
         self.join_port = self._join.port
         nodes = AuthServicer(authority, worker, self._feed, membership.clock.now_ms)

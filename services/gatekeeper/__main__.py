@@ -28,7 +28,7 @@ from mesh.core.matcher import Matcher
 from mesh.core.names import GATEKEEPER
 from mesh.core.receiver import Peer
 from mesh.descriptors import allow_many
-from mesh.enrol import Enrolment, JoinError, join
+from mesh.enrol import Enrolment, JoinError, Vouched, join
 from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
@@ -114,7 +114,7 @@ async def serve(
         await ledger.close()
 
 
-async def _run(token: JoinToken, options: argparse.Namespace) -> None:
+async def _run(token: JoinToken | Vouched, options: argparse.Namespace) -> None:
     task = asyncio.current_task()
     if task is None:
         raise AssertionError
@@ -138,7 +138,13 @@ async def _run(token: JoinToken, options: argparse.Namespace) -> None:
         log.info("drained")
 
 
-def _read_token(path: str) -> JoinToken:
+def _read_token(path: str | None) -> JoinToken | Vouched:
+    if path is None:
+        vouched = Vouched.named(os.environ)
+        if vouched is None:
+            msg = f"no join token: give --token-file, made with mesh token create {GATEKEEPER}"
+            raise ValueError(msg)
+        return vouched
     if path == "-":
         return JoinToken.parse(sys.stdin.readline())
     try:
@@ -179,9 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--auth", required=True, metavar="HOST:PORT", help="auth's join port")
     parser.add_argument(
         "--token-file",
-        required=True,
         metavar="FILE",
-        help=f"a join token for {GATEKEEPER}; - for standard input",
+        help=f"a join token for {GATEKEEPER}; - for standard input; not needed where Kubernetes vouches",
     )
     parser.add_argument("--listen", default="127.0.0.1:7702", metavar="HOST:PORT", help="for sealed calls")
     parser.add_argument("--ext-authz", metavar="HOST:PORT", help="for proxies that ask as envoy does")
