@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import mesh
+from mesh.telemetry.backends import AMBIENT, Backend
 from sidecar.inbound import Inbound
 from sidecar.outbound import Outbound
 
@@ -33,6 +34,7 @@ class Settings:
     run_dir: Path | None = None
     outbound_port: int = 0
     max_message: int = MAX_MESSAGE
+    telemetry: Backend = AMBIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             auth=settings.auth,
             listen=settings.listen,
             advertise_port=settings.advertise_port,
+            telemetry=settings.telemetry,
         ) as node,
         _directory(settings) as run_dir,
     ):

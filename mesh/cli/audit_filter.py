@@ -87,8 +87,9 @@ def as_data(log: str, sequence: int, entry: Entry) -> dict[str, object]:
 
 def as_rows(shown: Iterable[dict[str, object]]) -> list[Sequence[str]]:
     """Give entries as rows of ``COLUMNS``, in letters that do nothing to a terminal."""
-    return [[_plain(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]
+    return [[plain(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Give a text in letters that do nothing to a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

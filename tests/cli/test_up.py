@@ -49,7 +49,7 @@ def test_it_says_where_it_is(running: Up) -> None:
 
 def test_libraries_say_nothing(running: Up) -> None:
     """Every line on stderr is the mesh's own."""
-    assert [line for line in running.said if " mesh." not in line] == []
+    assert [line for line in running.said if '"logger": "mesh.' not in line] == []
 
 
 def test_auth_and_gatekeeper_are_processes_of_their_own(running: Up) -> None:
