@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from mesh.cli.kinds import moment
-from mesh.cli.output import instant
+from mesh.cli.output import harmless, instant
 from mesh.core.audit import Entry, Kind, Verdict
 
 _F = TypeVar("_F", bound=Callable[..., object])
@@ -87,9 +87,4 @@ def as_data(log: str, sequence: int, entry: Entry) -> dict[str, object]:
 
 def as_rows(shown: Iterable[dict[str, object]]) -> list[Sequence[str]]:
     """Give entries as rows of ``COLUMNS``, in letters that do nothing to a terminal."""
-    return [[plain(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]
-
-
-def plain(text: str) -> str:
-    """Give a text in letters that do nothing to a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return [[harmless(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]

@@ -90,8 +90,8 @@ def offline(data: Path) -> Iterator[dict[str, Read]]:
         audit = directory.store.logs.open
         reads = {}
         for log, head in audit.heads().items():
-            numbers = range(head.first_segment, head.segment + 2)
-            files = {number: audit.files[log].read(number) for number in numbers}
+            sizes = audit.segments(log).items()
+            files = {number: audit.files[log].read(number, 0, size) for number, size in sizes}
             reads[log] = Read(head, {number: content for number, content in files.items() if content})
         yield reads
 

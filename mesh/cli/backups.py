@@ -13,6 +13,7 @@ import click
 
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
+from mesh.cli.offline import opened
 from mesh.cli.operator import Operator, asked
 from mesh.cli.output import instant
 from mesh.v1 import keys_pb2
@@ -75,19 +76,10 @@ def _online(data: DataDirectory, out: BinaryIO) -> int:
 
 
 def _offline(data: Path, out: BinaryIO) -> int:
-    from services.auth import directory  # noqa: PLC0415  only where auth's own files are
-    from services.auth.backup import take  # noqa: PLC0415
-    from services.auth.errors import AuthError, StartError  # noqa: PLC0415
+    from services.auth.backup import take  # noqa: PLC0415  only where auth's own files are
 
-    try:
-        with directory.DataDirectory(data) as opened:
-            now_ms = max(opened.store.logs.newest_ms(), time.time_ns() // 1_000_000)
-            opened.store.logs.recover(now_ms)
-            return _written(out, take(opened, "", now_ms))
-    except StartError as error:
-        raise CliError(str(error), Exit.DATA) from None
-    except AuthError as error:
-        raise CliError(str(error), Exit.REFUSED) from None
+    with opened(data) as (directory, now_ms):
+        return _written(out, take(directory, "", now_ms))
 
 
 def _written(out: BinaryIO, pieces: Iterable[bytes]) -> int:

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli.audit_filter import as_data, plain
+from mesh.cli.audit_filter import as_data
 from mesh.cli.audit_source import PATIENCE, Place, ask
 from mesh.cli.causes import HINTS
 from mesh.cli.checks import PAGE
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError
 from mesh.cli.operator import Operator, asked
-from mesh.cli.output import instant, output_option, show_json
+from mesh.cli.output import harmless, instant, output_option, show_json
 from mesh.cli.policy_explain import as_lines
 from mesh.core.audit import Entry
 from mesh.core.condition import Call
@@ -65,7 +65,7 @@ def describe(call_id: str, output: str, data: Path) -> None:
         show_json({**as_data(_LOG, found.sequence, found.entry), "say": list(_lines(found))})
         return
     for line in _lines(found):
-        click.echo(plain(line))
+        click.echo(harmless(line))
 
 
 async def _look(operator: Operator, call_id: str) -> Found:

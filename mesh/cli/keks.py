@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Final
 
 import click
 
 from mesh.cli.data import DataDirectory, data_option
-from mesh.cli.errors import CliError, Exit
+from mesh.cli.offline import opened
 from mesh.cli.operator import Operator, asked
 from mesh.v1 import keys_pb2
 
@@ -52,16 +51,7 @@ def _online(data: DataDirectory, keeper: str | None) -> str:
 
 
 def _offline(data: Path, keeper: str | None) -> str:
-    from services.auth import directory  # noqa: PLC0415  only where auth's own files are
-    from services.auth.errors import AuthError, StartError  # noqa: PLC0415
-    from services.auth.rekey import rotate_kek  # noqa: PLC0415
+    from services.auth.rekey import rotate_kek  # noqa: PLC0415  only where auth's own files are
 
-    try:
-        with directory.DataDirectory(data) as opened:
-            now_ms = max(opened.store.logs.newest_ms(), time.time_ns() // 1_000_000)
-            opened.store.logs.recover(now_ms)
-            return rotate_kek(opened, keeper, "", now_ms)
-    except StartError as error:
-        raise CliError(str(error), Exit.DATA) from None
-    except AuthError as error:
-        raise CliError(str(error), Exit.REFUSED) from None
+    with opened(data) as (directory, now_ms):
+        return rotate_kek(directory, keeper, "", now_ms)

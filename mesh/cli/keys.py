@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Final
 
 import click
 
 from mesh.cli.data import OPERATOR, DataDirectory, data_option
-from mesh.cli.errors import CliError, Exit
+from mesh.cli.errors import CliError
+from mesh.cli.offline import opened
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import instant, output_option, show_json, show_table
 from mesh.v1 import keys_pb2
@@ -91,16 +91,7 @@ def _write(path: Path, credential: str) -> None:
 
 
 def _renew_offline(data: Path) -> None:
-    from services.auth import directory  # noqa: PLC0415  only where auth's own files are
-    from services.auth.credential import make_credential  # noqa: PLC0415
-    from services.auth.errors import AuthError, StartError  # noqa: PLC0415
+    from services.auth.credential import make_credential  # noqa: PLC0415  only where auth's own files are
 
-    try:
-        with directory.DataDirectory(data) as opened:
-            now_ms = max(opened.store.logs.newest_ms(), time.time_ns() // 1_000_000)
-            opened.store.logs.recover(now_ms)
-            make_credential(opened, "", now_ms, revoke=True)
-    except StartError as error:
-        raise CliError(str(error), Exit.DATA) from None
-    except AuthError as error:
-        raise CliError(str(error), Exit.REFUSED) from None
+    with opened(data) as (directory, now_ms):
+        make_credential(directory, "", now_ms, revoke=True)

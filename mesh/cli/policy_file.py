@@ -12,10 +12,11 @@ import yaml
 
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.places import place
-from mesh.cli.yaml_file import load_yaml, one_line, read_text, uncollected
+from mesh.cli.yaml_file import load_yaml, one_line, read_text
 from mesh.core.burden import check_burden
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
+from mesh.uncollected import uncollected
 
 
 def load_policy(name: str) -> Policy:

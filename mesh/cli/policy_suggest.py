@@ -74,9 +74,9 @@ def _base(name: str | None, observed: str, directory: DataDirectory) -> Policy |
 
 def written(suggestion: Suggestion) -> Iterator[str]:
     """Give a suggestion as lines of YAML, with remarks."""
-    yield f"# Suggested by mesh policy suggest: it permits {_seen(suggestion.use)}, and nothing else."
-    yield "# Who calls a service is known by that service's word: read this before you apply it. Headers,"
-    yield "# conditions and deny rules are not suggested: put back those that are needed."
+    yield f"# Suggested by mesh policy suggest for {_seen(suggestion.use)}: these callers and methods, and no"
+    yield "# other, whatever their metadata and the time. Headers, conditions and deny rules are not made up:"
+    yield "# put back those that are needed. Who calls a service is that service's word: read it first."
     yield "services:" if suggestion.services else "services: {}"
     for service, rules in suggestion.services.items():
         for use in filter(None, (suggestion.unrecorded.get(service),)):

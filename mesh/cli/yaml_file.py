@@ -5,7 +5,6 @@ How YAML is read is ``mesh.strict_yaml``'s business.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,18 +29,6 @@ def read_text(name: str) -> str:
     if len(document) > MAX_DOCUMENT:
         raise CliError(f"{name}: larger than {MAX_DOCUMENT} bytes: use wildcards", Exit.REFUSED)
     return text
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the garbage collector off what grows by millions of objects and has no circles: much faster."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 @contextmanager

@@ -43,6 +43,9 @@ BEGUN: Final = "segment begun"
 #: What the first entry says that a log goes on with after it was put back from a backup.
 RESTORED: Final = "restored from a backup"
 _MAC: Final = re.compile(rb"[0-9a-f]{64}")
+_SIZE_BYTES: Final = 8
+#: Full ones are a few; this many are kept only where the newest was spoilt again and again.
+MOST_SEGMENTS: Final = 1024
 MAX_LINE: Final = 2 * MAC_BYTES + 1 + MAX_BODY
 
 
@@ -96,10 +99,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a segment is full, in bytes, and how many are kept, the newest included."""
+    """When a segment is full, in bytes, and how many full ones are kept, the newest included."""
 
     segment_bytes: int = 8 * 1024 * 1024
     segments: int = 8
+
+    @property
+    def closed_bytes(self) -> int:
+        """The bytes that all segments but the newest may take."""
+        return self.segment_bytes * (self.segments - 1)
 
 
 def segment_key(root: Key, log: str, segment: int) -> Key:
@@ -139,6 +147,8 @@ class Chain:
     head: Head
     key: Key = field(repr=False)
     next_segment: Key = field(repr=False)
+    #: What each segment before the newest takes of what may be kept.
+    closed: tuple[int, ...] = ()
 
     @classmethod
     def start(cls, log: str, root: Key) -> Self:
@@ -149,12 +159,22 @@ class Chain:
     @classmethod
     def restore(cls, head: Head, secret: bytes) -> Self:
         """Take up a chain again from its head and ``secret``; raise ``ValueError`` for a bad length."""
-        return cls(head, Key(secret[:KEY_BYTES]), Key(secret[KEY_BYTES:]))
+        keys, closed = secret[: 2 * KEY_BYTES], secret[2 * KEY_BYTES :]
+        if len(closed) != _SIZE_BYTES * (head.segment - head.first_segment):
+            raise ValueError("not the sizes of the segments that are kept")
+        sizes = (closed[at : at + _SIZE_BYTES] for at in range(0, len(closed), _SIZE_BYTES))
+        return cls(
+            head,
+            Key(keys[:KEY_BYTES]),
+            Key(keys[KEY_BYTES:]),
+            tuple(int.from_bytes(size, "big") for size in sizes),
+        )
 
     @property
     def secret(self) -> bytes:
-        """The keys as bytes, to be sealed."""
-        return self.key.reveal() + self.next_segment.reveal()
+        """The keys and sizes as bytes, to be sealed."""
+        sizes = b"".join(size.to_bytes(_SIZE_BYTES, "big") for size in self.closed)
+        return self.key.reveal() + self.next_segment.reveal() + sizes
 
     def extend(self, entries: Iterable[Entry], limits: Limits) -> tuple[list[Piece], Chain]:
         """Append entries: what is to be written, in order, and the chain after it."""
@@ -169,12 +189,18 @@ class Chain:
             pieces, chain = chain.append(pieces, entry)
         return pieces, chain
 
-    def rotated(self, limits: Limits) -> Chain:
-        """Leave the newest segment as it is, and go on in the next, still empty."""
+    def rotated(self, limits: Limits, *, full: bool = True) -> Chain:
+        """Leave the newest segment as it is, and go on in the next, still empty.
+
+        The oldest go that are more than may be kept. One that is left early takes no more than what stands in
+        it: who can spoil the newest would otherwise have all others retired.
+        """
         segment = self.head.segment + 1
-        first = max(self.head.first_segment, segment - limits.segments + 1)
-        head = replace(self.head, first_segment=first, segment=segment, size=0)
-        return Chain(head, first_key(self.next_segment), after_segment(self.next_segment))
+        closed = [*self.closed, limits.segment_bytes if full else self.head.size]
+        while closed and (sum(closed) > limits.closed_bytes or len(closed) >= MOST_SEGMENTS):
+            del closed[0]
+        head = replace(self.head, first_segment=segment - len(closed), segment=segment, size=0)
+        return Chain(head, first_key(self.next_segment), after_segment(self.next_segment), tuple(closed))
 
     def adopt(self, tail: bytes) -> tuple[Chain, int]:
         """Follow what stands behind the head, as far as it is whole and genuine; give the chain there.
@@ -200,9 +226,7 @@ class Chain:
             parsed.mac, covered(self.head, parsed.body)
         ):
             return None
-        return Chain(
-            self._head_after(parsed.mac, len(line) + 1, parsed.entry.at_ms), after, self.next_segment
-        )
+        return self._on(parsed.mac, len(line) + 1, parsed.entry.at_ms, after)
 
     def append(self, pieces: list[Piece], entry: Entry) -> tuple[list[Piece], Chain]:
         """Append one line to the newest segment, and to what is to be written; ``extend`` is for entries."""
@@ -215,17 +239,18 @@ class Chain:
             pieces = [*pieces[:-1], grown]
         else:
             pieces = [*pieces, Piece(head.segment, head.size, line)]
-        return pieces, Chain(self._head_after(mac, len(line), entry.at_ms), after, self.next_segment)
+        return pieces, self._on(mac, len(line), entry.at_ms, after)
 
-    def _head_after(self, mac: bytes, size: int, at_ms: int) -> Head:
+    def _on(self, mac: bytes, size: int, at_ms: int, key: Key) -> Chain:
         head = self.head
-        return replace(
+        after = replace(
             head,
             sequence=head.sequence + 1,
             size=head.size + size,
             mac=mac,
             at_ms=max(head.at_ms, at_ms),
         )
+        return replace(self, head=after, key=key)
 
 
 def line_bytes(body: bytes) -> int:

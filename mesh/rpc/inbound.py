@@ -56,6 +56,9 @@ class Inbound:
 
             async def run() -> None:
                 replies.append(context.seal(await self._reply(context)))
+                if context.compressing:
+                    # Left to gRPC, initial metadata that goes with the one message names no encoding.
+                    await context.send_initial_metadata_once()
 
             outcome = await self._run(context, admitted, run, watched)
             watched.ended(outcome)
@@ -82,8 +85,8 @@ class Inbound:
         return self.membership.observer.serving(admitted, raw.peer, known=self.handler is not None)
 
     def _context(self, raw: Any, admitted: Admitted, watched: Serving) -> MeshContext:
-        identity = self.membership.identity
-        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries)
+        identity, now_ms = self.membership.identity, self.membership.clock.now_ms
+        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms)
 
     async def _admit(self, raw: Any) -> Admitted:
         now_ms = self.membership.clock.now_ms()

@@ -16,6 +16,7 @@ State:
 ``key_store``   what is in it of the mesh's own keys
 ``log_store``   transactions that write to the audit logs; ``audit_log`` the logs, ``segments`` their files
 ``deferred``    entries that are bounded, or wait until a log can be written
+``durable``     files through to the disk
 ``directory``   the data directory: made at once or not at all, opened by one process or not at all
 ``archive``     the file of a backup; ``backup`` how it is taken, ``restoring`` what comes of it
 ``founding``    a new one, all of it or nothing

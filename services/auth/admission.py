@@ -26,7 +26,7 @@ from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
 from services.auth.deferred import Deferred, about
-from services.auth.errors import AuthError, ConflictError, MissingError, RefusedError
+from services.auth.errors import ConflictError, MissingError, RefusedError
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
@@ -112,10 +112,10 @@ class Admission:
         """
         judged = [_outcome(self._judge, one, now_ms) for one in asked]
         joining = [one for one in judged if isinstance(one, _Joining)]
-        try:
-            written = iter(self._written(joining))
-        except AuthError as error:
-            return [error if isinstance(one, _Joining) else one for one in judged]
+        outcome_of_all = _outcome(self._written, joining)
+        if isinstance(outcome_of_all, Exception):
+            return [outcome_of_all if isinstance(one, _Joining) else one for one in judged]
+        written = iter(outcome_of_all)
         outcomes: list[Admitted | Exception] = []
         for request, one in zip(asked, judged, strict=True):
             outcome = next(written) if isinstance(one, _Joining) else one

@@ -30,6 +30,7 @@ from mesh.core.chain import MAX_LINE, Chain, Head, Limits, Piece
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import TrustDomain
 from services.auth import rows
+from services.auth.durable import write_secret
 from services.auth.errors import AuditError, StartError
 from services.auth.records import LogRow, log_place
 from services.auth.segments import ChangedError, Segments
@@ -48,11 +49,7 @@ def begin(vault: Vault, domain: TrustDomain, path: Path) -> list[LogRow]:
     """Begin the logs of a trust domain: write a new audit key, and give the rows of their empty chains."""
     root = Key(os.urandom(KEY_BYTES))
     (path / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
-    file = os.open(path / AUDIT_KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as out:
-        out.write(root.reveal())
-        out.flush()
-        os.fsync(out.fileno())
+    write_secret(path / AUDIT_KEY, root.reveal())
     return [_row(vault, domain, Chain.start(log, root)) for log in LOGS]
 
 
@@ -91,6 +88,16 @@ class AuditLog:
     def heads(self) -> dict[str, Head]:
         """Give the end of each log."""
         return {log: chain.head for log, chain in self._chains.items()}
+
+    def segments(self, log: str) -> dict[int, int]:
+        """Give the segments of a log and how much of each is worth reading: somebody may have blown one up.
+
+        The one after the newest is among them, for it may have been begun when a crash came.
+        """
+        chain, files = self._chains[log], self.files[log]
+        newest = max(self._limits.segment_bytes, chain.head.size)
+        most = dict(enumerate((*chain.closed, newest, newest), chain.head.first_segment))
+        return {number: min(files.size(number), size + MAX_LINE) for number, size in most.items()}
 
     def close(self) -> None:
         """Close the files."""
@@ -146,16 +153,15 @@ class AuditLog:
             self._moved[log] = chain
             self._put(connection, log, self._next(log, chain, [entry]))
             return entry
-        adopted, torn = chain.adopt(files.read(head.segment, head.size))
-        following = files.read(head.segment + 1)
+        most = self._limits.segment_bytes + MAX_LINE
+        adopted, torn = chain.adopt(files.read(head.segment, head.size, most))
+        following = files.read(head.segment + 1, 0, most)
         if following and not torn:
             chain = adopted.rotated(self._limits)
             begun, torn = chain.adopt(following)
             adopted = begun if begun.head.size else adopted
         ahead = adopted.head.sequence - head.sequence
-        for number in [number for number in files.numbers() if number > adopted.head.segment]:
-            files.cut(number, 0)
-        files.cut(adopted.head.segment, adopted.head.size)
+        files.cut_back(adopted.head.segment, adopted.head.size)
         files.remove_before(head.first_segment)
         if not ahead and not torn:
             return None
@@ -177,10 +183,9 @@ class AuditLog:
         return self._next(log, chain, [alarm, *entries])
 
     def _next(self, log: str, chain: Chain, entries: Sequence[Entry]) -> Chain:
-        # What stands in the damaged segment is evidence, and so is a file that stands in the way.
-        chain, there = chain.rotated(self._limits), self.files[log].numbers()
-        while chain.head.segment in there:
-            chain = chain.rotated(self._limits)
+        # What stands in the damaged segment is evidence, and so is what stands in the way of the next.
+        chain = chain.rotated(self._limits, full=False)
+        self.files[log].set_aside(chain.head.segment)
         pieces, after = chain.extend(entries, self._limits)
         try:
             self._write(log, pieces)
@@ -207,10 +212,8 @@ class AuditLog:
 
     def _cut(self, log: str) -> None:
         # Back to the end that the database has. A segment that was begun behind it is gone as a whole.
-        head, files = self._chains[log].head, self.files[log]
-        for number in [number for number in files.numbers() if number > head.segment]:
-            files.cut(number, 0)
-        files.cut(head.segment, head.size)
+        head = self._chains[log].head
+        self.files[log].cut_back(head.segment, head.size)
         self._behind.discard(log)
 
 

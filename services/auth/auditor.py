@@ -5,10 +5,12 @@ done (``log_store``). It belongs to ``authority``'s one thread.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from mesh.core.audit import Entry
+from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import Head
 from mesh.core.names import AUTH
+from mesh.core.receiver import Peer
 from mesh.v1 import audit_pb2
 from services.auth import reports
 from services.auth.audit import report, unlogged
@@ -37,18 +39,24 @@ class Auditor:
             self.denials.note(entry, about(entry.service), now_ms)
         self.denials.try_to_flush(now_ms)
 
+    def names_refused(self, peer: Peer, count: int, now_ms: int) -> None:
+        """Note that a node asked for keys to names that it may not know of, or that are none; not which."""
+        who = peer.service.text, str(peer.instance)
+        asked = "/mesh.v1.AuthService/GetPairKeys"
+        refused = Entry(now_ms, Kind.DENIAL, "names refused", Verdict.DENIED, False, *who, method=asked)
+        self.denied([replace(refused, count=count, until_ms=now_ms if count > 1 else 0)])
+
     def record(self, told: Iterable[audit_pb2.NodeDenials]) -> None:
         """Write what nodes denied, or auth itself; raise ``AuditError`` while the log cannot be written."""
         now_ms = self._now()
         self.denials.record(list(reports.entries(told, now_ms)), now_ms)
 
     def log(self, name: str) -> tuple[Head, dict[int, int]]:
-        """Give the end of a log, and the sizes of its segments in the files; raise ``MissingError``."""
+        """Give the end of a log, and its segments with how much there is of each; raise ``MissingError``."""
         audit = self._logs.open
         if name not in audit.files:
             raise MissingError(f"no such log: there are {' and '.join(audit.files)}")
-        head, files = audit.heads()[name], audit.files[name]
-        return head, {number: files.size(number) for number in range(head.first_segment, head.segment + 2)}
+        return audit.heads()[name], audit.segments(name)
 
     def piece(self, name: str, segment: int, offset: int, most: int) -> bytes:
         """Give bytes of a log; fewer, or none, where there are no more."""

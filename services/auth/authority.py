@@ -142,7 +142,9 @@ class Authority:
         now_ms = self._now()
         self.check_known(peer)
         permitted = self._policies.permitted(peer.service)
-        asked = (name for name in dict.fromkeys(_names(destinations)) if name in permitted)
+        asked = [name for name in dict.fromkeys(_names(destinations)) if name in permitted]
+        if refused := len(set(destinations)) - len(asked):
+            self.auditor.names_refused(peer, refused, now_ms)
         keys = self._pair_keys(peer.service, asked, now_ms)
         return auth_pb2.GetPairKeysResponse(keys=keys, now_ms=now_ms)
 

@@ -20,8 +20,8 @@ from mesh.core.names import OPERATOR
 from services.auth.admission import new_token
 from services.auth.directory import OPERATOR as FILE
 from services.auth.directory import DataDirectory
+from services.auth.durable import sync, write_secret
 from services.auth.errors import ConflictError
-from services.auth.kek import sync, write_secret
 from services.auth.records import Kind, Token
 from services.auth.tokens import OPERATOR_LIFE_MS, State, state
 from services.auth.vault import TamperedError

@@ -25,8 +25,9 @@ from services.auth.audit_log import AuditLog, begin
 from services.auth.ca import CA_LIFE_MS, CertificateAuthority
 from services.auth.database import Database
 from services.auth.directory import sealed_secret
+from services.auth.durable import sync, write_secret
 from services.auth.errors import StartError
-from services.auth.kek import KEK, content_of, sync, write_secret
+from services.auth.kek import KEK, content_of
 from services.auth.policies import PolicySigner
 from services.auth.records import CA, CHECK, POLICY, Kind
 from services.auth.store import Store

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.core.keys import KEY_BYTES, Key
+from services.auth.durable import sync, write_secret
 from services.auth.errors import StartError
 from services.auth.kms import kms
 
@@ -121,24 +122,6 @@ def read_kek(path: Path) -> Key:
             "put back the key file of this directory"
         ) from None
     return Key(kms(keeper).open(sealed))
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can reach, through to the disk."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def sync(path: Path) -> None:
-    """Write a file or directory through to the disk."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def content_of(kek: Key, keeper: str) -> bytes:

@@ -26,9 +26,10 @@ from services.auth import audit_log, rows
 from services.auth.archive import Archive
 from services.auth.credential import make_credential
 from services.auth.directory import DATABASE, DataDirectory
+from services.auth.durable import write_secret
 from services.auth.errors import AuthError, StartError
 from services.auth.founding import build
-from services.auth.kek import KEK, read_kek, write_secret
+from services.auth.kek import KEK, read_kek
 from services.auth.policies import Policies
 from services.auth.records import Kind as TokenKind
 from services.auth.records import RootRow, root_place

@@ -7,17 +7,23 @@ A file that is not as long as it was left, or not the one that it was, was chang
 (``cut``), or that a crash left behind (``audit_log`` looks at those before anything is written).
 """
 
+import errno
 import os
 import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from mesh.core.chain import Piece
+from services.auth.durable import sync
 from services.auth.errors import AuditError, AuthError
 
 _MODE: Final = 0o600
+#: How it shows that something else stands in the place of a file: a link, a directory, a socket, a device.
+_NO_FILE: Final = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
 
 
 class ChangedError(AuthError):
@@ -50,16 +56,19 @@ class Segments:
         return sorted(int(match[1]) for match in found if match)
 
     def size(self, number: int) -> int:
-        """Give the bytes of a segment, 0 if it is not there."""
+        """Give the bytes of a segment, 0 if there is no file that could be one."""
         with suppress(FileNotFoundError), _telling():
-            return self.path(number).stat().st_size
+            found = self.path(number).lstat()
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
         return 0
 
     def read(self, number: int, offset: int = 0, most: int = -1) -> bytes:
-        """Give bytes of a segment from an offset; none if it is not there."""
-        with suppress(FileNotFoundError), _telling(), self.path(number).open("rb") as file:
-            file.seek(offset)
-            return file.read(most)
+        """Give bytes of a segment from an offset; none if there is no file that could be one."""
+        with suppress(FileNotFoundError, ChangedError), _telling():
+            file = os.fdopen(self._opened(number, os.O_RDONLY), "rb")
+            with file:
+                file.seek(offset)
+                return file.read(most)
         return b""
 
     def write(self, piece: Piece) -> None:
@@ -78,16 +87,33 @@ class Segments:
             os.fdatasync(file)
 
     def cut(self, number: int, size: int) -> None:
-        """Take back what stands behind an offset; the whole file for 0."""
+        """Take back what stands behind an offset; the whole file for 0. What is no file is put aside."""
         with suppress(FileNotFoundError), _telling():
-            if size == 0:
-                self.close()
-                self.path(number).unlink()
+            try:
+                file = self._opened(number, os.O_RDWR)
+            except ChangedError:
+                self.set_aside(number)
                 return
-            with self.path(number).open("r+b") as file:
-                if file.seek(0, os.SEEK_END) > size:
-                    file.truncate(size)
-                    os.fsync(file.fileno())
+            with os.fdopen(file, "r+b") as opened:
+                if size == 0:
+                    self.close()
+                    self.path(number).unlink()
+                elif opened.seek(0, os.SEEK_END) > size:
+                    opened.truncate(size)
+                    os.fsync(opened.fileno())
+
+    def cut_back(self, number: int, size: int) -> None:
+        """Take back what stands behind an offset of a segment, and all segments after it."""
+        for after in self.numbers():
+            if after > number:
+                self.cut(after, 0)
+        self.cut(number, size)
+
+    def set_aside(self, number: int) -> None:
+        """Give what stands in a segment's place, if anything, another name: it is somebody else's."""
+        with suppress(FileNotFoundError), _telling():
+            path = self.path(number)
+            path.rename(path.with_name(f"{path.name}.{secrets.token_hex(8)}"))
 
     def remove_before(self, number: int) -> None:
         """Remove the segments before one. What cannot be removed now is at the next time."""
@@ -107,18 +133,37 @@ class Segments:
         if self._open is None or self._open[0] != piece.segment:
             self.close()
             new = piece.offset == 0
-            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | ((os.O_CREAT | os.O_EXCL) if new else 0)
+            if new:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
             try:
-                self._open = piece.segment, os.open(path, flags, _MODE)
+                flags = os.O_RDWR | ((os.O_CREAT | os.O_EXCL) if new else 0)
+                self._open = piece.segment, self._opened(piece.segment, flags)
             except (FileNotFoundError, FileExistsError):
                 raise ChangedError(path, piece.segment, "there already" if new else "gone") from None
             if new:
-                _sync(self._directory)
-        held, there = os.fstat(self._open[1]), path.stat() if path.exists() else None
+                sync(self._directory)
+        held, there = os.fstat(self._open[1]), None
+        with suppress(FileNotFoundError):
+            there = path.lstat()
         if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
             self.close()
             raise ChangedError(path, piece.segment, "not the file that it was")
         return self._open[1]
+
+    def _opened(self, number: int, flags: int) -> int:
+        # Neither through a link nor waiting for the other end of a pipe, whoever put it there.
+        path = self.path(number)
+        no_file = ChangedError(path, number, "no file")
+        try:
+            file = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, _MODE)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise no_file from None
+            raise
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise no_file
+        return file
 
 
 @contextmanager
@@ -131,11 +176,3 @@ def _telling() -> Iterator[None]:
     except OSError as error:
         why = (error.strerror or "input/output error").lower()
         raise AuditError(f"the audit log cannot be written: {why}: nothing was done") from None
-
-
-def _sync(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

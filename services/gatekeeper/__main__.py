@@ -107,8 +107,8 @@ async def serve(
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
-    server = serving(watchers, membership, listen, forwarder, reporter, ledger)
     judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
+    server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger)
     answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()

@@ -25,6 +25,8 @@ log = logging.getLogger("mesh.gatekeeper")
 #: Reports that may wait, and how many go in one call, until they are so many bytes. With one more of the
 #: largest that gatekeeper takes it has to be less than auth takes (256 KiB).
 MOST: Final = 1024
+#: A node reports once at a time; gatekeeper may have something of its own to tell for it. More is no node's.
+MOST_OF_ONE: Final = 4
 TOGETHER: Final = 64
 BYTES: Final = 160 * 1024
 #: Seconds that auth may take.
@@ -42,7 +44,8 @@ class Forwarder:
 
     async def forward(self, report: audit_pb2.NodeDenials) -> None:
         """Hand a report on, and wait until it is in the log; raise ``OSError`` if it is not."""
-        if len(self._waiting) >= MOST:
+        alike = sum(waiting.instance == report.instance for waiting, _ in self._waiting)
+        if len(self._waiting) >= MOST or alike >= MOST_OF_ONE:
             raise OSError("too many reports at once: report again")
         told = asyncio.get_running_loop().create_future()
         self._waiting.append((report, told))

@@ -20,6 +20,7 @@ from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
 from mesh.core.receiver import Peer
 from mesh.reports import Denial, Reporter
+from mesh.rpc.authorize import DEADLINE
 from mesh.rpc.connections import MAX_METADATA
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.slices import Slicer
@@ -29,10 +30,8 @@ log = logging.getLogger("mesh.gatekeeper")
 #: A call has no more entries than this: HTTP/2 counts 32 bytes for each beside its text (RFC 9113
 #: section 6.5.2).
 MAX_HEADERS: Final = MAX_METADATA // 32
-
-
-#: Seconds that an answer waits for the log: who asks gatekeeper waits 200 ms in all, and has a call waiting.
-PATIENCE: Final = 0.1
+#: Seconds that an answer waits for the log: half of what the asker waits in all, with a call waiting on it.
+PATIENCE: Final = DEADLINE / 2
 
 
 class Judging:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
@@ -18,6 +18,7 @@ from mesh.core.errors import Denied, Reason
 from mesh.core.metadata import application_entries
 from mesh.core.names import service_name
 from mesh.reports import Denial, Reporter
+from mesh.rpc.authorize import DEADLINE
 from mesh.rpc.context import peer
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
@@ -32,8 +33,6 @@ from services.gatekeeper.watchers import Watcher, Watchers
 
 #: For how many leases a stream may be silent before it is ended. The directory judges after one.
 SILENT_LEASES: Final = 2
-#: How long the answer to a single question may take: who asks waits no longer (``mesh.rpc.authorize``).
-ANSWER_SECONDS: Final = 0.2
 #: What is larger is refused before it is parsed: policies and slices are replies, questions are small.
 MAX_REQUEST: Final = 64 * 1024
 #: Thousands watch, and what they are sent is small: TLS then needs no room for records of 16 kB for each.
@@ -43,12 +42,9 @@ _SMALL: Final = (("grpc.tsi.max_frame_size", 2048),)
 class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     """Answers nodes from what ``Watchers`` holds; others keep that supplied with time and policy."""
 
-    def __init__(
-        self, watchers: Watchers, clock_ms: Callable[[], int], reporter: Reporter, ledger: Ledger
-    ) -> None:
-        """Take the watchers, the mesh's clock in Unix ms, and who keeps denials and decisions."""
-        self._watchers, self._reporter = watchers, reporter
-        self._judging = Judging(watchers.now, clock_ms, reporter, ledger)
+    def __init__(self, watchers: Watchers, reporter: Reporter, judging: Judging) -> None:
+        """Take the watchers, who keeps denials, and who judges single calls."""
+        self._watchers, self._reporter, self._judging = watchers, reporter, judging
 
     async def Watch(  # type: ignore[override]  # noqa: N802  writes, as grpc.aio lets it, so its end is its own
         self, requests: AsyncIterator[gatekeeper_pb2.WatchRequest], context: Any
@@ -93,10 +89,10 @@ class Gatekeeper(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
     ) -> gatekeeper_pb2.AuthorizeResponse:
         """Judge a call to the caller. What is no name or no method is denied like any other.
 
-        Whatever keeps it from answering in ``ANSWER_SECONDS`` ends in UNAVAILABLE, which permits nothing.
+        Whatever keeps it from answering while the asker waits ends in UNAVAILABLE, which permits nothing.
         """
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(DEADLINE):
                 return await self._authorize(request, context)
         except TimeoutError:
             return await _fail(context, Reason.NOT_READY, "gatekeeper took too long to answer")
@@ -173,12 +169,13 @@ def serving(
     address: str,
     forwarder: Forwarder,
     reporter: Reporter,
+    judging: Judging,
     ledger: Ledger,
 ) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
     server = MeshServer(membership, address, max_receive=MAX_REQUEST, options=_SMALL)
     gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(
-        Gatekeeper(watchers, membership.clock.now_ms, reporter, ledger), server
+        Gatekeeper(watchers, reporter, judging), server
     )
     audit_pb2_grpc.add_DenialServiceServicer_to_server(Denials(forwarder), server)
     decisions_pb2_grpc.add_DecisionServiceServicer_to_server(Decisions(ledger), server)

@@ -276,6 +276,22 @@ def test_a_batch_is_written_or_not(world: World, monkeypatch: pytest.MonkeyPatch
     assert world.examine().bad is None
 
 
+def test_a_fault_while_a_batch_is_written_is_not_everybodys(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong, those who were refused are refused, and the others' tokens stay good."""
+    good, stranger = Attempt(world.token()), Attempt(JoinToken("0" * 16, Key(bytes(KEY_BYTES))))
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("power cut")
+
+        broken.setattr("services.auth.rows.put_instance", fail)
+        joined, refused = Attempt.send_all(world, [good, stranger])
+    assert [type(one) for one in (joined, refused)] == [RuntimeError, RefusedError]
+    assert isinstance(good.send(world), Joined)
+
+
 class Overtaken:
     """A store in which somebody else uses the token between judging and consuming."""
 

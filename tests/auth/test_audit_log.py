@@ -326,12 +326,86 @@ def test_a_file_in_the_way(world: World, content: str) -> None:
     world.running = True
     for number in (1, 2):
         (world.path / "audit" / f"actions-{number:08d}.log").write_text(content)
-    for number in range(20):
+    for number in range(40):
         world.store.logs.log(ACTIONS, [action(number)])
-    (world.path / "audit" / "actions-00000001.log").unlink()
-    (world.path / "audit" / "actions-00000002.log").unlink()
-    assert events(world).count("log damaged") == 1
-    assert world.audit()[-1] == action(19)
+    assert events(world).count("log damaged") == 2
+    assert world.audit()[-1] == action(39)
+    assert whole(world.examine())
+    aside = [path for path in (world.path / "audit").iterdir() if path.suffix != ".log"]
+    assert [path.read_text() for path in aside] == [content, content]
+
+
+def _linked(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere"
+    elsewhere.write_bytes(b"somebody's own\n" * 9)
+    path.symlink_to(elsewhere)
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "directory": lambda path: (path / "below").mkdir(parents=True),
+    "link": _linked,
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+    "sparse": _sparse,
+}
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize("place", ["newest", "next"])
+@pytest.mark.parametrize("make", NO_FILES.values(), ids=NO_FILES)
+def test_what_is_no_file_stops_nothing(
+    world: World, make: Callable[[Path], None], place: str, *, running: bool
+) -> None:
+    """Whatever stands where a segment is or will be: auth starts, nodes join, nothing else is touched."""
+    path = newest(world)
+    if place == "next":
+        path = Segments(world.path / "audit", ACTIONS).path(max(world.log_of()) + 1)
+    if not running:
+        world.stop()
+    path.unlink(missing_ok=True)
+    make(path)
+    if not running:
+        world.start()
+    assert world.node().credentials.certificate_chain
+    world.restart()
+    assert world.node().credentials.certificate_chain
+    elsewhere = world.path / "elsewhere"
+    assert not elsewhere.exists() or elsewhere.read_bytes() == b"somebody's own\n" * 9
+    if place == "next":
+        assert whole(world.examine())
+    else:
+        assert "log damaged" in events(world)
+
+
+def test_logs_whose_directory_went_begin_it_again(world: World) -> None:
+    """A directory that is moved away stops nobody from joining, and there is an alarm."""
+    (world.path / "audit").rename(world.path / "moved")
+    assert world.node().credentials.certificate_chain
+    assert "log damaged" in events(world)
+
+
+def test_spoilt_segments_take_the_room_that_they_take(world: World) -> None:
+    """However often the newest is spoilt, what is kept stays within its bound."""
+    world.stop()
+    limits = Limits(3000, 4)
+    world.directory = DataDirectory(world.path, limits)
+    world.running = True
+    for number in range(80):
+        world.store.logs.log(ACTIONS, [action(number)])
+        path = newest(world)
+        before = path.read_bytes()
+        path.write_bytes(before + b"x")
+        world.store.logs.log(ACTIONS, [action(number)])
+        path.write_bytes(before)
+    kept = [len(data) for data in world.log_of().values()]
+    assert len(kept) > limits.segments
+    assert sum(kept) <= limits.segment_bytes * limits.segments
+    assert whole(world.examine())
 
 
 # Crashes
@@ -434,6 +508,22 @@ def test_marks_show_that_log_and_database_were_both_put_back(world: World) -> No
 
 
 # Old databases
+
+
+def test_who_spoils_the_newest_segment_has_none_retired(world: World) -> None:
+    """However often: what was written before stays, and there is an alarm for each time."""
+    world.store.logs.log(ACTIONS, [action(0)])
+    before = len(world.audit())
+    for number in range(1, 13):
+        path = newest(world)
+        whole_before = path.read_bytes()
+        path.write_bytes(whole_before + b"x")
+        world.store.logs.log(ACTIONS, [action(number)])
+        path.write_bytes(whole_before)
+    assert world.audit()[before - 1] == action(0)
+    assert events(world).count("log damaged") == 12
+    assert min(world.log_of()) == 0
+    assert world.examine().bad is None
 
 
 _OldRow = tuple[int, str, bool, str, str, str, str]

@@ -8,6 +8,7 @@ from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2
+from services.auth.audit_log import DENIALS
 from services.auth.authority import Lives
 from services.auth.epochs import Schedule
 from services.auth.errors import InvalidError, RefusedError
@@ -83,6 +84,19 @@ def test_a_bad_request_for_renewal(world: World) -> None:
 
 def names(response: auth_pb2.GetPairKeysResponse) -> set[str]:
     return {key.destination for key in response.keys}
+
+
+def test_who_probes_for_names_is_told_of(world: World) -> None:
+    """Names without keys leave one entry with how many, the same for forbidden and unknown ones."""
+    world.apply(POLICY)
+    peer = world.node("orders").peer
+    world.authority.pair_keys(peer, ["payments"])
+    assert [entry for entry in world.audit(DENIALS) if entry.event == "names refused"] == []
+    world.authority.pair_keys(peer, ["payments", "frontend", "frontend", "absent", "no name"])
+    (entry,) = [entry for entry in world.audit(DENIALS) if entry.event == "names refused"]
+    assert (entry.service, entry.instance, entry.count) == ("orders", str(peer.instance), 3)
+    assert entry.method == "/mesh.v1.AuthService/GetPairKeys"
+    assert not any(name in world.log_of(DENIALS)[0] for name in (b"frontend", b"absent"))
 
 
 def test_pair_keys_follow_the_policy(world: World) -> None:

@@ -97,7 +97,7 @@ def test_a_table_does_nothing_to_the_terminal(data: Path) -> None:
     """Whatever stands in a text, no control character is printed."""
     done = run("audit", "tail", "--offline", "--data", data, "-n", "1")
     assert done.returncode == 0
-    assert "?[2Jred" in done.stdout
+    assert "\\x1b[2Jred" in done.stdout
     assert "\x1b" not in done.stdout
 
 

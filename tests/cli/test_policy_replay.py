@@ -216,7 +216,7 @@ def test_suggest(tmp_path: Path) -> None:
         "#   orders: new",
     ]
     assert text.startswith(
-        f"# Suggested by mesh policy suggest: it permits 20 calls, {NOON} to {NIGHT}, and nothing"
+        f"# Suggested by mesh policy suggest for 20 calls, {NOON} to {NIGHT}: these callers and"
     )
 
 
@@ -240,4 +240,4 @@ def test_nothing_to_suggest(tmp_path: Path) -> None:
     """Of nothing comes a policy of nothing, which is a good one."""
     text = suggest(tmp_path, recorded=[])
     assert yaml.safe_load(text) == {"services": {}}
-    assert "it permits no calls, and nothing else" in text
+    assert "mesh policy suggest for no calls: these callers and methods, and no" in text

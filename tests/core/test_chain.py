@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import (
+    MOST_SEGMENTS,
     NOTHING,
     RESTORED,
     BadLineError,
@@ -467,3 +468,29 @@ def test_a_log_that_was_put_back_says_so() -> None:
     assert examine(restored.head, ROOT, segments, [latest(chain.head)]).bad is None
     forged = {0: segments[0].replace(RESTORED.encode(), b"recovered from a backup")}
     assert examine(restored.head, ROOT, forged).restored is None
+
+
+def test_a_chain_that_is_taken_up_again_keeps_the_same_segments() -> None:
+    """What the segments take of the room is sealed with the keys, and has to be there for each."""
+    chain, _ = written(24, SMALL)
+    again = Chain.restore(chain.head, chain.secret)
+    assert again == chain
+    assert again.rotated(SMALL).head == chain.rotated(SMALL).head
+    for secret in (chain.secret[:-8], chain.secret + bytes(8), chain.secret[:-1]):
+        with pytest.raises(ValueError, match="not the sizes"):
+            Chain.restore(chain.head, secret)
+
+
+def test_what_is_left_early_takes_what_stands_in_it() -> None:
+    """A spoilt segment has none retired before its own bytes do, and there is an end to how many are kept."""
+    chain, _ = written(2)
+    one = chain.head.size
+    limits = Limits(10 * one, 3)
+    for number in range(1, 21):
+        chain = replace(chain, head=replace(chain.head, size=one)).rotated(limits, full=False)
+        assert chain.head.first_segment == 0
+        assert chain.closed == (one,) * number
+    assert chain.rotated(limits).head.first_segment == 10
+    for _ in range(MOST_SEGMENTS):
+        chain = replace(chain, head=replace(chain.head, size=1)).rotated(ENDLESS, full=False)
+    assert len(chain.closed) == MOST_SEGMENTS - 1

@@ -29,6 +29,7 @@ from services.gatekeeper import service
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
 from services.gatekeeper.denials import Forwarder
+from services.gatekeeper.judging import Judging
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
 from tests.rpc.pair import DOMAIN, World
@@ -184,8 +185,9 @@ class House:
         self.auth = Recorder()
         self.forwarder = Forwarder(Peer(member.name, member.instance), self.auth)  # type: ignore[arg-type]
         self.ledger = Ledger(member.clock.now_ms)
-        serve = (self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter, self.ledger)
-        self.server = service.serving(*serve)
+        self.judging = Judging(self.watchers.now, member.clock.now_ms, self.reporter, self.ledger)
+        serve = (self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter)
+        self.server = service.serving(*serve, self.judging, self.ledger)
         self.nodes: list[Node] = []
 
     async def tell(self, told: Sequence[Told[Denial]]) -> None:

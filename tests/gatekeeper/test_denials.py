@@ -72,9 +72,23 @@ async def test_too_much(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_many_go_together(house: House) -> None:
     """While one call to auth is under way, what comes waits and goes in the next one."""
-    reports = [audit_pb2.NodeDenials(service="orders", denials=[DENIAL]) for _ in range(200)]
+    reports = [
+        audit_pb2.NodeDenials(service="orders", instance=bytes([number]) * 16, denials=[DENIAL])
+        for number in range(200)
+    ]
     await asyncio.gather(*(house.forwarder.forward(one) for one in reports))
     assert [len(request.reports) for request in house.auth.requests] == [64, 64, 64, 8]
+
+
+async def test_one_cannot_take_all_the_room(house: House) -> None:
+    """A node that reports many times at once is told to come again, and another's report is taken."""
+    many = [audit_pb2.NodeDenials(service="evil", instance=bytes(16), denials=[DENIAL])] * 100
+    other = audit_pb2.NodeDenials(service="orders", instance=bytes([1]) * 16, denials=[DENIAL])
+    *told, taken = await asyncio.gather(
+        *(house.forwarder.forward(one) for one in (*many, other)), return_exceptions=True
+    )
+    assert taken is None
+    assert sum(isinstance(one, OSError) for one in told) == 100 - denials.MOST_OF_ONE
 
 
 async def test_who_gives_up_waiting_stops_nobody(house: House) -> None:

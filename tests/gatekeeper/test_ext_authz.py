@@ -18,7 +18,6 @@ from mesh.rpc.listener import Listener
 from mesh.rpc.svid import Svid
 from services.gatekeeper import ext_authz
 from services.gatekeeper.ext_authz import CHECK, MAX_CHECK, ExtAuthz
-from services.gatekeeper.judging import Judging
 from tests.gatekeeper.house import House, Node, policy, serving
 from tests.gatekeeper.test_checks import GET, HEADERS, asked
 from tests.gatekeeper.test_decisions import listed
@@ -33,8 +32,8 @@ class Door:
         """Serve what the house has in force."""
         self.house, self.world = house, house.world
         member = self.world.members[0]
-        judging = Judging(house.watchers.now, member.clock.now_ms, house.reporter, house.ledger)
-        answers = ExtAuthz(member, lambda: house.watchers.slicer, judging)
+
+        answers = ExtAuthz(member, lambda: house.watchers.slicer, house.judging)
         self.listener: Listener = ext_authz.listener(member, "127.0.0.1:0", answers)
 
     def svid(self, service: str, **odd: Any) -> Svid:
