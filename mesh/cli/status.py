@@ -98,4 +98,5 @@ def _show(found: dict[str, Any]) -> None:
                 )
                 for node in found["nodes"]
             ],
+            ("service", "address", "policy"),
         )

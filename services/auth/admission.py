@@ -20,7 +20,7 @@ from mesh.core.audit import Kind as EntryKind
 from mesh.core.audit import Verdict as EntryVerdict
 from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
-from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
+from mesh.core.names import INSTANCE_BYTES, OPERATOR, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
@@ -188,7 +188,7 @@ class Admission:
         instance = Instance(new, token.service, token.id, asked.digest, certificate, now_ms, ends)
         entry = Entry(
             now_ms,
-            EntryKind.JOIN,
+            EntryKind.SESSION if token.service == OPERATOR else EntryKind.JOIN,
             "joined",
             service=token.service.text,
             instance=str(new),
