@@ -24,7 +24,7 @@ from mesh.cli.errors import CliError
 from mesh.cli.operator import Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json
 from mesh.cli.policy_explain import as_lines
-from mesh.core.audit import Entry
+from mesh.core.audit import Entry, Kind
 from mesh.core.condition import Call
 from mesh.core.errors import Cause
 from mesh.core.explain import explain
@@ -33,6 +33,8 @@ from mesh.v1 import auth_pb2
 
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _LOG: Final = "denials"
+#: What policy decided, by the event of its entry; the detail of any other says why it was not believed.
+_BY_POLICY: Final = ("call denied", "would be denied")
 _REPLY: Final = "reply: "
 
 
@@ -88,7 +90,9 @@ def _lines(found: Found) -> Iterator[str]:
     yield f"{instant(entry.at_ms)} {caller} -> {found.destination} {entry.method or 'an unknown method'}"
     if entry.count > 1:
         yield f"{entry.count} times alike, until {instant(entry.until_ms)}"
-    cause = entry.detail.removeprefix(_REPLY)
+    cause = "" if entry.event in _BY_POLICY else entry.detail.removeprefix(_REPLY)
+    if entry.kind is Kind.AUDIT:
+        yield "it passed, for the policy is in audit: enforced, it would be denied"
     if cause:
         about = (
             "the reply was not believed" if entry.detail.startswith(_REPLY) else "the call was not believed"

@@ -10,9 +10,11 @@ from typing import Final
 
 EVENTS: Final = {
     # nodes
-    "waiting for auth at %s, to join: its join port does not answer there": "join.waiting",
+    "waiting for auth at %s, to join: %s": "join.waiting",
     "renewal failed, trying on: %s": "renewal.failed",
     "waiting for gatekeeper: %s": "gatekeeper.waiting",
+    "denied without an answer of gatekeeper: source=%r method=%r: %s": "gatekeeper.unanswered",
+    "cannot write the renewed certificate, trying on: %s": "certificate.not-written",
     "no policy in force any more: refusing calls until gatekeeper is back": "policy.stale",
     "gatekeeper sends policy %d, older than %d held here: ignored, then denied once stale": "policy.older",
     "call rejected: id=%s cause=%r detail=%r method=%r peer=%s": "call.rejected",
@@ -31,6 +33,8 @@ EVENTS: Final = {
     # auth
     "auth of %s is ready: join at %s": "auth.ready",
     "cannot answer: %s": "auth.cannot-answer",
+    "the machine's clock leapt %.0f s ahead, not followed for now: is it right?": "clock.leapt",
+    "%s: THIS AUTH IS UNDER TEST AND KILLS ITSELF at the step %r of a join": "auth.under-test",
     "cannot keep epochs and certificate fresh, trying on: %s": "auth.upkeep-failed",
     "kept for the audit log until it can be written: %s": "audit.kept",
     "the audit log of %s is written again": "audit.written-again",
@@ -38,7 +42,8 @@ EVENTS: Final = {
     # gatekeeper
     "serving on port %d as instance %s": "gatekeeper.ready",
     "drained": "gatekeeper.drained",
-    "denied: source=%r method=%r destination=%s rule=%r": "question.denied",
+    "denied: source=%r method=%r destination=%s rule=%r%s%s": "question.denied",
+    "answering proxies on port %d": "proxies.ready",
     "waiting for mesh.auth to send the policy: %s": "policy.waiting",
     "mesh.auth sends the policy again": "policy.again",
     "policy from mesh.auth not taken: %s": "policy.untrusted",

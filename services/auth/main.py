@@ -19,6 +19,7 @@ from mesh.descriptors import allow_many
 from mesh.telemetry import logs, names
 from mesh.telemetry.backends import Backend, watched
 from mesh.telemetry.sdk import configured
+from services.auth import failpoints
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.ca import CA_LIFE_MS
 from services.auth.clock import Clock
@@ -102,6 +103,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = Clock()
     with DataDirectory(data, audit) as directory, Worker() as worker:
+        failpoints.arm(data)
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)
