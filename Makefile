@@ -9,6 +9,7 @@ floor := .venv-floor/ready
 proto := .venv-proto/ready
 bench := .venv-bench/ready
 charts := .venv-charts/ready
+backend := .venv-backend/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
@@ -17,7 +18,7 @@ go := tests/interop/go
 spread := -n 2 --dist loadfile
 alone := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
-on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar)
+on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar telemetry)
 alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
@@ -33,7 +34,7 @@ demo: $(newest) ## start a mesh, run the shop on it, attack it
 	@.venv/bin/mesh demo
 
 .PHONY: test
-test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
+test: $(newest) $(backend) ## every test, with coverage of mesh/core at 100 % of branches
 	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(alone)) tests
 	@.venv/bin/python -m pytest $(alone)
 
@@ -93,10 +94,11 @@ proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
 
 .PHONY: bench
-bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua; then policy changes to 1,000 nodes
+bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua; policy changes; telemetry
 	@.venv-bench/bin/python -m bench $(ARGS)
 	@.venv-bench/bin/python -m bench.jailed
 	@.venv-bench/bin/python -m bench.push
+	@.venv-bench/bin/python -m bench.telemetry
 
 .PHONY: lock
 lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
@@ -121,6 +123,10 @@ $(charts): requirements/charts.txt pyproject.toml tools/venv
 
 $(bench): requirements/bench.txt pyproject.toml tools/venv
 	@tools/venv .venv-bench $< .
+	@touch $@
+
+$(backend): requirements/backend.txt tools/venv
+	@tools/venv .venv-backend $<
 	@touch $@
 
 $(proto): requirements/proto.txt tools/venv

@@ -36,6 +36,8 @@ from mesh.rpc.membership import (
 from mesh.rpc.status import mesh_outcome
 from mesh.rpc.svid import Svid, new_key
 from mesh.rpc.targets import FixedTarget
+from mesh.telemetry.names import RENEW
+from mesh.telemetry.spans import Tracing
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 
 log = logging.getLogger("mesh")
@@ -159,6 +161,7 @@ class Enrolment:
         self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
         self._stub = auth_pb2_grpc.AuthServiceStub(MeshChannel(self.membership, self._auth))
         self._fetching: dict[ServiceName, asyncio.Task[None]] = {}
+        self.tracing = Tracing()
         self.destinations: Callable[[], Iterable[ServiceName]] = tuple
 
     @property
@@ -221,7 +224,8 @@ class Enrolment:
         told = False
         while True:
             try:
-                await self._renew()
+                with self.tracing.span(RENEW):
+                    await self._renew()
             except (grpc.aio.AioRpcError, ValueError) as error:
                 if not told:
                     said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error

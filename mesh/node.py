@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,6 +36,8 @@ from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
 from mesh.slices import Slice
+from mesh.telemetry import names
+from mesh.telemetry.backends import AMBIENT, Backend, watched
 from mesh.v1 import audit_pb2, audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
 from mesh.watching import SliceKeeper
 
@@ -50,9 +53,13 @@ LEAVE: Final = 2.0
 class Node:
     """One instance of a service in the mesh. Made by ``join``; use its methods from that event loop."""
 
-    def __init__(self, enrolment: Enrolment, listen: str, advertise_port: int | None) -> None:
-        """Take an enrolment, where to listen once there is a server, and what port to register instead."""
+    def __init__(
+        self, enrolment: Enrolment, listen: str, advertise_port: int | None, telemetry: Backend = AMBIENT
+    ) -> None:
+        """Take an enrolment, where to listen once there is a server, what port to register, and a backend."""
         self._enrolment, self._listen, self._advertise_port = enrolment, listen, advertise_port
+        self.telemetry = watched(self.membership, telemetry)
+        enrolment.tracing = self.telemetry.tracing
         self._slice = Slice(self.membership.now, self._certified, self.membership.clock.now_ms)
         self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
         self._judged = 0
@@ -71,6 +78,7 @@ class Node:
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
+        self._tell_of_slice()
         self._tasks = [asyncio.create_task(enrolment.keep()), asyncio.create_task(self._keeper.keep())]
 
     @property
@@ -166,7 +174,17 @@ class Node:
     def _certified(self) -> float:
         return (self.membership.svid.not_after_ms - self.membership.clock.now_ms()) / 1000
 
+    def _tell_of_slice(self) -> None:
+        held, gauges = self._slice, self.telemetry.gauges
+        gauges.add(names.SLICE_AGE, lambda: held.age)
+        gauges.add(names.SLICE_VERSION, lambda: held.version)
+        gauges.add_many(names.ENDPOINTS, held.sizes)
+
     def _slice_changed(self) -> None:
+        with self.telemetry.tracing.span(names.APPLY, {names.POLICY_VERSION: self._slice.version}):
+            self._enforce()
+
+    def _enforce(self) -> None:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
@@ -187,6 +205,7 @@ async def join(
     auth: str | None = None,
     listen: str = "127.0.0.1:0",
     advertise_port: int | None = None,
+    telemetry: Backend = AMBIENT,
 ) -> AsyncIterator[Node]:
     """Join the mesh as a service, and leave it at the end of the block.
 
@@ -194,12 +213,15 @@ async def join(
     what the files in ``MESH_SERVICE_ACCOUNT_TOKEN_FILE`` and ``MESH_JOIN_KEY_FILE`` prove.
     ``auth``: ``host:port`` of auth's join port; without it ``MESH_AUTH``. ``listen``: ``host:port`` for calls
     from other nodes, used once ``server()`` is started. ``advertise_port``: the port that others are to
-    connect to, where it is not the one listened on.
+    connect to, where it is not the one listened on. ``telemetry``: where traces and metrics go; unless said,
+    to the OpenTelemetry providers that the application has set.
 
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
-    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port)
+    began_ns = time.time_ns()
+    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port, telemetry)
+    node.telemetry.tracing.past(names.JOIN, began_ns, {names.SERVICE: node.identity.service.text})
     try:
         await node.ready()
         yield node

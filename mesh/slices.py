@@ -24,6 +24,7 @@ from mesh.core.policy import MAX_VERSION, Section
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.connections import Endpoint
 from mesh.rpc.status import mesh_outcome
+from mesh.telemetry.names import DESTINATION
 from mesh.v1 import gatekeeper_pb2
 
 #: Seconds between heartbeats, less where a slice goes stale soon; a lease is at least two of them.
@@ -75,6 +76,11 @@ class Slice:
         return self._matcher is not None and self._now() < self._good_until and self._certified() > 0
 
     @property
+    def age(self) -> float | None:
+        """Seconds since the word of auth that keeps the slice in force; ``None`` before the first slice."""
+        return self._now() - (self._good_until - self._max_stale) if self._matcher else None
+
+    @property
     def pace(self) -> float:
         """Seconds from heartbeat to heartbeat: the answers to them are the signs of life."""
         return min(HEARTBEAT, max(self._max_stale / 3, QUICKEST)) if self._matcher else HEARTBEAT
@@ -110,6 +116,10 @@ class Slice:
             text = "no policy in force here: gatekeeper has not been heard of for too long"
             raise CallFailedError(mesh_outcome(Reason.NOT_READY, text))
         return self._destinations.get(service)
+
+    def sizes(self) -> list[tuple[float, dict[str, str]]]:
+        """Give how many instances of each destination there are, as a gauge reads it."""
+        return [(len(known), {DESTINATION: name.text}) for name, known in list(self._destinations.items())]
 
     def changed(self) -> Coroutine[Any, Any, None]:
         """Give what waits until a slice arrives after this call, however late the waiting begins."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import mesh
+from mesh.telemetry.backends import AMBIENT, Backend
 from sidecar.health import Health, serving_health
 from sidecar.inbound import Inbound
 from sidecar.outbound import Outbound
@@ -40,6 +41,7 @@ class Settings:
     outbound_port: int = 0
     health: str | None = None
     max_message: int = MAX_MESSAGE
+    telemetry: Backend = AMBIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             auth=settings.auth,
             listen=settings.listen,
             advertise_port=settings.advertise_port,
+            telemetry=settings.telemetry,
         ) as node,
         _directory(settings) as run_dir,
         serving_health(settings.health) as health,

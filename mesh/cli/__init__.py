@@ -7,6 +7,10 @@
     backups    backup, restore    auth's state in a file, and again
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
+    check      check              what is wrong (``checks`` judges)
+    edges      edges              who calls whom
+    diagnostics diagnostics       what a bug report needs
+    describe   describe           why a call was refused (``causes`` has what to do)
     workloads  run, sidecar       an application's way into the mesh
     svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
@@ -27,7 +31,11 @@ import click
 
 from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
+from mesh.cli.check import check
+from mesh.cli.describe import describe
+from mesh.cli.diagnostics import diagnostics
 from mesh.cli.domain import init, up
+from mesh.cli.edges import edges
 from mesh.cli.errors import OneLineGroup
 from mesh.cli.inject import inject
 from mesh.cli.keks import kek
@@ -60,6 +68,10 @@ for _command in (
     init,
     up,
     status,
+    check,
+    edges,
+    describe,
+    diagnostics,
     token,
     policy,
     audit,

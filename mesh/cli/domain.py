@@ -19,6 +19,7 @@ from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
 from mesh.core.names import TrustDomain
+from mesh.telemetry import logs
 
 
 @click.command()
@@ -81,7 +82,7 @@ def up(
         base.auth if auth_port is None else auth_port,
         base.gatekeeper if gatekeeper_port is None else gatekeeper_port,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     try:
         more = ("--ext-authz", ext_authz) if ext_authz else ()
         asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise, gatekeeper_options=more)))

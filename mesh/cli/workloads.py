@@ -8,7 +8,6 @@ The address of auth is ``--auth``, ``MESH_AUTH``, or that of the mesh that runs 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from mesh.cli.kinds import service
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
 from mesh.enrol import JOIN_KEY_FILE
+from mesh.telemetry import logs
+from mesh.telemetry.sdk import configured
 from mesh.v1 import auth_pb2
 from sidecar.run import run as run_both
 from sidecar.serve import serve
@@ -78,7 +79,8 @@ def sidecar(**options: Any) -> None:
 
     Where it is found is one line of JSON on stdout. SIGTERM ends it, too.
     """
-    asyncio.run(serve(_settings(**options)))
+    with configured(options["service"].text) as telemetry:
+        asyncio.run(serve(_settings(telemetry=telemetry, **options)))
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -89,7 +91,9 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
     CMD finds MESH_RUN_DIR and MESH_OUTBOUND in its environment. Its exit status is that of this command.
     """
-    sys.exit(asyncio.run(_run(_settings(**options), command)))
+    with configured(options["service"].text) as telemetry:
+        status = asyncio.run(_run(_settings(telemetry=telemetry, **options), command))
+    sys.exit(status)
 
 
 async def _run(settings: Settings, command: tuple[str, ...]) -> int:
@@ -111,7 +115,7 @@ def _settings(
 ) -> Settings:
     if app_port is not None and app is not None:
         raise click.UsageError("--app and --app-port are the same thing: give one")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     directory = DataDirectory(data)
     return Settings(
         service=service.text,

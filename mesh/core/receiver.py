@@ -110,6 +110,11 @@ class Receiver:
             self._expired = max(self._expired, epoch.number)
             self._inbound.pop(epoch, None)
 
+    def epoch(self, now_ms: int) -> Epoch | None:
+        """Give the newest epoch that has begun and whose key is held here."""
+        held = self._ring.sending(now_ms)
+        return held[0] if held else None
+
     def admit(self, incoming: Incoming, authorize: Authorize, now_ms: int) -> Admitted:
         """Check a call. Raises ``PeerError`` where the reply must not be sealed; nothing has changed then."""
         mac, encoded = _sealed_call(incoming.metadata)

@@ -64,6 +64,7 @@ class Connection:
         self._idle = asyncio.Event()
         self._idle.set()
         self.calls = 0
+        self.address = address
 
     def unary(self, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """Give a raw unary call of a method."""
@@ -147,6 +148,8 @@ class Connections:
         if len(endpoints) == 1:
             return endpoints[0], self.to(endpoints[0])
         up = [endpoint for endpoint in endpoints if not self.to(endpoint).failing] or endpoints
+        if len(up) < len(endpoints):
+            self._membership.observer.passed_over(len(endpoints) - len(up))
         pair = random.sample(up, min(2, len(up)))
         best = min(pair, key=lambda endpoint: self.to(endpoint).calls)
         return best, self.to(best)

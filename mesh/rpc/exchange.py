@@ -247,6 +247,7 @@ class Exchange:
         self.started.set()  # also if it never started: there is nothing more to wait for
         if not self.outcome.done():
             self.outcome.set_result(outcome)
+            self._spec.watched.ended(outcome)
 
 
 async def _end(raw: _Raw) -> RawEnd:

@@ -22,6 +22,7 @@ from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.receiver import Admitted, Receiver
 from mesh.core.sender import Sender
+from mesh.rpc.observing import NOBODY, Observer
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
 
@@ -91,6 +92,8 @@ class Membership:
         self.now: Callable[[], float] = time.monotonic
         """Seconds that never run backwards."""
         self.policy_key = b""
+        self.observer: Observer = NOBODY
+        """Who watches its calls (``mesh.telemetry``)."""
         self._observers: list[RejectionObserver] = []
         self.written: Callable[[], Awaitable[None]] = nowhere
         """Waits, within bounds, until what was rejected so far is in the audit log (``mesh.reports``)."""

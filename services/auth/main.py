@@ -18,7 +18,11 @@ from typing import Any, Final
 import click
 
 from mesh.core.chain import Limits
+from mesh.core.names import AUTH
 from mesh.descriptors import allow_many
+from mesh.telemetry import logs, names
+from mesh.telemetry.backends import Backend, watched
+from mesh.telemetry.sdk import configured
 from services.auth import failpoints
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.ca import CA_LIFE_MS
@@ -77,7 +81,6 @@ def main(
     ca_seconds: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
@@ -88,11 +91,14 @@ def main(
     except InvalidError as error:
         raise click.UsageError(str(error)) from None
     try:
+        logs.set_up()
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
-        asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper, kubernetes))
-    except AuthError as error:
+        with configured(AUTH.text) as telemetry:
+            listening = (join_listen, listen)
+            asyncio.run(_run(data, lives, audit, listening, hosts, gatekeeper, kubernetes, telemetry))
+    except (AuthError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
-        sys.exit(FAILED if isinstance(error, ListenError) else DATA)
+        sys.exit(DATA if isinstance(error, AuthError) and not isinstance(error, ListenError) else FAILED)
 
 
 async def _run(
@@ -103,6 +109,7 @@ async def _run(
     hosts: tuple[str, str],
     gatekeeper: str,
     kubernetes: Path | None,
+    telemetry: Backend,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,6 +120,9 @@ async def _run(
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)
+        watched(own.membership, telemetry).gauges.add(
+            names.SLICE_VERSION, lambda: authority.policy_of_record.version
+        )
         vouched = await _vouched(kubernetes, directory, authority, worker, clock) if kubernetes else None
         server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
         addresses = {

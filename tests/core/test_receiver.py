@@ -491,3 +491,11 @@ def test_metadata_that_transports_change(value: str) -> None:
     verdict = admit(receiver(), sent.incoming()).verdict
     assert isinstance(verdict, PeerError)
     assert verdict.cause is Cause.BAD_METADATA
+
+
+def test_epoch_in_use() -> None:
+    """The epoch is the newest that has begun, and none where no key is held."""
+    found = receiver().epoch(NOW)
+    assert found is not None
+    assert found.begins_ms <= NOW < found.ends_ms
+    assert Receiver(ServiceName("callee"), InstanceId(bytes(15) + b"1")).epoch(NOW) is None
