@@ -29,6 +29,7 @@ from mesh.enrol import Enrolment, JoinError
 from mesh.enrol import join as enrol
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
+from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
@@ -148,6 +149,11 @@ class Node:
         return (self.membership.svid.not_after_ms - self.membership.clock.now_ms()) / 1000
 
     def _slice_changed(self) -> None:
+        revoked = self._slice.revoked
+        if revoked is not self.membership.receiver.revoked:
+            self.membership.revoke(revoked)
+            for connections in self._connections.values():
+                connections.revoke(revoked)
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
@@ -158,6 +164,13 @@ class Node:
 
 async def _report(stub: audit_pb2_grpc.DenialServiceAsyncStub, told: Sequence[Told[Denial]]) -> None:
     await stub.Report(audit_pb2.ReportRequest(denials=messages(told)), timeout=REPORT_TIMEOUT)
+
+
+async def _ready(node: Node) -> None:
+    try:
+        await node.ready()
+    except CallFailedError as failed:
+        raise JoinError(str(failed)) from None
 
 
 @asynccontextmanager
@@ -181,7 +194,7 @@ async def join(
     """
     node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port)
     try:
-        await node.ready()
+        await _ready(node)
         yield node
     finally:
         await node.close()

@@ -128,6 +128,10 @@ class Exchange:
         except grpc.aio.AioRpcError as error:
             await self._ended(raw, raw_end(error))
             return
+        except asyncio.CancelledError:
+            if self._waiting_was_cancelled():
+                raise
+            return
         if not isinstance(data, bytes):
             await self._ended(raw, await _end(raw))
             return
@@ -146,9 +150,12 @@ class Exchange:
         self._sealer = self._attempt.seal.request_sealer()
         self._opener = self._attempt.seal.reply_opener()
         connection = self._attempt.connection
+        if (cut := connection.cut()) is not None:
+            raise CallFailedError(cut)
         self._raw = connection.stream(self._spec.method.text)(**self._attempt.options)
         connection.began()
         self._raw.add_done_callback(connection.ended)
+        self._raw.add_done_callback(connection.on_cut(self.abandon))
 
     async def _write(self, frame: bytes, *, last: bool) -> bool:
         raw: _Raw = self._raw
@@ -162,7 +169,16 @@ class Exchange:
                 await raw.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
             return False
+        except asyncio.CancelledError:
+            if self._waiting_was_cancelled():
+                raise
+            return False
         return True
+
+    def _waiting_was_cancelled(self) -> bool:
+        # gRPC raises the same in whoever waits for a call that was abandoned meanwhile.
+        task = asyncio.current_task()
+        return not self.outcome.done() or (task is not None and task.cancelling() > 0)
 
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over. What was

@@ -39,6 +39,7 @@ from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.ext_authz import ExtAuthz, listener
 from services.gatekeeper.judging import Judging
 from services.gatekeeper.policy_source import PolicySource
+from services.gatekeeper.revocations import Revocations
 from services.gatekeeper.service import serving
 from services.gatekeeper.watchers import Watchers
 
@@ -88,13 +89,14 @@ async def serve(
     confirmed = Confirmed(membership.clock.now_ms)
     watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take, confirmed)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
-    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
+    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger, lambda: watchers.banned)
     server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger)
+    revocations = Revocations(membership, watchers, server)
+    source = PolicySource(membership, channel, watchers.take, confirmed, revocations.take)
     answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()
