@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a Python of 3.11 or newer is enough (npm too for `check`).
+# Every target sets up what it needs: a Python of 3.11 or newer is enough (Node.js and npm too for `check`).
 # Choose the interpreter with `make PYTHON=…`; the environments are .venv*, `make clean` removes them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -11,6 +11,7 @@ bench := .venv-bench/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
+go := tests/interop/go
 # Tests of one file run in one process, several files at a time; what starts a whole mesh runs alone afterwards.
 spread := -n 2 --dist loadfile
 alone := tests/e2e tests/examples
@@ -36,9 +37,10 @@ test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
 	@.venv/bin/python -m pytest $(alone)
 
 .PHONY: check
-check: lint types fresh ## what CI runs: lint, types, proto freshness, then the tests on newest and oldest
+check: lint types fresh ## what CI runs: lint, types, proto freshness, the tests on newest and oldest, interop
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory floor
+	@$(MAKE) --no-print-directory interop
 
 .PHONY: lint
 lint: $(newest) $(buf) ## ruff and buf
@@ -59,6 +61,10 @@ floor: $(floor) ## the lowest version of each dependency, with every test that t
 	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
 	@.venv-floor/bin/python -m pytest $(alone_on_floor)
 
+.PHONY: interop
+interop: $(newest) $(go)/bin/ready $(shop)/node_modules ## gRPC's interoperability cases between Go, Node and Python, through the mesh
+	@.venv/bin/python -m pytest -q tests/interop/matrix.py tests/interop/repeats.py
+
 .PHONY: proto
 proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
@@ -75,7 +81,7 @@ lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
 
 .PHONY: clean
 clean: ## remove environments and caches
-	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules
+	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(newest): requirements/newest.txt pyproject.toml tools/venv
@@ -96,6 +102,17 @@ $(proto): requirements/proto.txt tools/venv
 
 $(uv): requirements/lock.txt tools/venv
 	@tools/venv .venv-lock $<
+	@touch $@
+
+# With the Go there is, if it is new enough for the module; else with the one that is pinned.
+$(go)/bin/ready: $(go)/go.mod $(go)/go.sum requirements/go.txt tools/venv
+	@(cd $(go) && go list -m) >/dev/null 2>&1 || tools/venv .venv-go requirements/go.txt
+	@cd $(go) && PATH="$(CURDIR)/.venv-go/bin:$$PATH" go build -o bin/ google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+	@touch $@
+
+$(shop)/node_modules: $(shop)/package-lock.json
+	@command -v npm >/dev/null || { echo "sealmesh: npm is needed for the interop cases: install Node.js 20 or newer" >&2; exit 1; }
+	@cd $(shop) && $(npm_ci)
 	@touch $@
 
 $(buf): tools/buf/package-lock.json

@@ -53,6 +53,7 @@ class Process:
                 stdout=stream,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
+                limit=64 * 1024 * 1024,  # an answer is one line, of ten thousand moments
                 start_new_session=True,  # an interrupt from the terminal is for the bench, which ends them
             )
         process = cls(name, child, errors)
@@ -112,6 +113,12 @@ class Process:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
         return int(found[1]) * 1024 if found else 0
+
+    def written_bytes(self) -> int:
+        """Give how much it has caused to be written to storage so far (``write_bytes`` of proc_pid_io(5))."""
+        counters = Path(f"/proc/{self._child.pid}/io").read_text()
+        found = re.search(r"^write_bytes: (\d+)$", counters, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     async def _end(self) -> None:
         child = self._child

@@ -1,11 +1,12 @@
 """``python -m bench.push``: how soon a change of policy is in force at a thousand nodes, and what it sends.
 
-A trust domain as it is shipped, with a policy of a thousand services and ten thousand rules, and one node of
-each service, spread over a few processes on this machine. From the moment at which the operator's command is
-sent until each node judges by the new version: auth's checking, signing and storing is in it, gatekeeper's
-reading and cutting, and each node's reading. Two changes are made in turns: one that concerns one service, so
-that the others learn but a version, and one that changes a rule of every service. Before that all are at rest
-for ten seconds, to see what heartbeats cost.
+A trust domain as it is shipped, with a policy of a thousand services and ten thousand rules, and one node
+of each service (or more, ``--services``), spread over a few processes on this machine. From the moment at
+which the operator's command is sent until each node judges by the new version: auth's checking, signing and
+storing is in it, gatekeeper's reading and cutting, and each node's reading. Two changes are made in turns:
+one that concerns one service, so that the others learn but a version, and one that changes a rule of every
+service. Before that all are at rest for ten seconds, to see what heartbeats cost, and what of them is
+written to storage.
 
 The nodes are ``watching``: identities, keys, seals and slices are real, and the stream is kept by the same
 code; what a node has besides (servers, reports, renewal) is left out, so that a thousand fit. Nodes, auth and
@@ -45,20 +46,21 @@ REST_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many nodes, in how many processes, and how many changes of each kind."""
+    """How many nodes, of how many services, in how many processes, and how many changes of each kind."""
 
     nodes: int
+    services: int
     processes: int
     rounds: int
 
 
-def policy(nodes: int, turns: Mapping[int, int]) -> bytes:
+def policy(count: int, turns: Mapping[int, int]) -> bytes:
     """Give a policy in which ten others may call each service; one rule of a service is by its turn."""
     services: dict[str, Any] = {}
-    for index in range(nodes):
+    for index in range(count):
         paths = [f"/shop.v1.Shop/Method{rule}" for rule in range(RULES)]
         paths[0] = f"/shop.v1.Shop/Turn{turns.get(index, 0)}"
-        principals = [_name((index + rule + 1) % nodes) for rule in range(RULES)]
+        principals = [_name((index + rule + 1) % count) for rule in range(RULES)]
         services[_name(index)] = {
             "allow": [
                 {"principals": [principal], "paths": [path]}
@@ -74,22 +76,24 @@ async def measure(extent: Extent) -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         domain = await stack.enter_async_context(trust_domain(scratch))
         turns = dict[int, int]()
-        await apply(domain, policy(extent.nodes, turns))
+        await apply(domain, policy(extent.services, turns))
         processes = [
             await stack.enter_async_context(watching(domain, scratch, number))
             for number in range(extent.processes)
         ]
-        held = await let_in(domain, processes, extent.nodes)
-        rest = await _at_rest(domain, processes)
+        held = await let_in(domain, processes, extent)
+        rest, written = await _at_rest(domain, processes)
         taken: dict[str, list[Round]] = {"one": [], "all": []}
         for turn in range(1, extent.rounds + 1):
-            for kind, changed in (("one", [turn % extent.nodes]), ("all", range(extent.nodes))):
+            for kind, changed in (("one", [turn % extent.services]), ("all", range(extent.services))):
                 turns |= dict.fromkeys(changed, 2 * turn + (kind == "all"))
-                taken[kind].append(await _round(domain, processes, policy(extent.nodes, turns)))
+                taken[kind].append(await _round(domain, processes, policy(extent.services, turns)))
         return {
             "nodes": extent.nodes,
             "gatekeeper_kb_per_node": held / 1000,
+            "services": extent.services,
             "rest_cpu_ms_per_second": rest,
+            "rest_written_bytes_per_second": written,
             "changes": {kind: _summary(rounds) for kind, rounds in taken.items()},
         }
 
@@ -104,25 +108,31 @@ class Round:
     cpu: dict[str, float]
 
 
-async def let_in(domain: Domain, processes: Sequence[Process], nodes: int) -> float:
+async def let_in(domain: Domain, processes: Sequence[Process], extent: Extent) -> float:
     """Have all join; give what gatekeeper holds for one more node, in bytes."""
     held = []
     for number, process in enumerate(processes):
-        mine = range(number, nodes, len(processes))
-        await process.ask({"tokens": [await domain.token(_name(index)) for index in mine]})
+        mine = range(number, extent.nodes, len(processes))
+        names = [_name(index % extent.services) for index in mine]
+        await process.ask({"tokens": [await domain.token(name) for name in names]})
         await process.answer(JOIN_SECONDS)
         held.append((domain.gatekeeper.resident_bytes(), len(mine)))
     (first, few), (last, _) = held[0], held[-1]
-    return (last - first) / (nodes - few)
+    return (last - first) / (extent.nodes - few)
 
 
-async def _at_rest(domain: Domain, watching: Sequence[Process]) -> dict[str, float]:
-    # CPU of each in milliseconds per second, while there is nothing but heartbeats.
+async def _at_rest(domain: Domain, watching: Sequence[Process]) -> tuple[dict[str, float], dict[str, float]]:
+    # CPU of each in milliseconds per second, and bytes written, while there is nothing but heartbeats.
     await asyncio.sleep(QUIET_SECONDS)
-    cpu, begun = _cpu(domain, watching), time.monotonic()
+    cpu, written, begun = _cpu(domain, watching), _written(domain), time.monotonic()
     await asyncio.sleep(REST_SECONDS)
     seconds = time.monotonic() - begun
-    return {name: 1000 * (now - cpu[name]) / seconds for name, now in _cpu(domain, watching).items()}
+    spent = {name: 1000 * (now - cpu[name]) / seconds for name, now in _cpu(domain, watching).items()}
+    return spent, {name: (now - written[name]) / seconds for name, now in _written(domain).items()}
+
+
+def _written(domain: Domain) -> dict[str, int]:
+    return {"auth": domain.auth.written_bytes(), "gatekeeper": domain.gatekeeper.written_bytes()}
 
 
 async def _round(domain: Domain, watching: Sequence[Process], document: bytes) -> Round:
@@ -183,7 +193,7 @@ def _name(index: int) -> str:
 
 def _text(found: dict[str, Any]) -> str:
     lines = [
-        f"A change of policy, {found['nodes']} nodes watching, from the operator's command:",
+        f"A change of policy, {found['nodes']} nodes of {found['services']} services, from the command on:",
         f"{'':28}{'p50':>9}{'p99':>9}{'max':>9}{'answered':>10}{'p99 then':>11}{'bytes':>8}   CPU",
     ]
     for kind, title in (("one", "concerns one service"), ("all", "concerns every service")):
@@ -194,6 +204,9 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(f"{title:28}{times}{row['bytes_per_node']:>8.0f}   {cpu}")
     rest = ", ".join(f"{name} {value:.0f} ms" for name, value in found["rest_cpu_ms_per_second"].items())
     lines.append(f"CPU per second at rest, with nothing but heartbeats: {rest}")
+    stored = found["rest_written_bytes_per_second"]
+    stores = ", ".join(f"{name} {value:.0f} bytes" for name, value in stored.items())
+    lines.append(f"Written to storage per second at rest: {stores}")
     lines.append(f"gatekeeper's memory for one more node: {found['gatekeeper_kb_per_node']:.0f} kB")
     return "\n".join(lines)
 
@@ -201,6 +214,7 @@ def _text(found: dict[str, Any]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.push", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000, metavar="N", help="how many watch (default 1000)")
+    parser.add_argument("--services", type=int, metavar="N", help="of how many services (one of each)")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="in how many, 2 or more (2)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="changes of each kind (10)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures there too")
@@ -210,7 +224,8 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     options = _arguments()
     try:
-        document = asyncio.run(measure(Extent(options.nodes, options.processes, options.rounds)))
+        extent = Extent(options.nodes, options.services or options.nodes, options.processes, options.rounds)
+        document = asyncio.run(measure(extent))
     except NotMeasuredError as error:
         sys.exit(f"bench: {error}")
     if options.json:

@@ -3,6 +3,7 @@
 The trust domain and the nodes of ``push``: from the moment at which the operator's command is sent until each
 node judges by it. Each round revokes one instance of a service that none of the nodes is of, then changes a
 rule of one service, as the yardstick: both take the same way through auth and gatekeeper.
+Last, as many embedded nodes hold a stream each to one instance, which is revoked (``held``).
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import percentile
+from bench.held import LEAKED, revoke
 from bench.meshed import Domain, trust_domain
 from bench.process import NotMeasuredError, Process
 from bench.push import ROUND_SECONDS, Extent, apply, let_in, policy, watching
 from mesh.core.join import JoinToken
 from mesh.enrol import join
-from mesh.v1 import revocation_pb2
-
-LEAKED = "leaked"
 
 
 async def measure(extent: Extent) -> dict[str, Any]:
@@ -34,27 +33,33 @@ async def measure(extent: Extent) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         domain = await stack.enter_async_context(trust_domain(scratch))
-        await apply(domain, policy(extent.nodes, {}))
+        await apply(domain, policy(extent.services, {}))
         processes = [
             await stack.enter_async_context(watching(domain, scratch, number))
             for number in range(extent.processes)
         ]
-        await let_in(domain, processes, extent.nodes)
+        await let_in(domain, processes, extent)
         revoked, changed = list[float](), list[float]()
         for turn in range(1, extent.rounds + 1):
             revoked += await _revoke(domain, processes)
-            changed += await _change(domain, processes, policy(extent.nodes, {turn % extent.nodes: turn}))
-    found = {"nodes": extent.nodes, "revocation": _summary(revoked), "policy": _summary(changed)}
-    return {**found, "ratio_p99": found["revocation"]["p99_ms"] / found["policy"]["p99_ms"]}
+            turns = {turn % extent.services: turn}
+            changed += await _change(domain, processes, policy(extent.services, turns))
+        ended = await streams(domain, extent.nodes)
+    told, change = _summary(revoked), _summary(changed)
+    return {
+        "nodes": extent.nodes,
+        "revocation": told,
+        "policy": change,
+        "streams": _summary(ended),
+        "ratio_p99": told["p99_ms"] / change["p99_ms"],
+    }
 
 
 async def _revoke(domain: Domain, processes: Sequence[Process]) -> list[float]:
     enrolment = await join(JoinToken.parse(await domain.token(LEAKED)), domain.addresses.join)
     instance = enrolment.membership.instance
     await enrolment.close()
-    request = revocation_pb2.RevokeRequest(service=LEAKED, instance=instance.raw)
-    begun = time.monotonic()
-    await domain.operator.revocation.Revoke(request)
+    begun = await revoke(domain, instance)
     return await _moments(processes, {"revoked": str(instance)}, begun)
 
 
@@ -81,7 +86,16 @@ def _summary(latencies: Sequence[float]) -> dict[str, float]:
 
 def _text(found: dict[str, Any]) -> str:
     lines = [f"From the operator's command, {found['nodes']} nodes:{'p50':>12}{'p99':>9}{'max':>9}"]
-    for kind, title in (("revocation", "an instance is revoked"), ("policy", "a rule is changed")):
+    titles = {
+        "revocation": "an instance is revoked",
+        "policy": "a rule is changed",
+        "streams": "streams to it have ended",
+    }
+    for kind, title in titles.items():
+        ("revocation", "an instance is revoked"),
+        ("policy", "a rule is changed"),
+        ("streams", "a stream to it has ended"),
+    ):
         times = "".join(f"{found[kind][key]:>7.0f}ms" for key in ("p50_ms", "p99_ms", "max_ms"))
         lines.append(f"{title:36}{times}")
     lines.append(f"revocation to change of policy, p99: {found['ratio_p99']:.2f}")
@@ -100,7 +114,9 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     options = _arguments()
     try:
-        document = asyncio.run(measure(Extent(options.nodes, options.processes, options.rounds)))
+        document = asyncio.run(
+            measure(Extent(options.nodes, options.nodes, options.processes, options.rounds))
+        )
     except NotMeasuredError as error:
         sys.exit(f"bench: {error}")
     if options.json:

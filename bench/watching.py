@@ -75,7 +75,7 @@ class Watching:
     def _note(self, held: Slice, noted: set[int | str]) -> None:
         if held.withdrawn:
             self._nodes -= 1
-        now = (held.version, *map(str, held.revoked)) if held.in_force else ()
+        now: list[int | str] = [held.version, *map(str, held.revoked)] if held.in_force else []
         for one in [one for one in now if one not in noted]:
             noted.add(one)
             self._moments.setdefault(one, []).append(time.monotonic())

@@ -41,6 +41,9 @@ from mesh.watching import SliceKeeper
 
 log = logging.getLogger("mesh")
 
+#: Seconds in which a departure is known to every node, and that calls in progress then have to end in.
+KNOWN: Final = 2.0
+DRAIN: Final = 30.0
 #: Seconds that a closing node waits for gatekeeper to let it go, and for calls in progress.
 LEAVE: Final = 2.0
 
@@ -61,6 +64,7 @@ class Node:
         self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
         reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._reporter = Reporter(self.membership, partial(_report, reports))
+        self._slice.audited = self._reporter.audited
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
         telling = (self._reporter.keep(), self._decisions.keep())
@@ -125,6 +129,17 @@ class Node:
     async def ready(self) -> None:
         """Wait until there is a slice in force."""
         await self._slice.ready()
+
+    async def drain(self) -> None:
+        """Take no more calls and fail none: for a process that was told to end.
+
+        Leaves the directory, serves on until every caller can know, and gives calls in progress ``DRAIN`` s.
+        """
+        if self._server is None or not self._server.serving:
+            return
+        self._serving(False)
+        await asyncio.sleep(KNOWN)
+        await self._server.stop(DRAIN)
 
     async def close(self) -> None:
         """Leave the directory, end calls in progress after a short grace, close all connections."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 
 from mesh.node import Node
 from mesh.rpc.connections import MAX_METADATA
-from sidecar.relay import relay
+from sidecar.relay import inward
 
 log = logging.getLogger("mesh")
 
 #: Seconds for which it is no news that the application is not there yet.
 PATIENCE: Final = 2.0
-#: Seconds that calls in progress have to end in.
-STOP_GRACE: Final = 2.0
 
 _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
@@ -42,7 +39,7 @@ class Inbound(grpc.GenericRpcHandler):
         limit = ("grpc.max_receive_message_length", max_message)
         self._address = app
         self._app = grpc.aio.insecure_channel(app, (*_OPTIONS, limit))
-        self._server = node.server((limit,))
+        self._node, self._server = node, node.server((limit,))
         self._server.add_generic_rpc_handlers((self,))
 
     @property
@@ -63,16 +60,17 @@ class Inbound(grpc.GenericRpcHandler):
         await self._server.start()
 
     async def close(self) -> None:
-        """Take no more calls, let those in progress end, and close the way to the application."""
-        await self._server.stop(STOP_GRACE)
+        """Take no more calls and fail none (``Node.drain``), then close the way to the application."""
+        await self._node.drain()
+        await self._server.stop(None)
         await self._app.close()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         """Give the handler of a method."""
-        make: Any = self._app.stream_stream(handler_call_details.method)
+        single: Any = self._app.unary_stream(handler_call_details.method)
+        stream: Any = self._app.stream_stream(handler_call_details.method)
 
-        async def forward(requests: AsyncIterator[bytes], context: Any) -> None:
-            call = make(metadata=context.invocation_metadata(), timeout=context.time_remaining())
-            await relay(requests, context, call, sealed=True)
+        async def forward(_requests: object, context: Any) -> None:
+            await inward(context, single, stream)
 
         return grpc.stream_stream_rpc_method_handler(forward)

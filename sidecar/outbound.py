@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -25,7 +24,7 @@ from mesh.rpc.connections import MAX_METADATA
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.status import Outcome, mesh_outcome
-from sidecar.relay import relay
+from sidecar.relay import outward
 
 log = logging.getLogger("mesh")
 
@@ -135,25 +134,25 @@ class _Forward(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         method = handler_call_details.method
 
-        async def forward(requests: AsyncIterator[bytes], context: Any) -> None:
-            await self._forward(method, requests, context)
+        async def forward(_requests: object, context: Any) -> None:
+            await self._forward(method, context)
 
         return grpc.stream_stream_rpc_method_handler(forward)
 
-    async def _forward(self, method: str, requests: AsyncIterator[bytes], context: Any) -> None:
+    async def _forward(self, method: str, context: Any) -> None:
         try:
             service, entries = self._destination(context.invocation_metadata())
             if service.reserved:
                 # The mesh's own services are the node's business: here they are no better than unknown.
                 await _abort(context, mesh_outcome(Reason.NAME_UNAVAILABLE))
-            make = self._node.channel(service.text, self._limit).stream_stream(method)
-            call = make(metadata=entries, timeout=context.time_remaining())
+            channel = self._node.channel(service.text, self._limit)
+            make = channel.exchanges(method, entries, context.time_remaining())
         except ValueError as error:
             await _abort(context, mesh_outcome(Reason.BAD_REQUEST, str(error)))
         except grpc.aio.AioRpcError as error:
             trailing = tuple(error.trailing_metadata() or ())
             await _abort(context, Outcome(error.code(), error.details() or "", trailing=trailing))
-        await relay(requests, context, call, sealed=False)
+        await outward(context, make)
 
     def _destination(self, metadata: Any) -> tuple[ServiceName, Any]:
         named = [value for key, value in metadata if key == TO]

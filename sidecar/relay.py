@@ -1,18 +1,24 @@
 """One call carried from a server's side to a client's: messages, metadata, status, deadline, cancellation.
 
+``outward``  from an application into the mesh
+``inward``   from the mesh to an application
+
 Bytes pass as they are. The two sides run at once, each at the other's pace, so a slow reader slows its own
-writer and nobody else. Whichever side ends first ends the other.
+writer and nobody else. Whichever side ends first ends the other. A request of one message, which is what most
+calls have, needs nothing at once: it is taken whole and made in one go.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeAlias
 
 import grpc
 
-from mesh.core.metadata import checked_entries
+from mesh.core.metadata import Entries, checked_entries
+from mesh.rpc.exchange import Exchange
+from mesh.rpc.writing import write
 
 #: A server of grpc.aio cannot tell the end of a request stream from the death of who sent it until a moment
 #: later. So its end is passed on after these many seconds without a cancellation: after one message that its
@@ -20,78 +26,147 @@ from mesh.core.metadata import checked_entries
 UNARY_GRACE: Final = 0.001
 STREAM_GRACE: Final = 0.005
 
+_End: TypeAlias = tuple[grpc.StatusCode, str, Entries]
 
-async def relay(requests: AsyncIterator[bytes], context: Any, call: Any, *, sealed: bool) -> None:
-    """Carry a call: ``requests`` and ``context`` of a handler on one side, a streaming call on the other.
 
-    ``sealed``: whether the end of the requests is one for certain.
-    """
-    feeder = asyncio.ensure_future(_feed(requests, call, sealed=sealed))
+async def outward(context: Any, make: Callable[[bytes | None], Exchange]) -> None:
+    """Carry an application's call into the mesh. ``make`` takes the one request there is, or ``None``."""
+    requests = _Requests(context)
     try:
-        await _replies(context, call)
-        code = await call.code()
-        trailing = checked_entries(await call.trailing_metadata())
+        first = await requests.soon()
+        if first not in (None, grpc.aio.EOF) and await requests.soon() is grpc.aio.EOF:
+            await asyncio.sleep(UNARY_GRACE)
+            exchange, feed = make(first), None
+        else:
+            exchange = make(None)
+            feed = _feed_outward(requests, exchange)
+        await _both(context, feed, _replies_outward(context, exchange), exchange.cancel)
+    finally:
+        requests.close()
+
+
+async def inward(context: Any, single: Any, stream: Any) -> None:
+    """Carry a call of the mesh to an application: by ``single``, with one request, or by ``stream``."""
+    requests = _Requests(context)
+    try:
+        first = await requests.soon()
+        options = {"metadata": context.invocation_metadata(), "timeout": context.time_remaining()}
+        if context.ended and first not in (None, grpc.aio.EOF):
+            call, feed = single(first, **options), None
+        else:
+            call = stream(**options)
+            feed = _feed_inward(requests, call)
+        await _both(context, feed, _replies_inward(context, call), call.cancel)
+    finally:
+        requests.close()
+
+
+class _Requests:
+    """The requests of a call, the first of them read ahead of who wants them."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._ahead: list[asyncio.Future[Any]] = []
+
+    async def soon(self) -> Any:
+        """Read one more ahead; give it, or the end, if it is there at once, and ``None`` if it is not."""
+        reading = asyncio.ensure_future(self._context.read())
+        self._ahead.append(reading)
+        await asyncio.wait((reading,), timeout=UNARY_GRACE)
+        return reading.result() if reading.done() else None
+
+    async def next(self) -> Any:
+        """Give the next request, or the end."""
+        return await (self._ahead.pop(0) if self._ahead else self._context.read())
+
+    def close(self) -> None:
+        """Wait for no more of them."""
+        for reading in self._ahead:
+            reading.cancel()
+            if reading.done() and not reading.cancelled():
+                reading.exception()  # taken note of: the call has ended by other means
+
+
+async def _both(
+    context: Any,
+    feed: Coroutine[Any, Any, None] | None,
+    replies: Awaitable[_End],
+    cancel: Callable[[], object],
+) -> None:
+    feeder = asyncio.ensure_future(feed) if feed is not None else None
+    try:
+        code, details, trailing = await replies
         if code is grpc.StatusCode.OK:
             context.set_trailing_metadata(trailing)
         else:
-            await context.abort(code, await call.details() or "", trailing)
+            await context.abort(code, details, trailing)
     except asyncio.CancelledError:
         # Was it the near side's stream that broke off, and took the call with it? Then that is what happened.
-        if feeder.done() and not feeder.cancelled() and (broken := feeder.exception()) is not None:
+        if feeder and feeder.done() and not feeder.cancelled() and (broken := feeder.exception()) is not None:
             raise broken from None
         raise
     except ValueError as error:
         await context.abort(grpc.StatusCode.INTERNAL, f"the application's answer cannot be carried: {error}")
     finally:
-        feeder.cancel()
-        call.cancel()
-        await asyncio.gather(feeder, return_exceptions=True)
+        cancel()
+        if feeder is not None:
+            feeder.cancel()
+            await asyncio.gather(feeder, return_exceptions=True)
 
 
-async def _feed(requests: AsyncIterator[bytes], call: Any, *, sealed: bool) -> None:
-    loop, count = asyncio.get_running_loop(), 0
-    asked = loop.time()
+async def _feed_outward(requests: _Requests, exchange: Exchange) -> None:
     try:
-        async for request in requests:
-            await call.write(request)
-            count += 1
-            asked = loop.time()
-        if not sealed:
-            unary = count == 1 and loop.time() - asked < STREAM_GRACE
-            await asyncio.sleep(UNARY_GRACE if unary else STREAM_GRACE)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        return  # the far side has ended the call; its status says how
+        await exchange.started.wait()
+        while (request := await requests.next()) is not grpc.aio.EOF:
+            if not await exchange.send(request):
+                return  # the far side has ended the call; its status says how
+        await asyncio.sleep(STREAM_GRACE)
+        await exchange.close()
     except Exception:
         # The near side's stream broke off: without its end it must not pass for whole.
+        exchange.cancel()
+        raise
+
+
+async def _feed_inward(requests: _Requests, call: Any) -> None:
+    try:
+        while (request := await requests.next()) is not grpc.aio.EOF:
+            if not await write(call, request):
+                return  # as above
+        await write(call, None, last=True)
+    except Exception:
         call.cancel()
         raise
 
 
-async def _replies(context: Any, call: Any) -> None:
-    initial = asyncio.ensure_future(call.initial_metadata())
-    messages = _messages(call)
-    first = asyncio.ensure_future(anext(messages, None))
-    try:
-        await asyncio.wait((initial, first), return_when=asyncio.FIRST_COMPLETED)
-        held = []
-        if first.done() and not initial.done():
-            # The one message of a reply whose initial metadata is under the seal of its end alone.
-            held = [first.result(), await anext(messages, None)]
-        await context.send_initial_metadata(checked_entries(await initial))
-        for message in held or [await first]:
-            if message is not None:
-                await context.write(message)
-        async for message in messages:
-            await context.write(message)
-    finally:
-        initial.cancel()
-        first.cancel()
+async def _replies_outward(context: Any, exchange: Exchange) -> _End:
+    await exchange.start()
+    held: list[bytes] = []
+    if not await exchange.initial_sealed():
+        # The one message of a reply whose initial metadata is under the seal of its end alone; or none.
+        while len(held) < 2 and not exchange.initial.done():  # noqa: PLR2004
+            message = await exchange.receive()
+            if message is None:
+                break
+            held.append(message)
+    await context.send_initial_metadata(checked_entries(await exchange.initial_metadata()))
+    for message in held:
+        await context.write(message)
+    while (message := await exchange.receive()) is not None:
+        await context.write(message)
+    outcome = await exchange.settled()
+    return outcome.code, outcome.details, checked_entries(outcome.trailing)
 
 
-async def _messages(call: Any) -> AsyncIterator[bytes]:
+async def _replies_inward(context: Any, call: Any) -> _End:
+    await context.send_initial_metadata(checked_entries(await call.initial_metadata()))
+    while (message := await _read(call)) is not grpc.aio.EOF:
+        await context.write(message)
+    return await call.code(), await call.details() or "", checked_entries(await call.trailing_metadata())
+
+
+async def _read(call: Any) -> Any:
     try:
-        while (message := await call.read()) is not grpc.aio.EOF:
-            yield message
+        return await call.read()
     except grpc.aio.AioRpcError:
-        return  # the status says why, and is passed on after the messages
+        return grpc.aio.EOF  # the status says why, and is passed on after the messages

@@ -5,8 +5,9 @@ The application starts once the sidecar is in the mesh. It finds the way out in 
     MESH_RUN_DIR    where the sockets of the permitted destinations are
     MESH_OUTBOUND   host:port of the loopback port that takes ``mesh-to``
 
-Signals that this process gets go to the application; when it ends, so does the sidecar, and its exit code is
-ours. When the sidecar fails, the application is ended: it never runs on without the mesh.
+Signals that this process gets go to the application, SIGTERM once the sidecar has drained (a second one at
+once); when it ends, so does the sidecar, and its exit code is ours. When the sidecar fails, the application
+is ended: it never runs on without the mesh.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, _pass_on, app, number)
+        ending = _Ending(running, app)
+        loop.add_signal_handler(signal.SIGTERM, ending.tell)
         exited = asyncio.ensure_future(app.wait())
         failed = asyncio.ensure_future(running.failed())
         try:
@@ -50,9 +53,34 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
             failed.cancel()
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
+            await ending.close()
             if app.returncode is None:
                 await _end(app)
     return code if code >= 0 else 128 - code
+
+
+class _Ending:
+    """SIGTERM: calls to the application are let end before it is told. Told twice, it is told at once."""
+
+    def __init__(self, running: Sidecar, app: asyncio.subprocess.Process) -> None:
+        self._running, self._app = running, app
+        self._draining: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        else:
+            self._draining.cancel()
+            _pass_on(self._app, signal.SIGTERM)
+
+    async def close(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait((self._draining,))
+
+    async def _drain(self) -> None:
+        await self._running.node.drain()
+        _pass_on(self._app, signal.SIGTERM)
 
 
 def _environment(running: Sidecar) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A sidecar as a process of its own: ``mesh sidecar``, ``python -m sidecar``.
 
 Once it is in the mesh it says where it is found, as one line of JSON on stdout, and then serves until SIGTERM
-or SIGINT.
+or SIGINT. It then drains; a second signal ends what is still in progress.
 """
 
 from __future__ import annotations

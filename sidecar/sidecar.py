@@ -81,8 +81,12 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # At once: calls to the application may be waiting for calls that it makes.
-            await asyncio.gather(*(part.close() for part in (outbound, inbound) if part is not None))
+            # In this order: calls to the application may be waiting for calls that it makes.
+            try:
+                if inbound is not None:
+                    await inbound.close()
+            finally:
+                await outbound.close()
 
 
 @asynccontextmanager

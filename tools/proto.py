@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 generate = runpy.run_path(str(ROOT / "mesh" / "generate.py"))["generate"]
 
 # Where protos lie, and the root of their imports; the generated packages go below the repository's own root.
-TREES = {"protos": "protos", "examples/shop/v1": "."}
+TREES = {"protos": "protos", "examples/shop/v1": ".", "tests/interop": "."}
 
 
 def main() -> int:

@@ -7,13 +7,17 @@ per-call credentials and connectivity watching of gRPC are not offered; identity
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from mesh.core.metadata import Entries
 from mesh.rpc.caller import Caller, CallFailedError, CallSpec, Target
 from mesh.rpc.calls import UnaryUnaryCall
 from mesh.rpc.connections import MAX_MESSAGE
+from mesh.rpc.exchange import Exchange
 from mesh.rpc.membership import Membership
 from mesh.rpc.streams import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 
@@ -146,6 +150,16 @@ class MeshChannel(grpc.aio.Channel):
 
     async def channel_ready(self) -> None:
         """Return at once: see ``get_state``."""
+
+    def exchanges(
+        self, method: str, metadata: Entries, timeout: float | None
+    ) -> Callable[[bytes | None], Exchange]:
+        """Give what makes a call of bytes: with the one request that it has, or, for ``None``, as a stream.
+
+        For those that carry calls and are no stub. Raises ``AioRpcError`` for what the mesh cannot carry.
+        """
+        spec = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
+        return partial(Exchange, self._caller, spec)
 
     def unary_unary(
         self,

@@ -61,6 +61,7 @@ class Connection:
         )
         self._channel = grpc.aio.secure_channel(address, svid.channel_credentials(), options)
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._down: dict[str, grpc.aio.UnaryStreamMultiCallable[bytes, bytes]] = {}
         self._stream: dict[str, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,6 +96,13 @@ class Connection:
         known = self._stream.get(method)
         if known is None:
             known = self._stream[method] = self._channel.stream_stream(method)
+        return known
+
+    def down(self, method: str) -> grpc.aio.UnaryStreamMultiCallable[bytes, bytes]:
+        """Give a raw call of a method that sends one message and gets many."""
+        known = self._down.get(method)
+        if known is None:
+            known = self._down[method] = self._channel.unary_stream(method)
         return known
 
     def began(self) -> None:

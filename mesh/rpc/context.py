@@ -49,8 +49,10 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         identity: Identity,
         max_receive: int,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
+        now_ms: Callable[[], int],
     ) -> None:
-        """Take the transport's context, the admitted call, and the handler's (de)serializers."""
+        """Take the transport's context, the admitted call, its handler, and auth's clock in ms."""
+        self._now_ms = now_ms
         self._raw, self._admitted, self._max_receive = raw, admitted, max_receive
         self._deserialize = handler.request_deserializer if handler else None
         self._serialize = handler.response_serializer if handler else None
@@ -62,6 +64,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self._trailing: Entries = ()
         self.initial_digest: bytes | None = None
         self.aborted = False
+        self.compressing = False
         self.check: Callable[[], None] = _not_open
         """Sees before each message that the call is still permitted (``open_calls``)."""
         self.fault: PeerError | None = None
@@ -75,6 +78,11 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
     def sent(self) -> int:
         """How many messages were sent."""
         return self._sealer.count
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last request message was read, and said so."""
+        return self._opener.ended
 
     async def read_bytes(self) -> bytes | None:
         """Give the next request message as it was sent, or ``None`` after the last.
@@ -190,6 +198,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compress what is sent from now on."""
+        self.compressing = True
         self._raw.set_compression(compression)
 
     def disable_next_message_compression(self) -> None:
@@ -214,7 +223,11 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     def time_remaining(self) -> Any:
         """Give the seconds left, or ``None`` without a deadline."""
-        return self._raw.time_remaining()
+        left, sealed_ms = self._raw.time_remaining(), self._admitted.header.deadline_ms
+        if left is None or not sealed_ms:
+            return left
+        # The transport rounds up; the sealed deadline is what the caller said.
+        return max(0.0, min(left, (sealed_ms - self._now_ms()) / 1000))
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Call back with this context when the call is over."""

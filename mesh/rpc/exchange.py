@@ -24,8 +24,9 @@ from mesh.rpc.caller import (
     message_of,
     raw_end,
 )
-from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
+from mesh.rpc.reply import RawEnd, end_of, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome
+from mesh.rpc.writing import write
 
 #: How much of a request stream is held for sending it again.
 MAX_HELD: Final = 256 * 1024
@@ -37,16 +38,15 @@ _Raw: TypeAlias = Any  # grpc.aio.StreamStreamCall, whose parts its stubs do not
 class Exchange:
     """A call with streams: messages out, messages in, and an outcome at the end."""
 
-    def __init__(self, caller: Caller, spec: CallSpec) -> None:
-        """Prepare; nothing is sent before ``start``."""
-        self._caller, self._spec = caller, spec
+    def __init__(self, caller: Caller, spec: CallSpec, only: bytes | None = None) -> None:
+        """Prepare; nothing is sent before ``start``. ``only``: the request of a call that has one only."""
+        self._caller, self._spec, self._only = caller, spec, only
         self._sending, self._reading = asyncio.Lock(), asyncio.Lock()
         self._unread: deque[bytes] = deque()
-        self._held: list[tuple[bytes, bool]] | None = []
+        self._held: list[tuple[bytes, bool]] | None = [] if len(only or b"") <= MAX_HELD else None
         self._held_bytes = 0
-        self.closed = False
+        self.closed = only is not None
         self._attempts = 0
-        self._checked_initial = False
         self.initial: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.started = asyncio.Event()
@@ -66,7 +66,7 @@ class Exchange:
             if self.outcome.done():
                 return False
             self._hold(payload, last)
-            if await self._write(self._sealer.seal(payload, end=last), last=last):
+            if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
                 return True
         return await self._ended_while_sending()
 
@@ -76,7 +76,7 @@ class Exchange:
             if self.closed or self.outcome.done():
                 return
             self.closed = True
-            if await self._write(self._sealer.seal_end(), last=True):
+            if await write(self._raw, self._sealer.seal_end(), last=True):
                 return
         await self._ended_while_sending()
 
@@ -94,8 +94,17 @@ class Exchange:
             raw = self._raw
             await _first(raw.code(), self.outcome)
             if not self.outcome.done():
-                await self._ended(raw, await _end(raw))
+                await self._ended(raw, await end_of(raw))
         return self.outcome.result()
+
+    async def initial_sealed(self) -> bool:
+        """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
+        if not self.initial.done() and not self.outcome.done():
+            try:
+                self._check_initial(tuple(await self._raw.initial_metadata()))
+            except PeerError as error:
+                self.abandon(self._caller.disbelieved(error, self._spec))
+        return self.initial.done()
 
     async def initial_metadata(self) -> Entries:
         """Wait for the reply's initial metadata, verified, and give the application's part."""
@@ -129,11 +138,11 @@ class Exchange:
             await self._ended(raw, raw_end(error))
             return
         except asyncio.CancelledError:
-            if self._waiting_was_cancelled():
+            if not self._abandoned():
                 raise
             return
         if not isinstance(data, bytes):
-            await self._ended(raw, await _end(raw))
+            await self._ended(raw, await end_of(raw))
             return
         try:
             self._unread.append(await self._opened(data))
@@ -152,33 +161,20 @@ class Exchange:
         connection = self._attempt.connection
         if (cut := connection.cut()) is not None:
             raise CallFailedError(cut)
-        self._raw = connection.stream(self._spec.method.text)(**self._attempt.options)
+        method, options = self._spec.method.text, self._attempt.options
+        self._raw: _Raw
+        if self._only is None:
+            self._raw = connection.stream(method)(**options)
+        else:
+            self._raw = connection.down(method)(self._sealer.seal(self._only, end=True), **options)
         connection.began()
         self._raw.add_done_callback(connection.ended)
         self._raw.add_done_callback(connection.on_cut(self.abandon))
 
-    async def _write(self, frame: bytes, *, last: bool) -> bool:
-        raw: _Raw = self._raw
-        try:
-            await raw.wait_for_connection()
-            if raw.done():
-                return False
-            # gRPC's own write() replaces the peer's status by INTERNAL where it loses the race with it.
-            await raw._cython_call.send_serialized_message(frame)  # noqa: SLF001
-            if last:
-                await raw.done_writing()
-        except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
-            return False
-        except asyncio.CancelledError:
-            if self._waiting_was_cancelled():
-                raise
-            return False
-        return True
-
-    def _waiting_was_cancelled(self) -> bool:
-        # gRPC raises the same in whoever waits for a call that was abandoned meanwhile.
+    def _abandoned(self) -> bool:
+        # gRPC raises CancelledError also in whoever waits for a call that was abandoned meanwhile.
         task = asyncio.current_task()
-        return not self.outcome.done() or (task is not None and task.cancelling() > 0)
+        return self.outcome.done() and (task is None or not task.cancelling())
 
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over. What was
@@ -212,9 +208,9 @@ class Exchange:
             return
         await self._open()
         for payload, last in self._held or ():
-            await self._write(self._sealer.seal(payload, end=last), last=last)
-        if self.closed:
-            await self._write(self._sealer.seal_end(), last=True)
+            await write(self._raw, self._sealer.seal(payload, end=last), last=last)
+        if self.closed and self._only is None:
+            await write(self._raw, self._sealer.seal_end(), last=True)
 
     def _judge(self, end: RawEnd) -> Outcome:
         try:
@@ -225,16 +221,16 @@ class Exchange:
             return self._caller.disbelieved(error, self._spec)
 
     async def _opened(self, data: bytes) -> bytes:
-        if not self._checked_initial:
-            self._check_initial(tuple(await self._raw.initial_metadata()))
+        if not self._opener.count:
             self._held = None
+            if not self.initial.done():
+                self._check_initial(tuple(await self._raw.initial_metadata()))
         if self._opener.count and not self.initial.done():
             # Only a reply of one message may leave its initial metadata to the seal of its end.
             raise PeerError(Cause.BAD_METADATA, "initial metadata of the reply has no seal")
         return self._caller.checked_size(message_of(self._opener, data))
 
     def _check_initial(self, raw: Entries) -> None:
-        self._checked_initial = True
         entries = initial_entries(self._attempt.seal, raw)
         if entries is not None:
             self._take_initial(entries)
@@ -263,15 +259,6 @@ class Exchange:
         self.started.set()  # also if it never started: there is nothing more to wait for
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-
-
-async def _end(raw: _Raw) -> RawEnd:
-    return RawEnd(
-        await raw.code(),
-        await raw.details() or "",
-        tuple(await raw.initial_metadata()),
-        tuple(await raw.trailing_metadata()),
-    )
 
 
 async def _first(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:

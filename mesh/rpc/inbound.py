@@ -49,11 +49,14 @@ class Inbound:
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
         admitted = await self._admit(raw)
-        context = MeshContext(raw, admitted, self.membership.identity, self.max_receive, self.handler)
+        context = self._context(raw, admitted)
         replies: list[bytes] = []
 
         async def run() -> None:
             replies.append(context.seal(await self._reply(context)))
+            if context.compressing:
+                # Left to gRPC, initial metadata that goes with the one message does not name the encoding.
+                await context.send_initial_metadata_once()
 
         outcome = await self._run(context, admitted, run)
         if not outcome.ok:
@@ -64,7 +67,7 @@ class Inbound:
     async def stream(self, _requests: Any, raw: Any) -> None:
         """Handle a call with many replies."""
         admitted = await self._admit(raw)
-        context = MeshContext(raw, admitted, self.membership.identity, self.max_receive, self.handler)
+        context = self._context(raw, admitted)
 
         async def run() -> None:
             await self._replies(context)
@@ -72,6 +75,10 @@ class Inbound:
 
         outcome = await self._run(context, admitted, run)
         await self._end(raw, admitted.seal, context, outcome, context.sent)
+
+    def _context(self, raw: Any, admitted: Admitted) -> MeshContext:
+        identity, now_ms = self.membership.identity, self.membership.clock.now_ms
+        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, now_ms)
 
     async def _admit(self, raw: Any) -> Admitted:
         now_ms = self.membership.clock.now_ms()

@@ -33,10 +33,11 @@ class _StreamCall(SealedCall):
         spec: CallSpec,
         serialize: Serializer | None,
         deserialize: Deserializer | None,
+        only: bytes | None = None,
     ) -> None:
         super().__init__(spec, deserialize)
         self._serialize = serialize
-        self._exchange = Exchange(caller, spec)
+        self._exchange = Exchange(caller, spec, only)
         self._outcome = self._exchange.outcome
         self._start = asyncio.ensure_future(self._exchange.start())
         self._feeder: asyncio.Task[None] | None = None
@@ -59,12 +60,16 @@ class _StreamCall(SealedCall):
         if self._outcome.done():
             self.raise_for(self._outcome.result())
 
+    async def _started(self) -> None:
+        if not self._start.done():
+            await asyncio.shield(self._start)
+
     async def _settled(self) -> Outcome:
         return await self._exchange.settled()
 
     async def _read(self) -> Any:
         try:
-            await asyncio.shield(self._start)
+            await self._started()
             payload = await self._exchange.receive()
         except asyncio.CancelledError:
             self.cancel()
@@ -77,7 +82,7 @@ class _StreamCall(SealedCall):
     async def _send(self, request: Any, *, last: bool = False) -> None:
         payload = self._serialize(request) if self._serialize else request
         try:
-            await asyncio.shield(self._start)
+            await self._started()
             sent = await self._exchange.send(payload, last=last)
         except asyncio.CancelledError:
             self.cancel()
@@ -148,8 +153,7 @@ class UnaryStreamCall(_StreamCall, grpc.aio.UnaryStreamCall[Any, Any]):
         deserialize: Deserializer | None,
     ) -> None:
         """Make the call at once."""
-        super().__init__(caller, spec, None, deserialize)
-        self._feeder = asyncio.ensure_future(self._send(payload, last=True))
+        super().__init__(caller, spec, None, deserialize, payload)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Give the replies in turn."""

@@ -460,6 +460,8 @@ LATEST = NOW + 1000 + SKEW_MS
         (NOW + 1000, NOW + 500, NOW, True),
         (NOW + 1000, LATEST, NOW, True),
         (NOW + 1000, LATEST + 1, NOW, False),
+        (NOW + 1_000_000, NOW + 1_020_000, NOW, True),  # gRPC says 1,000.5 s as 1,010
+        (NOW + 1_000_000, NOW + 1_020_001, NOW, False),
         (NOW + 1000, None, NOW, False),
         (NOW + 1000, NOW + 1000, LATEST, True),
         (NOW + 1000, NOW + 1000, LATEST + 1, False),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -154,7 +156,10 @@ async def test_two_auths_on_one_directory(shared: Mesh) -> None:
 
 
 async def test_sigterm_ends_each_process(start_mesh: StartMesh) -> None:
-    """Sidecar, gatekeeper and auth, with calls in progress, end within seconds and with status 0."""
+    """Sidecar, gatekeeper and auth, with calls in progress, end within seconds and with status 0.
+
+    A sidecar waits for those to its application, until it is told twice.
+    """
     mesh = await start_mesh(None)
     await mesh.apply(policy(("front", "callee")))
     async with AsyncExitStack() as stack:
@@ -165,6 +170,9 @@ async def test_sigterm_ends_each_process(start_mesh: StartMesh) -> None:
         socket = await stack.enter_async_context(front.channel("callee"))
         await works(ask(socket))
         dialogue = Dialogue(socket)
+        await dialogue.turn()
+        callee.process.process.send_signal(signal.SIGTERM)
+        await _takes_no_more(mesh, callee.instance)
         await dialogue.turn()
         for process in (callee.process, front.process, mesh.gatekeeper, mesh.auth):
             assert await process.stop(SECONDS) == 0, process.log
@@ -205,3 +213,9 @@ async def test_a_slice_goes_stale(start_mesh: StartMesh) -> None:
         assert reason(await fails(dialogue.turn)) == "POLICY_DENIED"
         await mesh.start_gatekeeper()
         await works(ask(channel))
+
+
+async def _takes_no_more(mesh: Mesh, instance: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        while instance in [node.instance.hex() for node in (await mesh.nodes()).nodes if node.address]:
+            pass

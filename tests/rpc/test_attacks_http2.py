@@ -78,10 +78,15 @@ def sealed(
     return (CALL.encode(), base64.b64encode(captured.sealed)), grpc_message(captured.frames[0])
 
 
-async def assert_serving(channel: MeshChannel, app: Echo) -> None:
-    """Nothing was dispatched so far, and a good call passes."""
+async def assert_serving(channel: MeshChannel, app: Echo, *, lost: int = 0) -> None:
+    """Nothing was dispatched so far, and a good call passes, of which ``lost`` may be told to try again."""
     assert app.calls == []
-    assert await channel.unary_unary(path("Unary"))(b"good", timeout=10, wait_for_ready=True) == b"good"
+    for chance in range(lost, -1, -1):
+        call = channel.unary_unary(path("Unary"))(b"good", timeout=10, wait_for_ready=True)
+        if chance and await call.code() is grpc.StatusCode.UNAVAILABLE:
+            continue
+        assert await call == b"good"
+        return
 
 
 async def test_a_good_call_by_hand(line: Http2, app: Echo, caller: Membership, callee: Membership) -> None:
@@ -117,7 +122,10 @@ async def test_bad_paths(
 async def test_a_path_that_ends_grpcs_own_loop(
     server: MeshServer, context: ssl.SSLContext, channel: MeshChannel, app: Echo
 ) -> None:
-    """A path that is not UTF-8 stops grpc.aio's server for good, but not ours: nor the calls in progress."""
+    """A path that is not UTF-8 stops grpc.aio's server for good, but not ours: nor the calls in progress.
+
+    A call that was on its way to gRPC's loop as it ended is lost, with a status that says to try again.
+    """
     call = channel.stream_stream(path("Hold"))()
     await call.write(b"one")
     assert await call.read() == b"one"
@@ -128,7 +136,7 @@ async def test_a_path_that_ends_grpcs_own_loop(
         stream = await line.request(headers(b"/test.v1.Echo/\xff"))
         await (line.until_goaway() if ENDS else line.response(stream))
         await line.close()
-        await assert_serving(channel, app)
+        await assert_serving(channel, app, lost=1)
         with pytest.raises(OSError, match="cannot listen"):
             MeshServer(server._membership, f"127.0.0.1:{server.port}")
     app.go_on.set()

@@ -8,7 +8,10 @@ import grpc
 import pytest
 
 from mesh.rpc.channel import MeshChannel
+from mesh.rpc.membership import Membership
+from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
 from tests.rpc.app import Echo, path
+from tests.rpc.pair import World
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 70_000, 1 << 20])
@@ -135,3 +138,21 @@ async def test_mesh_metadata_is_refused_from_applications(channel: MeshChannel, 
         await channel.unary_unary(path("Unary"))(b"", metadata=(("mesh-peer", "spiffe://test.example/boss"),))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert app.seen == []
+
+
+async def test_a_method_that_a_servicer_leaves_out(world: World, caller: Membership) -> None:
+    """A service may be served in part, as protoc's classes are made for; the rest is UNIMPLEMENTED."""
+
+    class Partly(gatekeeper_pb2_grpc.GatekeeperServiceServicer):
+        pass
+
+    other = world.member("other")
+    server = world.serve(other)
+    gatekeeper_pb2_grpc.add_GatekeeperServiceServicer_to_server(Partly(), server)  # type: ignore[abstract]
+    await server.start()
+    stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(world.channel(caller, "other"))
+    unary = stub.Authorize(gatekeeper_pb2.AuthorizeRequest())
+    stream = stub.Watch(iter([gatekeeper_pb2.WatchRequest()]))
+    for call in (unary, stream):
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+    await server.stop(None)

@@ -91,6 +91,22 @@ async def test_a_restart_is_not_noticed(
     assert len(app.calls) == len(told) == 1
 
 
+async def test_a_restart_is_not_noticed_by_who_waits_for_the_reply_to_begin(
+    world: World, server: MeshServer, channel: MeshChannel, restarted: Membership, app: Echo
+) -> None:
+    """As a sidecar does; what was seen of the refused attempt is not taken for the start of the next."""
+    told: list[Rejection] = []
+    restarted.on_rejected(told.append)
+    learning = asyncio.ensure_future(learn(world, server, told, restarted))
+    exchange = channel.exchanges(path("Down"), (), 10)(b"2")
+    await exchange.start()
+    await exchange.initial_sealed()
+    assert [await exchange.receive() for _ in range(3)] == [b"0", b"1", None]
+    assert (await exchange.settled()).code is C.OK
+    await learning
+    assert len(app.calls) == len(told) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_directory_that_does_not_learn(
     monkeypatch: pytest.MonkeyPatch, channel: MeshChannel, restarted: Membership, app: Echo, kind: str

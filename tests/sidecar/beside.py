@@ -72,6 +72,10 @@ class StubNode:
             self._server = MeshServer(self.membership, "127.0.0.1:0", max_receive=receive_limit(options))
         return self._server
 
+    async def drain(self) -> None:
+        """End serving; there is no directory to leave."""
+        await self.server().stop(2)
+
     async def close(self) -> None:
         """Close all."""
         if self._server is not None:

@@ -29,7 +29,15 @@ class Beside:
         """Take a run directory."""
         self.run_dir = run_dir
         self.broken = asyncio.Event()
+        self.drained = asyncio.Event()
+        self.drained.set()
+        self.drains = 0
         self.ended = False
+
+    async def drain(self) -> None:
+        """Be the node's drain."""
+        self.drains += 1
+        await self.drained.wait()
 
     @asynccontextmanager
     async def __call__(self, settings: Settings) -> AsyncIterator[Sidecar]:
@@ -41,7 +49,7 @@ class Beside:
             msg = "the sidecar broke"
             raise OSError(msg)
 
-        node: Any = None
+        node: Any = self
         task = asyncio.ensure_future(follow())
         yield Sidecar(node, self.run_dir, 4711, None, (task,))
         self.ended = True
@@ -119,6 +127,26 @@ async def test_signals(beside: Beside, tmp_path: Path) -> None:
     assert await asyncio.wait_for(running, 10) == 7
     assert beside.ended
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_sigterm_drains_first(beside: Beside, tmp_path: Path, patient: bool) -> None:
+    """The application is told to end when the calls to it have ended, or when we are told again."""
+    beside.drained.clear()
+    out = tmp_path / "signals"
+    running = asyncio.ensure_future(run(SETTINGS, python(CATCH, str(out))))
+    await eventually(lambda: out.exists() and out.read_text() == "ready\n")
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually(lambda: beside.drains == 1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await eventually(lambda: out.read_text() == f"ready\n{int(signal.SIGUSR1)}\n")
+    if patient:
+        beside.drained.set()
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(running, 10) == 7
+    assert out.read_text() == f"ready\n{int(signal.SIGUSR1)}\n{int(signal.SIGTERM)}\n"
+    assert beside.drains == 1
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
