@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import percentile
-from bench.held import LEAKED, revoke
+from bench.held import LEAKED, revoke, streams
 from bench.meshed import Domain, trust_domain
 from bench.process import NotMeasuredError, Process
 from bench.push import ROUND_SECONDS, Extent, apply, let_in, policy, watching
@@ -92,10 +92,6 @@ def _text(found: dict[str, Any]) -> str:
         "streams": "streams to it have ended",
     }
     for kind, title in titles.items():
-        ("revocation", "an instance is revoked"),
-        ("policy", "a rule is changed"),
-        ("streams", "a stream to it has ended"),
-    ):
         times = "".join(f"{found[kind][key]:>7.0f}ms" for key in ("p50_ms", "p99_ms", "max_ms"))
         lines.append(f"{title:36}{times}")
     lines.append(f"revocation to change of policy, p99: {found['ratio_p99']:.2f}")

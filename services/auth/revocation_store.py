@@ -28,6 +28,8 @@ class Order:
     by: str
     reason: str
     ban: bool = False
+    spared: InstanceId | None = None
+    """The operator's own instance, which has yet to be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def _revoke_instances(connection: Connection, order: Order) -> list[InstanceId]:
     chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_present(order.service, order.at_ms))
     if order.instance:
         chosen = chosen.where(INSTANCE.c.id == order.instance.raw)
+    elif order.spared:
+        chosen = chosen.where(INSTANCE.c.id != order.spared.raw)
     found = connection.execute(chosen.order_by(INSTANCE.c.id)).all()
     for row in found:
         this = INSTANCE.c.id == row.id

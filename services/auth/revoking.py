@@ -98,7 +98,7 @@ class Revoking:
                 "policy, or wait until some are forgotten"
             )
         until_ms = max(epoch.accepted_until_ms for epoch in self._roots.epochs())
-        order = Order(service, instance, entry.at_ms, until_ms, entry.by, reason, ban)
+        order = Order(service, instance, entry.at_ms, until_ms, entry.by, reason, ban, by.instance)
         done = self._rows.revoke(order, entry)
         self._banned |= {service.text} if ban else frozenset()
         self.revision += 1
