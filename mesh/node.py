@@ -30,6 +30,7 @@ from mesh.enrol import Enrolment, JoinError, Vouched
 from mesh.enrol import join as enrol
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
+from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
@@ -181,6 +182,11 @@ class Node:
         gauges.add_many(names.ENDPOINTS, held.sizes)
 
     def _slice_changed(self) -> None:
+        revoked = self._slice.revoked
+        if revoked is not self.membership.receiver.revoked:
+            self.membership.revoke(revoked)
+            for connections in self._connections.values():
+                connections.revoke(revoked)
         with self.telemetry.tracing.span(names.APPLY, {names.POLICY_VERSION: self._slice.version}):
             self._enforce()
 
@@ -195,6 +201,13 @@ class Node:
 
 async def _report(stub: audit_pb2_grpc.DenialServiceAsyncStub, told: Sequence[Told[Denial]]) -> None:
     await stub.Report(audit_pb2.ReportRequest(denials=messages(told)), timeout=REPORT_TIMEOUT)
+
+
+async def _ready(node: Node) -> None:
+    try:
+        await node.ready()
+    except CallFailedError as failed:
+        raise JoinError(str(failed)) from None
 
 
 @asynccontextmanager
@@ -223,7 +236,7 @@ async def join(
     node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port, telemetry)
     node.telemetry.tracing.past(names.JOIN, began_ns, {names.SERVICE: node.identity.service.text})
     try:
-        await node.ready()
+        await _ready(node)
         yield node
     finally:
         await node.close()

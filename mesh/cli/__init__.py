@@ -4,6 +4,7 @@
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
     keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
+    revocations  revoke, ban …    who is a member no more
     backups    backup, restore    auth's state in a file, and again
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
@@ -43,6 +44,7 @@ from mesh.cli.keys import keys
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
+from mesh.cli.revocations import ban, revoke, revoked, unban
 from mesh.cli.status import status
 from mesh.cli.svid import svid
 from mesh.cli.tokens import token
@@ -77,6 +79,10 @@ for _command in (
     audit,
     keys,
     kek,
+    revoke,
+    ban,
+    unban,
+    revoked,
     backup,
     restore,
     run,

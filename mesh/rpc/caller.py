@@ -231,9 +231,12 @@ def message_of(opener: FrameOpener, data: bytes) -> bytes:
 
 
 async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
-    attempt.connection.began()
+    connection = attempt.connection
+    if (cut := connection.cut()) is not None:
+        raise CallFailedError(cut)
+    connection.began()
     try:
-        call = attempt.connection.unary(spec.method.text)(frame, **attempt.options)
+        call = connection.unary(spec.method.text)(frame, **attempt.options)
         reply = await call or b""
         end = RawEnd(
             _C.OK,
@@ -241,12 +244,19 @@ async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd
             tuple(await call.initial_metadata()),
             tuple(await call.trailing_metadata()),
         )
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if (cut := connection.cut()) is None or (task is not None and task.cancelling()):
+            raise
+        raise CallFailedError(cut) from None
     except grpc.aio.AioRpcError as error:
+        if (cut := connection.cut()) is not None:
+            raise CallFailedError(cut) from None
         return raw_end(error), b""
     else:
         return end, reply
     finally:
-        attempt.connection.ended()
+        connection.ended()
 
 
 def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied, PeerError, Reason
+from mesh.core.errors import Denied, PeerError
 from mesh.core.matcher import Permit
 from mesh.core.metadata import END, REFUSAL, Entries, digest
 from mesh.core.receiver import Admitted, Incoming, StalePeerError
@@ -161,14 +161,13 @@ class Inbound:
 
     async def _refused(self, admitted: Admitted, why: Denied | PeerError, watched: Serving) -> Outcome:
         header = admitted.header
-        reason = why.reason if isinstance(why, PeerError) else Reason.POLICY_DENIED
         cause = why.cause if isinstance(why, PeerError) else "denied"
         peer = f"{header.source}/{header.source_instance}"
         rule = (why.rule or "") if isinstance(why, Denied) else ""
         call_id = self.membership.rejected(cause, str(why), self.method, peer, admitted.seal.id, rule)
         watched.refused(why, call_id)
         await self.membership.written()
-        return mesh_outcome(reason, call_id=call_id)
+        return mesh_outcome(why.reason, call_id=call_id)
 
     async def _failed(
         self, context: MeshContext, admitted: Admitted, error: BaseException, watched: Serving

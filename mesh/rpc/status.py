@@ -30,6 +30,8 @@ CODES: Final = {
     Reason.NAME_UNAVAILABLE: _C.NOT_FOUND,
     Reason.NOT_READY: _C.UNAVAILABLE,
     Reason.BAD_REQUEST: _C.INVALID_ARGUMENT,
+    Reason.REVOKED: _C.PERMISSION_DENIED,
+    Reason.PEER_REVOKED: _C.UNAVAILABLE,
     Reason.UNSEALED: _C.INTERNAL,
 }
 TEXTS: Final = {
@@ -39,6 +41,8 @@ TEXTS: Final = {
     Reason.NAME_UNAVAILABLE: "no service of this name may be called from here: check the name and the policy",
     Reason.NOT_READY: "the mesh is not ready for this call: try again",
     Reason.BAD_REQUEST: "the mesh cannot carry this call",
+    Reason.REVOKED: "this caller was revoked: it has to join again, with a new token",
+    Reason.PEER_REVOKED: "the instance that this call went to was revoked: try again at another",
     Reason.UNSEALED: "the reply did not carry its seal and was not believed",
 }
 #: What a node may say without a seal, because it had to refuse before it could trust the call.

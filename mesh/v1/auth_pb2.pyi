@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mesh.v1 import revocation_pb2 as _revocation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -495,21 +496,27 @@ class WatchPolicyResponse(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """Auth's clock when it said so, milliseconds of Unix time."""
     @_builtins.property
     def policy(self) -> Global___SignedPolicy:
         """The policy of record; missing if it is the one that this stream has sent last."""
 
+    @_builtins.property
+    def revocations(self) -> _revocation_pb2.Revocations:
+        """Who is revoked or banned; missing if it is what this stream has sent last."""
+
     def __init__(
         self,
         *,
         policy: Global___SignedPolicy | None = ...,
         now_ms: _builtins.int = ...,
+        revocations: _revocation_pb2.Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "policy", b"policy", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -217,7 +217,8 @@ class Admission:
         if token.used_ms is None or not self._store.is_used_by(token.id, asked.digest):
             return False, None
         before = self._store.joined_by(token.id, asked.digest)
-        return True, before if before and now_ms < ends_ms(before.certificate) else None
+        alive = before and before.revoked_ms is None and now_ms < ends_ms(before.certificate)
+        return True, before if alive else None
 
     def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
         key = read_csr(asked.csr)

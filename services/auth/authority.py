@@ -30,6 +30,7 @@ from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
+from services.auth.revoking import Revoking
 from services.auth.roots import Roots
 from services.auth.succession import Succession
 from services.auth.timekeeping import Timekeeping
@@ -86,6 +87,7 @@ class Authority:
             self.auditor.happened,
         )
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
+        self.revoking = Revoking(self._store, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -144,7 +146,8 @@ class Authority:
         now_ms = self._now()
         self.check_known(peer)
         permitted = self._policies.permitted(peer.service)
-        asked = [name for name in dict.fromkeys(_names(destinations)) if name in permitted]
+        known = dict.fromkeys(_names(destinations))
+        asked = [name for name in known if name in permitted and not self.revoking.is_banned(name)]
         if refused := len(set(destinations)) - len(asked):
             self.auditor.names_refused(peer, refused, now_ms)
         keys = self._pair_keys(peer.service, asked, now_ms)
@@ -175,6 +178,7 @@ class Authority:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
         name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
+        self.revoking.check_open(name)
         return self.admission.create(name, life_ms, by, self._now())
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
@@ -235,6 +239,7 @@ class Authority:
         now_ms = self._now()
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
+            self._store.revocations.sweep(now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)

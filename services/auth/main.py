@@ -158,7 +158,9 @@ async def _vouched(
 
     settings = Settings.read(path)
     kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory, clock.now_ms())
-    vouching = Vouching(authority.admission, worker, key, kubernetes, settings.rules)
+    vouching = Vouching(
+        authority.admission, worker, key, kubernetes, settings.rules, authority.revoking.is_banned
+    )
 
     async def joining() -> dict[str, str]:
         trusted = "".join(map(ssl.DER_cert_to_PEM_cert, await worker.do(authority.trust_bundle)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Final, NoReturn, Protocol
 
 from mesh.core.audit import Entry, Kind
 from mesh.core.errors import PeerError
 from mesh.core.join import JoinAsked
+from mesh.core.names import ServiceName
 from mesh.core.vouching import PRIVATE_BYTES, JoinKey, Proof
 from mesh.core.workloads import Rules, Workload
 from services.auth.admission import Admission
@@ -43,10 +45,16 @@ class Vouching:
     """Makes join tokens for those that Kubernetes vouches for."""
 
     def __init__(
-        self, admission: Admission, worker: Worker, key: JoinKey, reviewer: Reviewer, rules: Rules
+        self,
+        admission: Admission,
+        worker: Worker,
+        key: JoinKey,
+        reviewer: Reviewer,
+        rules: Rules,
+        banned: Callable[[ServiceName], bool],
     ) -> None:
-        """Take what makes tokens and its thread, the key of proofs, whom to ask, and who is who."""
-        self._admission, self._worker, self._key = admission, worker, key
+        """Take what makes tokens and its thread, the key of proofs, whom to ask, who is who and who banned."""
+        self._admission, self._worker, self._key, self._banned = admission, worker, key, banned
         self._reviewer, self._rules = reviewer, rules
         self._asking = asyncio.Semaphore(AT_ONCE)
 
@@ -62,7 +70,12 @@ class Vouching:
         service = self._rules.service_of(workload)
         if service is None:
             await self._refuse(asked, "workload not known", f"no rule for {workload}")
-        await self._worker.do(self._admission.vouched, proof.join_token, service, workload)
+        await self._worker.do(self._vouched, asked, proof, service, workload)
+
+    def _vouched(self, asked: JoinAsked, proof: Proof, service: ServiceName, workload: Workload) -> None:
+        if self._banned(service):
+            raise self._admission.not_vouched(asked.token_id, "service banned", f"{service} is banned")
+        self._admission.vouched(proof.join_token, service, workload)
 
     async def _reviewed(self, asked: JoinAsked, proof: Proof) -> Workload:
         try:

@@ -42,6 +42,7 @@ from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.ext_authz import ExtAuthz, listener
 from services.gatekeeper.judging import Judging
 from services.gatekeeper.policy_source import PolicySource
+from services.gatekeeper.revocations import Revocations
 from services.gatekeeper.service import serving
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
@@ -101,14 +102,15 @@ async def serve(
         with told.tracing.span(names.PUSH, {names.POLICY_VERSION: policy.version}):
             watchers.take(policy)
 
-    source = PolicySource(membership, channel, take, confirmed)
-    told.gauges.add(names.SLICE_VERSION, lambda: source.in_force.version if source.in_force else None)
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
-    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
+    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger, lambda: watchers.banned)
     server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger)
+    revocations = Revocations(membership, watchers, server)
+    source = PolicySource(membership, channel, take, confirmed, revocations.take)
+    told.gauges.add(names.SLICE_VERSION, lambda: source.in_force.version if source.in_force else None)
     answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()

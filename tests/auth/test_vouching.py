@@ -13,7 +13,7 @@ from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.vouching import JoinKey, Proof, read_join_key
 from mesh.core.workloads import Rules, Workload
 from mesh.rpc.svid import new_key
-from mesh.v1 import auth_pb2
+from mesh.v1 import auth_pb2, revocation_pb2
 from services.auth.admission import VOUCHED_MS
 from services.auth.audit_log import DENIALS
 from services.auth.errors import RefusedError
@@ -66,7 +66,14 @@ class Door:
     def __init__(self, world: World, worker: Worker) -> None:
         self.world, self.cluster = world, Cluster()
         self.key = join_key(world.directory, world.now_ms)
-        self.vouching = Vouching(world.authority.admission, worker, self.key, self.cluster, RULES)
+        self.vouching = Vouching(
+            world.authority.admission,
+            worker,
+            self.key,
+            self.cluster,
+            RULES,
+            world.authority.revoking.is_banned,
+        )
 
     def node(self, token: str = "true") -> Node:
         """Give a request."""
@@ -121,6 +128,17 @@ async def test_another_request_of_the_same_secret_is_refused(door: Door) -> None
     with pytest.raises(RefusedError):
         await door.join(Node(door.key, proof=node.proof))
     assert door.world.alarms() == ["token reused"]
+
+
+async def test_nobody_is_vouched_for_as_a_banned_service(door: Door) -> None:
+    """A ban holds for pods as for tokens, until it is lifted."""
+    revoking, operator = door.world.authority.revoking, door.world.operator()
+    revoking.ban(revocation_pb2.BanRequest(service="orders"), operator)
+    with pytest.raises(RefusedError):
+        await door.join(door.node())
+    assert door.denied()[-1] == ("service banned", "orders is banned")
+    revoking.unban(revocation_pb2.UnbanRequest(service="orders"), operator)
+    assert (await door.join(door.node())).credentials.service == "orders"
 
 
 async def test_a_recorded_request_is_of_no_use_later(door: Door) -> None:
