@@ -13,6 +13,7 @@ import yaml
 from mesh.cli.cases import instant_ms
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import service
+from mesh.cli.known import warn_of_unknown
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import fetched
@@ -53,11 +54,12 @@ def explain(
     if destination.reserved:
         raise click.UsageError(f"no policy decides about calls to {destination}: the code does")
     judged = load_policy(policy) if policy else fetched(DataDirectory(data)).policy
+    warn_of_unknown((source, destination), judged)
     found = explained(judged, call)
     if output == "json":
         show_json(_data(call, found))
         return
-    for line in _lines(call, found):
+    for line in as_lines(call, found):
         click.echo(line)
 
 
@@ -72,7 +74,8 @@ def _entries(metadata: tuple[str, ...]) -> Entries:
     return checked_entries(pairs)
 
 
-def _lines(call: Call, found: Explanation) -> Iterator[str]:
+def as_lines(call: Call, found: Explanation) -> Iterator[str]:
+    """Say what came of it, line by line."""
     yield f"{call.source} -> {call.destination} {call.method}: {found.verdict.word}: {found.verdict.why}"
     if found.deciding:
         yield f"decided by {_named(found.deciding)}"

@@ -31,6 +31,7 @@ from services.auth.following import Following
 from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
+from services.auth.revoking import Revoking
 from services.auth.roots import Roots
 from services.auth.succession import Succession
 from services.auth.timekeeping import Timekeeping
@@ -68,7 +69,9 @@ class Authority:
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor.denials)
+        self.admission = Admission(
+            self._store, directory.vault, self._certificate, self.auditor.denials, self._now
+        )
         self._roots = Roots(
             self._store,
             directory.vault,
@@ -84,9 +87,10 @@ class Authority:
             directory.authorities,
             self.auditor.happened,
         )
-        self._following = Following(directory, self._authorities, self._roots, self._policies, clock)
-        self._now = self._following.now
+        self.following = Following(directory, self._authorities, self._roots, self._policies, clock)
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
+        self.revoking = Revoking(self._store, self._roots, self._now)
+        self.following.also = self.revoking.take_up
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -109,7 +113,7 @@ class Authority:
     def join(self, asked: Sequence[JoinAsked]) -> list[auth_pb2.JoinResponse | Exception]:
         """Answer requests to join, each with ``RefusedError`` or, if proven, ``InvalidError`` if not well."""
         now_ms = self._now()
-        admitted = self._admission.admit(asked, now_ms)
+        admitted = self.admission.admit(asked, now_ms)
         return [
             one if isinstance(one, Exception) else self._welcome(request, *one, now_ms)
             for request, one in zip(asked, admitted, strict=True)
@@ -145,7 +149,8 @@ class Authority:
         now_ms = self._now()
         self.check_known(peer)
         permitted = self._policies.permitted(peer.service)
-        asked = [name for name in dict.fromkeys(_names(destinations)) if name in permitted]
+        known = dict.fromkeys(_names(destinations))
+        asked = [name for name in known if name in permitted and not self.revoking.is_banned(name)]
         if refused := len(set(destinations)) - len(asked):
             self.auditor.names_refused(peer, refused, now_ms)
         keys = self._pair_keys(peer.service, asked, now_ms)
@@ -176,7 +181,8 @@ class Authority:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
         name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
-        return self._admission.create(name, life_ms, by, self._now())
+        self.revoking.check_open(name)
+        return self.admission.create(name, life_ms, by, self._now())
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
         """List tokens, newest first."""
@@ -187,7 +193,7 @@ class Authority:
     def revoke_token(self, token_id: str, by: Peer) -> None:
         """Revoke a token; raise ``MissingError`` or ``ConflictError``."""
         self.check_known(by)
-        self._admission.revoke(token_id, by, self._now())
+        self.admission.revoke(token_id, by, self._now())
 
     def apply_policy(self, policy: Policy, by: Peer, replaces: int | None = None) -> auth_pb2.SignedPolicy:
         """Make a policy the one of record; raise ``ConflictError`` if it was overtaken, see ``Policies``."""
@@ -210,16 +216,6 @@ class Authority:
         """The policy of record, signed."""
         return self._policies.signed
 
-    @property
-    def confirmed_ms(self) -> int:
-        """As of when it is known to be that: other auths may replace it."""
-        return self._following.looked_ms
-
-    @property
-    def shared(self) -> bool:
-        """Whether there may be other auths."""
-        return self._store.shared
-
     def status(self, by: Peer) -> auth_pb2.GetAuthStatusResponse:
         """Say what is in force."""
         self.check_known(by)
@@ -232,6 +228,10 @@ class Authority:
             now_ms=now_ms,
         )
 
+    def trust_bundle(self) -> list[bytes]:
+        """Give the certificates of the authorities that are trusted now, DER."""
+        return self._authorities.bundle(self._now())
+
     # Of itself
 
     def close(self) -> None:
@@ -243,12 +243,16 @@ class Authority:
         now_ms = self._now()
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
+            self._store.revocations.sweep(now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)
         self.auditor.turn(now_ms)
         self._timekeeping.turn(now_ms)
         return now_ms
+
+    def _now(self) -> int:
+        return self.following.now()
 
     def _certificate(
         self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int

@@ -4,6 +4,7 @@ Before every answer: what others have changed is taken up, then what is due by t
 auth turns the same at that moment, one of them finds that it was overtaken, and takes up what the other made.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -33,6 +34,10 @@ class Following:
         """Take the directory, what is in memory of it, and auth's clock."""
         self._directory, self._clock = directory, clock
         self._authorities, self._roots, self._policies = authorities, roots, policies
+        self.also: Callable[[], None] = lambda: None
+        """Takes up what else there is."""
+        self.shared = directory.store.shared
+        """Whether there may be other auths."""
         self.looked_ms = 0
         """As of when all is taken up."""
 
@@ -66,3 +71,4 @@ class Following:
         self._authorities.take_up(self._directory.authorities)
         self._roots.take_up()
         self._policies.take_up()
+        self.also()

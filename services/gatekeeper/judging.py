@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Final
 
 from mesh.audits import Audits
-from mesh.core.errors import Denied
+from mesh.core.errors import REVOKED, Denied
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
 from mesh.core.receiver import Peer
-from mesh.reports import Denial, Reporter
+from mesh.reports import AUDITED, Denial, Reporter
 from mesh.rpc.authorize import DEADLINE
 from mesh.rpc.connections import MAX_METADATA
 from services.gatekeeper.decisions import Ledger
@@ -38,9 +38,18 @@ class Judging:
     """Judges under whatever policy it is given."""
 
     def __init__(
-        self, now_ms: Callable[[], int], clock_ms: Callable[[], int], reporter: Reporter, ledger: Ledger
+        self,
+        now_ms: Callable[[], int],
+        clock_ms: Callable[[], int],
+        reporter: Reporter,
+        ledger: Ledger,
+        banned: Callable[[], Container[str]] = frozenset,
     ) -> None:
-        """Take a clock that only goes forward, the mesh's own, and who keeps denials and decisions."""
+        """Take a clock that only goes forward, the mesh's own, and who keeps denials and decisions.
+
+        ``banned`` gives the names of services whose calls are denied whatever policy says.
+        """
+        self._banned = banned
         self._clock_ms, self._reporter, self._ledger = clock_ms, reporter, ledger
         self._audits = Audits(lambda: now_ms() / 1000)
 
@@ -49,14 +58,22 @@ class Judging:
     ) -> Permit:
         """Judge a call of ``source`` to the service that asks; raise ``Denied``, recorded."""
         try:
+            if source in self._banned():
+                raise Denied(source, method, REVOKED)  # noqa: TRY301  recorded as any other
             permit = slicer.matcher(asking.service).permit(source, method, entries, self._clock_ms())
         except Denied as denied:
             self._ledger.note(asking.service, slicer, denied, entries)
             await self.record(denied, asking, call_id)
             raise
         self._ledger.note(asking.service, slicer, permit, entries)
-        self._audits.note(permit, slicer.version, str(asking.service))
+        if count := self._audits.note(permit, slicer.version, str(asking.service)):
+            self._audited(permit, asking, count)
         return permit
+
+    def _audited(self, permit: Permit, asking: Peer, count: int) -> None:
+        if permit.audited is not None:
+            judged = Denied(permit.source, permit.method, permit.audited.rule)
+            self._reporter.note(_denial(judged, asking, AUDITED), count=count)
 
     async def record(self, denied: Denied, asking: Peer, call_id: str = "", why: str = "") -> None:
         """Record a denial; ``why``: what there was about the call that no rule was asked about."""
@@ -74,10 +91,10 @@ class Judging:
             await asyncio.wait_for(self._reporter.written(), PATIENCE)
 
 
-def _denial(denied: Denied, asking: Peer) -> Denial:
+def _denial(denied: Denied, asking: Peer, cause: str = "denied") -> Denial:
     # Whom it asks about is the asker's word, so there is no instance; what is no name or method is left out.
     try:
         source, method = service_name(denied.source).text, full_method(denied.method).text
     except ValueError:
         source = method = ""
-    return Denial(asking, source, "", method, denied.rule or "", "denied")
+    return Denial(asking, source, "", method, denied.rule or "", cause)

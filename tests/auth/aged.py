@@ -19,6 +19,8 @@ def before_keys(database: sqlite3.Connection) -> None:
     )
     database.execute("DROP TABLE newer")
     database.execute("DROP TABLE generation")
+    for table in ("revoked", "ban"):
+        database.execute(f"DROP TABLE {table}")
     for table in SEALED:
         database.execute(f"UPDATE {table} SET sealed = substr(sealed, 9)")
     database.execute("ALTER TABLE secret RENAME TO newer")

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.rpc.svid import new_key
+from mesh.v1 import revocation_pb2
 from services.auth.database import OvertakenError, StoreError
 from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, ConflictError, RefusedError, StartError
@@ -145,6 +146,25 @@ def test_a_policy_applied_at_one_is_in_force_at_the_other(worlds: tuple[World, W
     assert not first.authority.pair_keys(node.peer, ["inventory"]).keys
 
 
+def test_who_is_revoked_at_one_is_unknown_to_the_other(worlds: tuple[World, World]) -> None:
+    """From its next answer on; and a service that is banned at one joins at neither until that is lifted."""
+    first, second = worlds
+    node, token, by = second.node("orders"), second.token("orders"), first.operator()
+    told = second.authority.revoking.revision
+    first.authority.revoking.ban(revocation_pb2.BanRequest(service="orders"), by)
+    with pytest.raises(RefusedError):
+        second.authority.renew(node.peer, new_key()[1])
+    with pytest.raises(RefusedError):
+        second.join(token)
+    second.authority.turn()
+    assert second.authority.revoking.revision > told
+    assert list(second.authority.revoking.told().banned) == ["orders"]
+    with pytest.raises(ConflictError, match="banned"):
+        second.token("orders")
+    second.authority.revoking.unban(revocation_pb2.UnbanRequest(service="orders"), by)
+    assert first.node("orders").credentials.service == "orders"
+
+
 def test_versions_of_the_policy_are_used_once(worlds: tuple[World, World]) -> None:
     """Two operators at once: each version is one policy, and who was slower is told."""
     operators = [world.operator() for world in worlds]
@@ -233,10 +253,10 @@ def test_a_commit_without_an_answer_is_asked_about(
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "commit", cut)
         if committed:
-            first.authority._admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
+            first.authority.admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
         else:
             with pytest.raises(StoreError):
-                first.authority._admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
+                first.authority.admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
     assert len(first.audit()) == before + committed
     assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
     first.restart()
@@ -280,4 +300,4 @@ def test_what_is_refused(worlds: tuple[World, World], tmp_path: Path, postgres: 
     first.sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StartError, match="of a newer sealmesh"):
         DataDirectory(second.path)
-    first.sql("UPDATE alembic_version SET version_num = '0005'")
+    first.sql("UPDATE alembic_version SET version_num = '0006'")
