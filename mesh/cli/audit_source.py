@@ -33,6 +33,10 @@ class Read:
 
     head: Head
     segments: dict[int, bytes] = field(default_factory=dict)
+    replica: str = ""
+    """The auth whose log it is, where there may be several."""
+    replicas: tuple[str, ...] = ()
+    """All auths that have logs."""
 
     def entries(self, start: Place) -> tuple[list[tuple[int, Entry]], int, Place]:
         """Give the entries in it with their numbers, how many lines are none, and the place behind them."""
@@ -59,7 +63,7 @@ async def ask(operator: Operator, log: str, start: Place) -> Read:
     pieces: dict[int, list[bytes]] = {}
     async for response in operator.audit.Read(request, timeout=PATIENCE):
         if read is None:
-            read = Read(_head(response.anchor))
+            read = Read(_head(response.anchor), {}, response.replica, tuple(response.replicas))
         else:
             pieces.setdefault(response.segment, []).append(response.data)
     if read is None:
@@ -82,11 +86,13 @@ def offline(data: Path) -> dict[str, Read]:
     reads = {}
     try:
         with DataDirectory(data) as directory:
-            audit = directory.store.logs.open
+            logs, audit = directory.store.logs, directory.store.logs.open
+            whose = logs.replica, tuple(logs.replicas())
             for log, head in audit.heads().items():
                 sizes = audit.segments(log).items()
                 files = {number: audit.files[log].read(number, 0, size) for number, size in sizes}
-                reads[log] = Read(head, {number: content for number, content in files.items() if content})
+                content = {number: data for number, data in files.items() if data}
+                reads[log] = Read(head, content, *whose)
     except AuthError as error:
         raise CliError(str(error), Exit.DATA) from None
     return reads

@@ -127,6 +127,19 @@ def tail(
 
 
 def _read_all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
+    reads = _all(data, offline, whole=whole)
+    _tell_whose(next(iter(reads.values())))
+    return reads
+
+
+def _tell_whose(read: Read) -> None:
+    others = [name for name in read.replicas if name != read.replica]
+    if others:
+        what = f"these are the logs of auth {read.replica} alone: {len(others)} more have logs of their own"
+        click.echo(f"{what} ({', '.join(others)}): look at each with its own --data and audit key", err=True)
+
+
+def _all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
     if offline:
         return audit_source.offline(data)
 
@@ -160,7 +173,10 @@ async def _follow(data: DataDirectory, chosen: Filter, logs: Sequence[str], numb
         try:
             async with operator(data) as connected:
                 while True:
+                    first = not places
                     places, found = await _since(connected, places, logs)
+                    if first:
+                        _tell_whose(next(iter(found.values())))
                     shown = _matching(found, chosen)
                     for entry in shown[max(0, len(shown) - number) :]:
                         click.echo(json.dumps(entry) if output == "json" else "  ".join(as_rows([entry])[0]))

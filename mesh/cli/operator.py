@@ -15,7 +15,7 @@ from mesh import enrol
 from mesh.cli.data import DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.core.document import MAX_DOCUMENT
-from mesh.core.names import GATEKEEPER
+from mesh.core.names import AUTH, GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import (
@@ -63,19 +63,23 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             Exit.UNREACHABLE,
         ) from None
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
+    # Logs, keys and backups are those of the auth of this very directory, where there are several.
+    own = FixedTarget(AUTH, addresses.auth, enrolment.membership)
+    to_own = MeshChannel(enrolment.membership, own, MAX_RECEIVE)
     to_auth = MeshChannel(enrolment.membership, enrolment.auth, MAX_RECEIVE)
     to_gatekeeper = MeshChannel(enrolment.membership, gatekeeper, MAX_RECEIVE)
     try:
         yield Operator(
             auth_pb2_grpc.OperatorServiceStub(to_auth),
             gatekeeper_pb2_grpc.GatekeeperServiceStub(to_gatekeeper),
-            audit_pb2_grpc.AuditServiceStub(to_auth),
+            audit_pb2_grpc.AuditServiceStub(to_own),
             decisions_pb2_grpc.DecisionServiceStub(to_gatekeeper),
-            keys_pb2_grpc.KeyServiceStub(to_auth),
+            keys_pb2_grpc.KeyServiceStub(to_own),
             revocation_pb2_grpc.RevocationServiceStub(to_auth),
         )
     finally:
         await gatekeeper.close()
+        await own.close()
         await enrolment.close()
 
 

@@ -275,13 +275,21 @@ class ReadResponse(_message.Message):
     SEGMENT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     ANCHOR_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     """Number of its segment."""
     data: _builtins.bytes
     """What follows in that segment; none for a file that is gone."""
+    replica: _builtins.str
+    """With the anchor: name of the auth whose log it is; empty for the one auth of a SQLite database."""
     @_builtins.property
     def anchor(self) -> Global___Anchor:
         """Comes once, first, and without data."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With the anchor: names of all auths that have logs. Each hands out its own alone."""
 
     def __init__(
         self,
@@ -289,10 +297,12 @@ class ReadResponse(_message.Message):
         segment: _builtins.int = ...,
         data: _builtins.bytes = ...,
         anchor: Global___Anchor | None = ...,
+        replica: _builtins.str = ...,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "data", b"data", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "data", b"data", "replica", b"replica", "replicas", b"replicas", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,7 +36,10 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         """Give a log: its end by the database, then what the files hold at the same moment."""
         async with answering(context):
             head, sizes = await self._worker.do(self._log, request.log, peer(context))
-        yield audit_pb2.ReadResponse(segment=head.segment, anchor=_anchor(head))
+            own, all_of_them = await self._worker.do(self._authority.auditor.whose)
+        yield audit_pb2.ReadResponse(
+            segment=head.segment, anchor=_anchor(head), replica=own, replicas=all_of_them
+        )
         for number, size in sizes.items():
             at = request.offset if number == request.segment else 0
             while number >= request.segment and at < size:

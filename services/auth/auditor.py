@@ -58,6 +58,10 @@ class Auditor:
             raise MissingError(f"no such log: there are {' and '.join(audit.files)}")
         return audit.heads()[name], audit.segments(name)
 
+    def whose(self) -> tuple[str, list[str]]:
+        """Give the name of this auth, and those of all that have logs; empty for the one of a file."""
+        return self._logs.replica, self._logs.replicas()
+
     def piece(self, name: str, segment: int, offset: int, most: int) -> bytes:
         """Give bytes of a log; fewer, or none, where there are no more."""
         return self._logs.open.files[name].read(segment, offset, most)

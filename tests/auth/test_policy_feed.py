@@ -93,3 +93,23 @@ async def test_an_older_list_changes_nothing() -> None:
     feed.revoke(revocations(1, 2), 2)
     feed.revoke(revocations(1), 1)
     assert (await anext(feed.words())).revocations == revocations(1, 2)
+
+
+async def test_without_a_look_at_a_shared_database_there_is_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another auth may have replaced the policy: the word is as old as the look, and the streams end."""
+    monkeypatch.setattr(policy_feed, "BEAT", 0.01)
+    monkeypatch.setattr(policy_feed, "UNSURE", 0.05)
+    feed = PolicyFeed(policy(1), shared=True)
+    feed.confirm(policy(1), 1000)
+    words = feed.words()
+    assert version_of(await anext(words)) == 1
+    assert feed.word_ms(5000) == 1000
+    feed.confirm(policy(2), 2000)
+    assert version_of(await anext(words)) == 2
+    assert feed.word_ms(5000) == 2000
+    async with asyncio.timeout(10):
+        assert {version_of(word) async for word in words} <= {None}
+        assert [word async for word in feed.words()] == []
+    feed.confirm(policy(3), 3000)
+    assert version_of(await anext(feed.words())) == 3
+    assert PolicyFeed(policy(1)).word_ms(5000) == 5000

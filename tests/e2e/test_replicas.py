@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -189,3 +191,35 @@ async def test_what_one_is_told_the_other_knows(halves: tuple[Half, Half]) -> No
     status = [await half.status() for half in halves]
     assert status[0].epoch == status[1].epoch
     assert status[0].policy_version == status[1].policy_version == 3
+
+
+@pytest.mark.timeout(120)
+async def test_each_log_is_verified_where_it_is(halves: tuple[Half, Half]) -> None:
+    """Of each auth by its own data directory and key, and every command says which others there are."""
+    await started(halves)
+    for half in halves:
+        await half.apply(PAIR)
+    names = [json.loads((half.data / "database.json").read_text())["replica"] for half in halves]
+    for half, (own, other) in zip(halves, (names, names[::-1]), strict=True):
+        for command in ("verify", "query", "tail"):
+            run = half.command(
+                "audit", sys.executable, "-m", "mesh.cli", "audit", command, "--data", str(half.data)
+            )
+            await until(lambda: not run.running, "the command to end")  # noqa: B023
+            assert run.process.returncode == 0, run.log
+            assert f"logs of auth {own} alone: 1 more have logs of their own ({other})" in run.log
+        half.auth.kill()
+        offline = half.command(
+            "audit",
+            sys.executable,
+            "-m",
+            "mesh.cli",
+            "audit",
+            "verify",
+            "--offline",
+            "--data",
+            str(half.data),
+        )
+        await until(lambda: not offline.running, "the command to end")  # noqa: B023
+        assert offline.process.returncode == 0, offline.log
+        assert f"logs of auth {own} alone" in offline.log

@@ -315,6 +315,28 @@ async def test_a_fixed_target_that_is_not_there(caller: Membership) -> None:
     await target.close()
 
 
+async def test_a_fixed_target_with_several_addresses(
+    world: World, server: MeshServer, caller: Membership, app: Echo
+) -> None:
+    """The call after one that was not answered goes to the next address, wherever it began."""
+    beside = MeshServer(world.member("callee"), "127.0.0.1:0")
+    beside.add_generic_rpc_handlers((app,))
+    await beside.start()
+    ports = (server.port, beside.port, 9)
+    target = FixedTarget(ServiceName("callee"), ",".join(f"127.0.0.1:{port}" for port in ports), caller)
+    unary = MeshChannel(caller, target).unary_unary(path("Unary"))
+    assert await unary(b"first", timeout=10) == b"first"
+    used = target.address
+    left = beside if used.endswith(str(server.port)) else server
+    await (server if left is beside else beside).stop(None)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await unary(b"lost", timeout=10)
+    assert await unary(b"next", timeout=10) == b"next"
+    assert target.address == f"127.0.0.1:{left.port}"
+    await target.close()
+    await left.stop(None)
+
+
 async def test_a_fixed_target_that_restarts(
     world: World, server: MeshServer, caller: Membership, app: Echo
 ) -> None:

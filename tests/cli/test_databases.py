@@ -1,0 +1,41 @@
+"""Where auth's state is kept: named by a URL, in which no argument holds a password."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mesh.cli.errors import Exit
+from tests.cli.test_commands import invoke
+from tests.postgres import Server
+
+
+def test_a_mesh_in_postgresql_and_one_more_auth(tmp_path: Path, postgres: Server) -> None:
+    """Each has a directory, a name and an audit key of its own, and the same KEK; init makes it once."""
+    url = postgres.url(postgres.database())
+    first, second = tmp_path / "first", tmp_path / "second"
+    made = invoke("init", first, "--trust-domain", "shop.example", "--database", url)
+    assert made.exit_code == 0, made.output
+    more = invoke("replica", second, "--database", url, "--kek", first / "kek")
+    assert more.exit_code == 0, more.output
+    held = [json.loads((path / "database.json").read_text()) for path in (first, second)]
+    assert [one["url"] for one in held] == [url, url]
+    assert held[0]["replica"] != held[1]["replica"]
+    assert held[1]["replica"] in more.output
+    assert not (first / "auth.db").exists()
+    assert not (second / "operator.json").exists()
+    again = invoke("init", first, "--trust-domain", "shop.example", "--unless-made", "--database", url)
+    assert "already" in again.output
+    assert (again.exit_code, (first / "database.json").stat().st_mode & 0o777) == (0, 0o600)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://mesh:hunter2@db/mesh", "postgresql://db/mesh?password=hunter2"]
+)
+def test_no_password_among_the_arguments(tmp_path: Path, url: str) -> None:
+    """It is refused, and not said again."""
+    refused = invoke("init", tmp_path / "mesh", "--trust-domain", "shop.example", "--database", url)
+    assert refused.exit_code == Exit.USAGE
+    assert "PGPASSFILE" in refused.output
+    assert "hunter2" not in refused.output
+    assert not (tmp_path / "mesh").exists()
