@@ -5,6 +5,7 @@ mesh's own services are in no policy: every node may call auth and gatekeeper (`
 """
 
 from typing import Final
+from zoneinfo import available_timezones
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +19,7 @@ from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
+from mesh.core.zones import check_zones
 from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2
 from services.auth.audit import by_whom, report
@@ -161,6 +163,7 @@ def parse(document: bytes) -> Policy:
             policy = Policy.parse(document)
             check_reach(policy)
             check_burden(policy)
+            check_zones(policy, available_timezones)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
     return policy

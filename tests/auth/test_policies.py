@@ -150,6 +150,16 @@ def test_what_is_no_policy_is_refused(document: bytes, where: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_a_misspelt_time_zone_is_refused() -> None:
+    """So nobody gets one in force by leaving ``mesh policy check`` out."""
+    rule = {"principals": ["a"], "paths": ["*"], "when": 'time.getHours("Europe/Berln") > 7'}
+    document = json.dumps({"services": {"a": {"allow": [rule]}}}).encode()
+    with pytest.raises(
+        InvalidError, match=r"allow\[0\]\.when: there is no time zone 'Europe/Berln': did you"
+    ):
+        parse(document)
+
+
 def test_a_write_that_lost_the_race_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the store holds a newer one already, the one in hand is refused."""
     monkeypatch.setattr(world.store, "replace_policy", lambda *_: False)

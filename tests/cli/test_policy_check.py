@@ -44,7 +44,7 @@ def test_a_good_policy(tmp_path: Path) -> None:
     status, said, _ = check(tmp_path / "a.yaml", tmp_path / "b.json")
     assert status == 0
     assert said.splitlines() == [
-        f"{tmp_path}/a.yaml: good: 2 services, 0 groups, 1 rules",
+        f"{tmp_path}/a.yaml: good: 2 services, 0 groups, 1 rule",
         f"{tmp_path}/b.json: good: 3 services, 3 groups, 3 rules",
         "  note: groups.back: 'billing.*' matches no service of this policy",
         "  note: groups.unused: no rule refers to it",
@@ -62,7 +62,7 @@ def test_notes() -> None:
 
 
 def test_a_time_zone_that_is_not_known() -> None:
-    """A zone that is misspelt, or that this machine lacks, makes a condition that nobody can judge."""
+    """A zone that this machine lacks is noted, in what is no file: a misspelt one is refused there."""
     rule = {"principals": ["a"], "paths": ["*"]}
     zones = ["Europe/Berlin", "Europe/Berln", "+02:00"]
     allow = [rule | {"when": f'time.getHours("{zone}") > 7'} for zone in zones]
@@ -110,6 +110,15 @@ WRONG = [
         "CEL",
     ),
     ('{"services": {\n "a": {"allow": [\n  {"principals": ["b"], "paths": ["*"]}]}}}', 3, 19, "no service"),
+    (
+        (
+            "services:\n  a:\n    allow:\n    - principals: [a]\n      paths: ['*']\n"
+            "      when: time.getHours('Europe/Berln') > 7\n"
+        ),
+        6,
+        13,
+        "there is no time zone 'Europe/Berln': did you mean 'Europe/Berlin'?",
+    ),
     ("services: {a: {}, a.allow: {deny: [{}]}}", 1, 36, "principals: is missing"),
     ("services: {a.allow: {}, a: {allow: [{principals: [a], paths: ['*'], mode: x}]}}", 1, 75, "bad mode"),
 ]
