@@ -21,7 +21,7 @@ from mesh.cli.policy_diff import compared, difference_data
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import Record, fetched, listed
 from mesh.cli.policy_replay import forecast
-from mesh.core.difference import Difference, differences
+from mesh.core.difference import Difference, differences, taken_from
 from mesh.core.names import OPERATOR
 from mesh.core.policy import Policy
 from mesh.v1 import auth_pb2
@@ -104,7 +104,7 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
         for line in compared(before, policy):
             click.echo(line)
     if not wish.cut_operator:
-        spare_operator(found)
+        spare_operator(taken_from(OPERATOR.text, before, policy))
     asking = as_text and not wish.yes and sys.stdin.isatty() and sys.stdout.isatty()
     if asking or (as_text and wish.dry_run):
         click.echo(forecast(policy, directory))
@@ -121,9 +121,8 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
         show_json({"version": version, "differences": [difference_data(one) for one in found]})
 
 
-def spare_operator(found: list[Difference]) -> None:
-    """Raise ``CliError`` if a difference may take a permission from the operator."""
-    taken = [one for one in found if one.may_take_from(OPERATOR.text)]
+def spare_operator(taken: list[Difference]) -> None:
+    """Raise ``CliError`` if there is a difference that takes, or may take, a permission from the operator."""
     if taken:
         one = taken[0]
         what = ", ".join(one.methods[:3]) or "every method"

@@ -21,7 +21,7 @@ from mesh.core.policy import Policy
 
 @lru_cache(1024)
 def is_known(zone: str) -> bool:
-    """Whether conditions with a time zone can be judged where this runs: what judges them has its own list."""
+    """Whether conditions with a time zone can be judged where this runs: its judge has its own list."""
     return Condition.parse(f'time.getHours("{zone}") >= 0').holds(Call("", "", "", (), 0)) is not None
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from mesh.cli.errors import CliError
 from mesh.cli.policy_apply import spare_operator
-from mesh.core.difference import differences
+from mesh.core.difference import differences, taken_from
+from mesh.core.names import OPERATOR
 from mesh.core.policy import Policy
 
 TAKING: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -30,7 +31,7 @@ def policy(change: dict[str, Any]) -> Policy:
 @pytest.mark.parametrize(("old", "new", "said"), TAKING)
 def test_what_may_cut_the_operator_off(old: dict[str, Any], new: dict[str, Any], said: str) -> None:
     """Less is refused, and another condition, for it may hold of nothing; what takes nothing is not."""
-    found = differences(policy(old), policy(new))
+    found = taken_from(OPERATOR.text, policy(old), policy(new))
     if not said:
         spare_operator(found)
         return
