@@ -27,7 +27,7 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
 #: Why a document is no policy though the schema takes it: what a schema cannot say, or JSON Schema says else.
 BEYOND = re.compile(
-    "twice|no service|no group|holds itself|not a condition|not the application's|holds bytes"
+    "twice|no service|no group|is a group, not|holds itself|not a condition|not the application's|holds bytes"
     "|not a number|bad name|bad service name 'orders\\\\n'|the mesh's own"
 )
 
@@ -81,6 +81,25 @@ def test_many_notes_are_cut(tmp_path: Path) -> None:
     assert len(said.splitlines()) == SHOWN + 2
 
 
+QUOTES = [
+    "a text that begins with a star has to",
+    ("services: {a: {allow: [{principals: [a], paths: [*x]}]}}", "begins with a star has to stand in"),
+    ("services: {a: @x}", "put a text that begins with such a sign into quotes"),
+    ("services: {a: &b {}, c: *b}", "write it out; a text that begins with a star has to stand in"),
+    ("services:\n a: b: c", "put a text with a colon and a blank in it into quotes"),
+]
+
+
+@pytest.mark.parametrize(("document", "advice"), QUOTES, ids=range(len(QUOTES)))
+def test_what_wants_quotes(tmp_path: Path, document: str, advice: str) -> None:
+    """What YAML takes for something else is refused with its place, and with what to do."""
+    (tmp_path / "policy.yaml").write_text(document)
+    status, _, said = check(tmp_path / "policy.yaml")
+    assert status == Exit.REFUSED
+    assert re.match(rf"error: {tmp_path}/policy.yaml:\d+:\d+: ", said)
+    assert advice in said
+
+
 WRONG = [
     ("services:\n  a: {}\n  Bad: {}\n", 3, 3, "bad service name 'Bad'"),
     ("services:\n  a:\n    alow: []\n", 3, 5, "unknown field 'alow'"),
@@ -119,6 +138,12 @@ WRONG = [
         13,
         "there is no time zone 'Europe/Berln': did you mean 'Europe/Berlin'?",
     ),
+    (
+        "services: {a: {allow: [{principals: [*], paths: [x]}]}}",
+        1,
+        38,
+    ),
+    ("services: {a: {allow: [{principals: [a], paths: [1.0]}]}}", 1, 50, "a text, not a number: put it into"),
     ("services: {a: {}, a.allow: {deny: [{}]}}", 1, 36, "principals: is missing"),
     ("services: {a.allow: {}, a: {allow: [{principals: [a], paths: ['*'], mode: x}]}}", 1, 75, "bad mode"),
 ]
