@@ -52,8 +52,9 @@ _JOIN_OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also the time that connecting may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-#: What a join may fail with because auth is not there (yet), rather than because it refuses.
-_TRANSIENT: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED)
+#: What a join may fail with because auth is not there (yet), or hears nobody from here for a while (somebody
+#: guesses at tokens), rather than because it refuses.
+_TRANSIENT: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED, _C.RESOURCE_EXHAUSTED)
 
 
 class JoinError(MeshError):
@@ -90,8 +91,12 @@ async def _ask(
             if error.code() not in _TRANSIENT:
                 msg = f"auth at {address} refused to let this node join: {_plain(error.details())}"
                 raise JoinError(msg) from None
+            limited = error.code() is _C.RESOURCE_EXHAUSTED
         if not waiting:
-            log.warning("waiting for auth at %s, to join: its join port does not answer there", address)
+            why = (
+                "it hears nobody from here for a while" if limited else "its join port does not answer there"
+            )
+            log.warning("waiting for auth at %s, to join: %s", address, why)
             waiting = True
         await asyncio.sleep(next(delays))
 

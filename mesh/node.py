@@ -63,6 +63,7 @@ class Node:
         self._keeper = SliceKeeper(self._slice, stub, self._gatekeeper, self._slice_changed)
         reports = audit_pb2_grpc.DenialServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._reporter = Reporter(self.membership, partial(_report, reports))
+        self._slice.audited = self._reporter.audited
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
         telling = (self._reporter.keep(), self._decisions.keep())

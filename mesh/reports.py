@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 import grpc
 
 from mesh.core.errors import Cause
+from mesh.core.matcher import Permit
 from mesh.core.names import FullMethod, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.tally import Tally, Told
@@ -41,6 +42,8 @@ TIMEOUT: Final = 5.0
 LOOK: Final = 1.0
 #: Seconds that a node which leaves has for what it has left to tell.
 LEAVE: Final = 1.0
+#: The cause of what is no denial yet: the policy is in audit.
+AUDITED: Final = "audited"
 #: Causes that are no denials: the caller finds the instance that took over, or the newer key.
 _STALE: Final = (Cause.NOT_THIS_INSTANCE, Cause.UNKNOWN_EPOCH)
 
@@ -89,12 +92,18 @@ class Reporter:
         membership.on_rejected(self._rejected)
         membership.written = self.written
 
-    def note(self, denial: Denial, call_id: str = "") -> None:
-        """Take a denial."""
+    def audited(self, permit: Permit, count: int) -> None:
+        """Take calls to this node that audit alone let pass; the source is a verified service."""
+        if permit.audited is not None:
+            rule = permit.audited.rule or ""
+            self.note(Denial(self.own, permit.source, "", permit.method, rule, AUDITED), count=count)
+
+    def note(self, denial: Denial, call_id: str = "", count: int = 1) -> None:
+        """Take a denial, or so many alike ones."""
         now_ms = self._membership.clock.now_ms()
         # Who asks gatekeeper to judge may name whom it likes as the caller: that has no budget of its own.
         source = denial.source if denial.by == self.own else denial.by.service.text
-        told = Told(denial, source, call_id, 1, now_ms, now_ms)
+        told = Told(denial, source, call_id, count, now_ms, now_ms)
         if self._tally.note(told, now_ms):
             self._noted += 1
         self._wake.set()

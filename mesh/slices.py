@@ -35,6 +35,10 @@ MAX_STALE: Final = 86_400.0
 INSTANT: Final = 0.001
 
 
+def nobody_is_told(_permit: Permit, _count: int) -> None:
+    """Let what audit let pass stand in the node's own log alone."""
+
+
 class Slice:
     """What the node may know and must enforce. Nothing is permitted before the first, or past its time."""
 
@@ -53,6 +57,8 @@ class Slice:
         """
         self._now, self._certified, self._clock_ms = now, certified, clock_ms
         self._audits = Audits(now)
+        self.audited: Callable[[Permit, int], None] = nobody_is_told
+        """Told of calls that audit alone let pass, and how many alike ones (``mesh.reports``)."""
         self._matcher: Matcher | None = None
         self._held = gatekeeper_pb2.Slice()
         self._destinations: dict[ServiceName, list[Endpoint]] = {}
@@ -79,8 +85,12 @@ class Slice:
             raise Denied(source, method, None)
         permit = self._matcher.permit(source, method, entries, self._clock_ms())
         if permit.audited is not None:
-            self._audits.note(permit, self.version)
+            self._tell(permit)
         return permit
+
+    def _tell(self, permit: Permit) -> None:
+        if count := self._audits.note(permit, self.version):
+            self.audited(permit, count)
 
     def standing(self, permit: Permit) -> float:
         """Give until when, by ``now``, a permit that was just given needs no judging again.

@@ -16,17 +16,23 @@ from mesh.core.audit import Entry, Kind, Verdict
 _F = TypeVar("_F", bound=Callable[..., object])
 
 COLUMNS: Final = ("time", "kind", "event", "verdict", "service", "method", "rule", "by", "count", "detail")
+#: What of it is shown whole, however narrow the terminal is.
+WHOLE: Final = ("time", "event", "verdict", "service", "by")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What an entry has to be to be shown. An empty condition is none."""
+    """What an entry has to be to be shown. An empty condition is none.
+
+    That an operator's command began is shown only where its kind is asked for.
+    """
 
     since_ms: int = 0
     until_ms: int = 2**63
     kinds: frozenset[str] = frozenset()
     services: frozenset[str] = frozenset()
     methods: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
     verdict: str = ""
     alarms: bool = False
 
@@ -36,9 +42,10 @@ class Filter:
         return (
             max(entry.at_ms, entry.until_ms) >= self.since_ms
             and entry.at_ms < self.until_ms
-            and (not self.kinds or entry.kind in self.kinds)
+            and (entry.kind in self.kinds if self.kinds else entry.kind is not Kind.SESSION)
             and (not self.services or not about.isdisjoint(self.services))
             and (not self.methods or entry.method in self.methods)
+            and (not self.ids or entry.call_id in self.ids)
             and self.verdict in ("", entry.verdict)
             and (entry.alarm or not self.alarms)
         )
@@ -55,6 +62,7 @@ def filters(command: _F) -> _F:
             frozenset(options.pop("kind")),
             frozenset(options.pop("service")),
             frozenset(options.pop("method")),
+            frozenset(options.pop("id_")),
             options.pop("verdict") or "",
             options.pop("alarms"),
         )
@@ -67,6 +75,7 @@ def filters(command: _F) -> _F:
             click.option("--kind", multiple=True, type=click.Choice([kind.value for kind in Kind])),
             click.option("--service", multiple=True, metavar="NAME", help="About it, or by its word."),
             click.option("--method", multiple=True, metavar="METHOD", help="The full method."),
+            click.option("--id", "id_", multiple=True, metavar="ID", help="The id that the caller was told."),
             click.option("--verdict", type=click.Choice([verdict.value for verdict in Verdict])),
             click.option("--alarms", is_flag=True, help="Alarms alone."),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -76,24 +74,22 @@ async def near_the_end(operator: Operator, log: str) -> Place:
     return Place(max(head.first_segment, head.segment - 1))
 
 
-@contextmanager
-def offline(data: Path) -> Iterator[dict[str, Read]]:
+def offline(data: Path) -> dict[str, Read]:
     """Read every log of a data directory that no auth runs on. Nothing in it is changed."""
     from services.auth.directory import DataDirectory  # noqa: PLC0415  only where auth's own files are
-    from services.auth.errors import StartError  # noqa: PLC0415
+    from services.auth.errors import AuthError  # noqa: PLC0415
 
+    reads = {}
     try:
-        opened = DataDirectory(data)
-    except StartError as error:
+        with DataDirectory(data) as directory:
+            audit = directory.store.logs.open
+            for log, head in audit.heads().items():
+                sizes = audit.segments(log).items()
+                files = {number: audit.files[log].read(number, 0, size) for number, size in sizes}
+                reads[log] = Read(head, {number: content for number, content in files.items() if content})
+    except AuthError as error:
         raise CliError(str(error), Exit.DATA) from None
-    with opened as directory:
-        audit = directory.store.logs.open
-        reads = {}
-        for log, head in audit.heads().items():
-            sizes = audit.segments(log).items()
-            files = {number: audit.files[log].read(number, 0, size) for number, size in sizes}
-            reads[log] = Read(head, {number: content for number, content in files.items() if content})
-        yield reads
+    return reads
 
 
 def _head(anchor: audit_pb2.Anchor) -> Head:

@@ -12,14 +12,16 @@ import click
 import grpc
 
 from mesh.cli import audit_source
-from mesh.cli.audit_filter import COLUMNS, Filter, as_data, as_rows, filters
+from mesh.cli.audit_filter import COLUMNS, WHOLE, Filter, as_data, as_rows, filters
+from mesh.cli.audit_findings import accused, put_back, summary
+from mesh.cli.audit_findings import as_data as as_told
+from mesh.cli.audit_seen import Seen
 from mesh.cli.audit_source import LOGS, Place, Read
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.operator import Operator, asked, operator
 from mesh.cli.output import output_option, show_json, show_table
-from mesh.core.chain import Head
-from mesh.core.examine import Examination, Fault, Mark, examine, latest
+from mesh.core.examine import examine
 from mesh.core.keys import KEY_BYTES, Key
 
 AUDIT_KEY: Final = "audit.key"
@@ -44,33 +46,41 @@ def audit() -> None:
 @click.option(
     "--restored", is_flag=True, help="Take it that a log was put back from a backup, if it says so."
 )
+@click.option(
+    "--accept", is_flag=True, help="Take what is lost unseen, and alarms about damage, as known from now on."
+)
 @_offline_option
 @output_option
 @data_option
 def verify(
-    key: Path | None, seen: Path | None, restored: bool, offline: bool, output: str, data: Path
+    key: Path | None,
+    seen: Path | None,
+    restored: bool,
+    accept: bool,
+    offline: bool,
+    output: str,
+    data: Path,
 ) -> None:
     """Check that nothing in the audit log was changed, removed, moved or put back.
 
     Status 6 if it was, with the first bad entry of each log.
     """
     path = key or data / AUDIT_KEY
-    root, known = _read_key(path), seen or path.with_name(f"{path.name}.seen")
-    marks = _read_seen(known)
+    root, known = _read_key(path), Seen(seen or path.with_name(f"{path.name}.seen"), data)
     reads = _read_all(data, offline, whole=True)
-    found = {log: examine(read.head, root, read.segments, marks.get(log, ())) for log, read in reads.items()}
+    found = {log: examine(read.head, root, read.segments, known.marks(log)) for log, read in reads.items()}
     if restored:
-        found |= {log: examine(reads[log].head, root, reads[log].segments) for log in _put_back(found)}
-    told = {log: _told(reads[log].head, one) for log, one in found.items()}
+        again = [log for log, one in found.items() if put_back(one)]
+        found |= {log: examine(reads[log].head, root, reads[log].segments) for log in again}
     if output == "json":
-        show_json(told)
-    bad = {log: one for log, one in found.items() if one.bad}
-    for log, one in found.items() if output != "json" else ():
-        if not one.bad:
-            click.echo(f"{log}: {_summary(reads[log].head, one)}")
-    if bad:
-        raise CliError("; ".join(_accused(log, one) for log, one in bad.items()), Exit.TAMPERED)
-    _write_seen(known, {log: read.head for log, read in reads.items()})
+        show_json({log: as_told(reads[log].head, one) for log, one in found.items()})
+    else:
+        for log in (log for log, one in found.items() if not one.bad):
+            click.echo(f"{log}: {summary(reads[log].head, found[log])}")
+    wrong = {log: one for log, one in found.items() if one.bad or not (one.sound or accept)}
+    if wrong:
+        raise CliError("; ".join(accused(log, one) for log, one in wrong.items()), Exit.TAMPERED)
+    known.write({log: read.head for log, read in reads.items()})
 
 
 @audit.command()
@@ -118,8 +128,7 @@ def tail(
 
 def _read_all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
     if offline:
-        with audit_source.offline(data) as reads:
-            return dict(reads)
+        return audit_source.offline(data)
 
     async def ask(connected: Operator) -> dict[str, Read]:
         starts = {log: Place() if whole else await audit_source.near_the_end(connected, log) for log in LOGS}
@@ -142,7 +151,7 @@ def _show(shown: Sequence[dict[str, object]], output: str) -> None:
     if output == "json":
         show_json(list(shown))
     else:
-        show_table(COLUMNS, as_rows(shown))
+        show_table(COLUMNS, as_rows(shown), WHOLE)
 
 
 async def _follow(data: DataDirectory, chosen: Filter, logs: Sequence[str], number: int, output: str) -> None:
@@ -172,55 +181,6 @@ async def _since(
     return after, reads
 
 
-def _told(head: Head, found: Examination) -> dict[str, object]:
-    bad = found.bad
-    return {
-        "whole": bad is None,
-        "restored": found.restored,
-        "entries": found.entries,
-        "sequence": head.sequence,
-        "mac": head.mac.hex(),
-        "ahead": found.ahead,
-        "torn_bytes": found.torn,
-        "first_bad": bad
-        and {"seq": bad.sequence, "segment": bad.segment, "line": bad.line, "fault": bad.fault.value},
-    }
-
-
-def _summary(head: Head, found: Examination) -> str:
-    last = head.sequence + found.ahead - 1
-    text = f"whole, {found.entries} entries, the last is {last}" if found.entries else "whole, and empty"
-    if found.restored is not None:
-        text += f", put back from a backup in entry {found.restored}"
-    if found.ahead:
-        text += f", {found.ahead} of them written when a crash came"
-    if found.torn:
-        text += f", and {found.torn} bytes of one that a crash cut short"
-    return text
-
-
-def _accused(log: str, found: Examination) -> str:
-    if found.bad is None:
-        raise AssertionError
-    bad = found.bad
-    where = f"segment {bad.segment}, line {bad.line}"
-    if bad.fault is Fault.OLDER and found.restored is not None:
-        return (
-            f"audit log {log} was put back from a backup: what it had from entry {found.restored} on, "
-            "and was seen, is gone: if that was you, verify with --restored"
-        )
-    hint = ", or this is not its audit key" if not found.entries else ""
-    return f"audit log {log} is not whole: entry {bad.sequence} ({where}) is {bad.fault.value}{hint}"
-
-
-def _put_back(found: dict[str, Examination]) -> list[str]:
-    return [
-        log
-        for log, one in found.items()
-        if one.bad and one.bad.fault is Fault.OLDER and one.restored is not None
-    ]
-
-
 def _read_key(path: Path) -> Key:
     try:
         raw = path.read_bytes()
@@ -230,24 +190,3 @@ def _read_key(path: Path) -> Key:
     if len(raw) != KEY_BYTES:
         raise CliError(f"{path} is no audit key: name the one that mesh init made, with --key", Exit.DATA)
     return Key(raw)
-
-
-def _read_seen(path: Path) -> dict[str, tuple[Mark, ...]]:
-    try:
-        seen = json.loads(path.read_bytes())
-        return {log: (Mark(int(at["sequence"]), bytes.fromhex(at["mac"])),) for log, at in seen.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CliError(f"{path} is damaged: without it an older log cannot be told", Exit.DATA) from None
-
-
-def _write_seen(path: Path, heads: dict[str, Head]) -> None:
-    marks = {log: latest(head) for log, head in heads.items()}
-    seen = {log: {"sequence": mark.sequence, "mac": mark.mac.hex()} for log, mark in marks.items()}
-    scratch = path.with_name(f".{path.name}")
-    try:
-        scratch.write_text(json.dumps(seen) + "\n")
-        scratch.replace(path)
-    except OSError as error:
-        click.echo(f"cannot note what was seen in {path}: {(error.strerror or '').lower()}", err=True)

@@ -39,7 +39,7 @@ def list_(output: str, data: Path) -> None:
     if output == "json":
         show_json(rows)
     else:
-        show_table(_COLUMNS, [[row[column] or "-" for column in _COLUMNS] for row in rows])
+        show_table(_COLUMNS, [[row[column] or "-" for column in _COLUMNS] for row in rows], _COLUMNS[:3])
 
 
 @keys.command()

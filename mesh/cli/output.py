@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import click
+
+#: The least width of a column that is folded.
+_FOLDED: Final = 8
 
 output_option = click.option(
     "-o",
@@ -29,22 +32,43 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their columns, as wide as they are when they do not go to a terminal."""
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print rows under their columns, as wide as they are when they do not go to a terminal.
+
+    On a terminal that is too narrow the cells are folded, but for those of the columns in ``whole``; where
+    those alone fill it, each row is told in several lines. Nothing is left out.
+    """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  takes longer to load than most commands to run
+    from rich.cells import cell_len  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+    wide = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     console = Console()
     if not console.is_terminal:
-        console = Console(width=1000)
+        console = Console(width=sum(wide) + 3 * len(wide))
+    least = (most if name in whole else min(most, _FOLDED) for name, most in zip(columns, wide, strict=True))
+    if sum(least) + 3 * len(wide) > console.width:
+        _show_blocks(columns, rows, whole)
+        return
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for name, most in zip(columns, wide, strict=True):
+        kept = name in whole or most <= _FOLDED
+        table.add_column(name, no_wrap=kept, overflow="fold", min_width=min(most, _FOLDED))
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str]) -> None:
+    # The terminal breaks lines where they end: it loses nothing.
+    for row in rows:
+        cells = dict(zip(columns, row, strict=True))
+        click.echo("  ".join(cells[name] for name in columns if name in whole) or "-")
+        for name, cell in cells.items():
+            if name not in whole and cell not in ("", "-"):
+                click.echo(f"    {name}: {cell}")
 
 
 def instant(milliseconds: int) -> str:

@@ -13,6 +13,7 @@ import yaml
 from mesh.cli.cases import instant_ms
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import service
+from mesh.cli.known import warn_of_unknown
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import fetched
@@ -54,6 +55,7 @@ def explain(
     if destination.reserved:
         raise click.UsageError(f"no policy decides about calls to {destination}: the code does")
     judged = load_policy(policy) if policy else fetched(DataDirectory(data)).policy
+    warn_of_unknown((source, destination), judged)
     found = explained(judged, call)
     if output == "json":
         show_json(_data(call, found))

@@ -29,6 +29,9 @@ COLUMNS: Final = (
     "first",
     "last",
 )
+HEADS: Final = tuple(column.upper() for column in COLUMNS)
+#: What of it is shown whole, however narrow the terminal is.
+WHOLE: Final = ("SOURCE", "DESTINATION", "METHOD", "VERDICT")
 
 
 @click.command()
@@ -62,7 +65,7 @@ def observed(
     if output == "json":
         show_json([told(seen) for seen in whole])
     else:
-        show_table([column.upper() for column in COLUMNS], [_row(seen) for seen in whole])
+        show_table(HEADS, [_row(seen) for seen in whole], WHOLE)
 
 
 def counted(calls: int) -> str:

@@ -96,4 +96,5 @@ def _show(found: dict[str, Any]) -> None:
                 )
                 for node in found["nodes"]
             ],
+            ("service", "address", "policy"),
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import grpc
 
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import duration, service
+from mesh.cli.known import warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.policy import Policy
 from mesh.v1 import auth_pb2
 
 
@@ -34,11 +37,14 @@ def token() -> None:
 def create(name: ServiceName, ttl: int, output: str, data: Path) -> None:
     """Make a token with which one instance of SERVICE can join, once. It is shown only here."""
 
-    async def ask(operator: Operator) -> auth_pb2.CreateTokenResponse:
+    async def ask(operator: Operator) -> tuple[auth_pb2.CreateTokenResponse, Policy | None]:
         request = auth_pb2.CreateTokenRequest(service=name.text, ttl_seconds=ttl)
-        return await operator.auth.CreateToken(request, timeout=PATIENCE)
+        made = await operator.auth.CreateToken(request, timeout=PATIENCE)
+        return made, await _in_force(operator)
 
-    made = asked(DataDirectory(data), ask)
+    made, policy = asked(DataDirectory(data), ask)
+    if policy is not None:
+        warn_of_unknown((name,), policy)
     if output == "json":
         show_json({"token": made.token, "expires": instant(made.expires_ms)})
     else:
@@ -59,7 +65,7 @@ def list_(output: str, data: Path) -> None:
         show_json(rows)
     else:
         columns = ("id", "service", "state", "created", "expires", "instance")
-        show_table(columns, [[row[column] or "-" for column in columns] for row in rows])
+        show_table(columns, [[row[column] or "-" for column in columns] for row in rows], columns[:3])
 
 
 @token.command()
@@ -72,6 +78,15 @@ def revoke(id_: str, data: Path) -> None:
         return await operator.auth.RevokeToken(auth_pb2.RevokeTokenRequest(id=id_), timeout=PATIENCE)
 
     asked(DataDirectory(data), ask)
+
+
+async def _in_force(operator: Operator) -> Policy | None:
+    # Without a policy, or with one that does not come in time, there is nothing to compare a name with.
+    try:
+        found = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
+    except grpc.aio.AioRpcError:
+        return None
+    return Policy.parse(found.policy.document)
 
 
 def _row(found: auth_pb2.TokenInfo) -> dict[str, str | None]:

@@ -19,8 +19,12 @@ class Kind(StrEnum):
 
     DENIAL = "denial"
     """Calls that a node did not let through."""
+    AUDIT = "audit"
+    """Calls that pass only because the policy is in audit."""
     JOIN = "join"
     """Becoming a member, or trying to."""
+    SESSION = "session"
+    """An operator's command that begins: it joined with the operator's credential."""
     TOKEN = "token"  # noqa: S105  a word, not a secret
     """Join tokens."""
     POLICY = "policy"

@@ -42,6 +42,8 @@ NOTHING: Final = bytes(MAC_BYTES)
 BEGUN: Final = "segment begun"
 #: What the first entry says that a log goes on with after it was put back from a backup.
 RESTORED: Final = "restored from a backup"
+#: The entry that says that somebody changed what had been written.
+DAMAGED: Final = "log damaged"
 _MAC: Final = re.compile(rb"[0-9a-f]{64}")
 _SIZE_BYTES: Final = 8
 #: Full ones are a few; this many are kept only where the newest was spoilt again and again.

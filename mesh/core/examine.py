@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from mesh.core.chain import (
     BEGUN,
+    DAMAGED,
     RESTORED,
     BadLineError,
     Chain,
@@ -66,6 +67,8 @@ class Examination:
     """What was found. ``entries`` were verified, ``ahead`` of them behind the head; ``torn`` bytes follow.
 
     ``restored``: the genuine entry, the last of its kind, that says that the log was put back from a backup.
+    ``damaged``: the first genuine one, of those not seen before, that says that somebody changed the log.
+    ``gone``: the first and last entry between what was seen before and what is kept: unverified.
     """
 
     entries: int
@@ -73,6 +76,13 @@ class Examination:
     torn: int
     bad: Finding | None
     restored: int | None = None
+    damaged: int | None = None
+    gone: tuple[int, int] | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of it is as it was written, and nothing went unseen."""
+        return self.bad is None and self.damaged is None and self.gone is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +110,23 @@ def examine(head: Head, root: Key, segments: Mapping[int, bytes], after: Iterabl
         walk.beyond(segments.get(head.segment + 1, b""))
         walk.end()
     except _Found as found:
-        return Examination(walk.entries, walk.ahead, 0, found.finding, walk.restored)
-    return Examination(walk.entries, walk.ahead, walk.torn, None, walk.restored)
+        return walk.found(0, found.finding)
+    return walk.found(walk.torn, None)
 
 
 class _Walk:
     """Along the lines of a log, with the chain as it was when each was written."""
 
     def __init__(self, head: Head, root: Key, after: Iterable[Mark]) -> None:
-        self._head, self._marks = head, {mark.sequence: mark.mac for mark in after}
+        self._head, self._marks = head, {(mark.sequence, mark.mac) for mark in after}
         self._key = segment_key(root, head.log, head.first_segment)
         self._chain = Chain(Head(head.log, segment=head.first_segment), self._key, self._key)
         self._knows_before = head.first_segment == 0
         self._line = 0
-        self.restored: int | None = None
+        self._seen = max((sequence for sequence, _ in self._marks), default=None)
+        self._restored: int | None = None
+        self._damaged: int | None = None
+        self._gone: tuple[int, int] | None = None
         self.entries = self.ahead = self.torn = 0
 
     def segment(self, number: int, data: bytes) -> None:
@@ -140,8 +153,12 @@ class _Walk:
 
     def end(self) -> None:
         """Look whether the log goes at least as far as it did before."""
-        if any(sequence > self._chain.head.sequence for sequence in self._marks):
+        if (self._seen or 0) > self._chain.head.sequence:
             raise self._found(Fault.OLDER)
+
+    def found(self, torn: int, bad: Finding | None) -> Examination:
+        """Give what was found so far."""
+        return Examination(self.entries, self.ahead, torn, bad, self._restored, self._damaged, self._gone)
 
     def _begin(self, number: int) -> None:
         if number != self._chain.head.segment:
@@ -166,11 +183,14 @@ class _Walk:
             raise self._found(Fault.CHANGED)
         if self._line == 0 and parsed.entry.event != BEGUN:
             raise self._found(Fault.CHANGED)
-        if parsed.entry.event == RESTORED:
-            self.restored = at
-        self._go(followed)
+        self._go(followed, parsed.entry.event)
 
-    def _go(self, to: Chain) -> None:
+    def _go(self, to: Chain, event: str) -> None:
+        at = self._chain.head.sequence
+        if event == RESTORED:
+            self._restored = at
+        if event == DAMAGED and self._damaged is None and at >= (self._seen or 0):
+            self._damaged = at
         self._chain = to
         self._line += 1
         self.entries += 1
@@ -193,6 +213,8 @@ class _Walk:
         )
         self._knows_before = True
         self._marked()
+        if self._seen is not None and self._seen < first.sequence:
+            self._gone = self._seen, first.sequence - 1
 
     def _at_head(self) -> None:
         reached, head = self._chain.head, self._head
@@ -207,7 +229,7 @@ class _Walk:
             followed = self._chain.follow(rest[at:end])
             if followed is None:
                 break
-            self._go(followed)
+            self._go(followed, Line.parse(rest[at:end]).entry.event)
             self.ahead += 1
             at = end + 1
         rest = rest[at:]
@@ -219,7 +241,7 @@ class _Walk:
 
     def _marked(self) -> None:
         reached = self._chain.head
-        if self._marks.get(reached.sequence, reached.mac) != reached.mac:
+        if any(at == reached.sequence and mac != reached.mac for at, mac in self._marks):
             raise self._found(Fault.OLDER)
 
     def _found(self, fault: Fault) -> _Found:

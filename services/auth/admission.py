@@ -20,13 +20,14 @@ from mesh.core.audit import Kind as EntryKind
 from mesh.core.audit import Verdict as EntryVerdict
 from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
-from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
+from mesh.core.names import INSTANCE_BYTES, OPERATOR, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
 from services.auth.deferred import Deferred, about
 from services.auth.errors import ConflictError, MissingError, RefusedError
+from services.auth.failpoints import reach
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
@@ -110,7 +111,9 @@ class Admission:
         A refused one gets ``RefusedError``, a proven one with a bad certificate request ``InvalidError``, and
         uses nothing up.
         """
+        reach("taken")
         judged = [_outcome(self._judge, one, now_ms) for one in asked]
+        reach("judged")
         joining = [one for one in judged if isinstance(one, _Joining)]
         outcome_of_all = _outcome(self._written, joining)
         if isinstance(outcome_of_all, Exception):
@@ -154,6 +157,7 @@ class Admission:
         if not joining:
             return []
         written = self._store.consume([(one.instance, one.entry) for one in joining])
+        reach("written")
         for one, is_written in zip(joining, written, strict=True):
             if is_written:
                 report(one.entry)
@@ -188,7 +192,7 @@ class Admission:
         instance = Instance(new, token.service, token.id, asked.digest, certificate, now_ms, ends)
         entry = Entry(
             now_ms,
-            EntryKind.JOIN,
+            EntryKind.SESSION if token.service == OPERATOR else EntryKind.JOIN,
             "joined",
             service=token.service.text,
             instance=str(new),

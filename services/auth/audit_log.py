@@ -26,7 +26,7 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import Connection
 
 from mesh.core.audit import Entry, Kind
-from mesh.core.chain import MAX_LINE, Chain, Head, Limits, Piece
+from mesh.core.chain import DAMAGED, MAX_LINE, Chain, Head, Limits, Piece
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import TrustDomain
 from services.auth import rows
@@ -149,7 +149,7 @@ class AuditLog:
         there = files.size(head.segment)
         if there < head.size or not self._ends_as_left(log):
             what = f"segment {head.segment} is not as it was left: see mesh audit verify"
-            entry = Entry(now_ms, Kind.LOG, "log damaged", alarm=True, detail=f"{log}: {what}")
+            entry = Entry(now_ms, Kind.LOG, DAMAGED, alarm=True, detail=f"{log}: {what}")
             self._moved[log] = chain
             self._put(connection, log, self._next(log, chain, [entry]))
             return entry
@@ -179,7 +179,7 @@ class AuditLog:
 
     def _damaged(self, log: str, chain: Chain, what: str, entries: Sequence[Entry]) -> Chain:
         detail = f"{log}: {what}: see mesh audit verify"
-        alarm = Entry(entries[0].at_ms, Kind.LOG, "log damaged", alarm=True, detail=detail)
+        alarm = Entry(entries[0].at_ms, Kind.LOG, DAMAGED, alarm=True, detail=detail)
         return self._next(log, chain, [alarm, *entries])
 
     def _next(self, log: str, chain: Chain, entries: Sequence[Entry]) -> Chain:

@@ -32,11 +32,11 @@ from services.auth.policies import Policies
 from services.auth.records import Instance, Token
 from services.auth.roots import Roots
 from services.auth.succession import Succession
+from services.auth.timekeeping import Timekeeping
 from services.auth.vault import TamperedError
 
 MAX_DESTINATIONS: Final = 1000
 SWEEP_EVERY_MS: Final = 60_000
-MAX_BEHIND_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Authority:
         """Take up where an opened directory left off. Use ``open``."""
         self._store = directory.store
         self._lives, self._clock, self.domain = lives, clock, directory.domain
-        _catch_up(clock, self._store.logs.newest_ms())
+        self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
@@ -233,6 +233,7 @@ class Authority:
             with unlogged():
                 self.keys.turn(now_ms)
         self.auditor.turn(now_ms)
+        self._timekeeping.turn(now_ms)
         return now_ms
 
     def _now(self) -> int:
@@ -274,16 +275,6 @@ class Authority:
 
 
 _UNKNOWN: Final = "this instance is not known here, or no longer: join again with a new token"
-
-
-def _catch_up(clock: Clock, logged_ms: int) -> None:
-    # A little behind is a clock that was set back. Far behind means that it is wrong now, or was when the
-    # entry was made; certificates made by a clock that is wrong by days are of no use to anybody.
-    behind_ms = logged_ms - clock.now_ms()
-    if behind_ms > MAX_BEHIND_MS:
-        days = behind_ms // MAX_BEHIND_MS
-        raise StartError(f"this machine's clock is {days} days behind the audit log: set it right")
-    clock.set(logged_ms)
 
 
 def _names(texts: Iterable[str]) -> Iterable[ServiceName]:

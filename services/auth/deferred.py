@@ -31,6 +31,10 @@ BATCH: Final = LIMITS.capacity + LIMITS.sources + 1
 _ABOUT: Final = "about "
 
 
+#: The same for what passed in audit: it costs nothing of what is denied by that service.
+_AUDITED: Final = "audited by "
+
+
 def about(service: str) -> str:
     """Give the source of what is told about a service, not by it: it costs nothing of that one's own."""
     return _ABOUT + service
@@ -62,7 +66,7 @@ class Deferred:
         """
         before = self._tally.copy()
         for entry in entries:
-            self.note(entry, entry.by.partition("/")[0] or about(entry.service), now_ms)
+            self.note(entry, _source(entry), now_ms)
         try:
             self.flush(now_ms)
         except BaseException:
@@ -92,15 +96,23 @@ class Deferred:
             self.failing = False
 
 
+def _source(entry: Entry) -> str:
+    by = entry.by.partition("/")[0]
+    if entry.kind is Kind.AUDIT:
+        return _AUDITED + by
+    return by or about(entry.service)
+
+
 def _entry(told: Told[Entry]) -> Entry:
     is_about = told.source.startswith(_ABOUT)
+    audited = told.source.startswith(_AUDITED)
     what = told.what or Entry(
         0,
-        Kind.DENIAL,
-        "denials counted",
-        Verdict.DENIED,
+        Kind.AUDIT if audited else Kind.DENIAL,
+        "audits counted" if audited else "denials counted",
+        Verdict.DONE if audited else Verdict.DENIED,
         service=told.source.removeprefix(_ABOUT) if is_about else "",
-        by="" if is_about else told.source,
+        by="" if is_about else told.source.removeprefix(_AUDITED),
         detail="too many to be told singly",
     )
     until_ms = told.last_ms if told.count > 1 else 0

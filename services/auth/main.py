@@ -15,6 +15,7 @@ import click
 
 from mesh.core.chain import Limits
 from mesh.descriptors import allow_many
+from services.auth import failpoints
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.ca import CA_LIFE_MS
 from services.auth.clock import Clock
@@ -96,6 +97,7 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = Clock()
     with DataDirectory(data, audit) as directory, Worker() as worker:
+        failpoints.arm(data)
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)

@@ -23,8 +23,15 @@ MAX_AGE_MS: Final = 86_400_000
 
 DENIED: Final = "denied"
 UNAVAILABLE: Final = "name unavailable"
+AUDITED: Final = "audited"
 _CAUSES: Final = frozenset(
-    {DENIED, UNAVAILABLE, *(cause.value for cause in Cause), *(f"reply: {cause.value}" for cause in Cause)}
+    {
+        DENIED,
+        UNAVAILABLE,
+        AUDITED,
+        *(cause.value for cause in Cause),
+        *(f"reply: {cause.value}" for cause in Cause),
+    }
 )
 _RULE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:-]{0,159}")
 _CALL_ID: Final = re.compile(r"[0-9a-f]{0,32}")
@@ -60,24 +67,32 @@ def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:
     )
     return Entry(
         first_ms,
-        Kind.DENIAL,
+        Kind.AUDIT if denial.cause == AUDITED else Kind.DENIAL,
         _event(denial.cause),
-        Verdict.DENIED,
+        Verdict.DONE if denial.cause == AUDITED else Verdict.DENIED,
         service=ServiceName(denial.source).text if denial.source else "",
         instance=str(InstanceId(denial.source_instance)) if denial.source_instance else "",
         by=by,
         method=FullMethod(denial.method).text if denial.method else "",
         rule=denial.rule,
         call_id=denial.call_id,
-        detail="" if denial.cause == DENIED else denial.cause,
+        detail=_detail(denial, by.partition("/")[0]),
         count=min(denial.count, 2**32),
         until_ms=last_ms if denial.count > 1 else 0,
     )
 
 
+def _detail(denial: audit_pb2.Denial, destination: str) -> str:
+    if denial.cause not in (DENIED, AUDITED):
+        return denial.cause
+    return "" if denial.rule else f"no rule of {destination} allows it"
+
+
 def _event(cause: str) -> str:
     if cause == DENIED:
         return "call denied"
+    if cause == AUDITED:
+        return "would be denied"
     if cause == UNAVAILABLE:
         return "name refused"
     return "call rejected" if cause else "denials counted"

@@ -123,6 +123,14 @@ AUDIT_LOG: Final = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+#: The latest time that auth is known to have told, see ``timekeeping``.
+CLOCK: Final = Table(
+    "clock",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 #: Which alarms of a token are in the log, for as long as the token is remembered: each is raised once.
 ALARM: Final = Table(
     "alarm",

@@ -51,20 +51,20 @@ class Segments:
         """Give the numbers of the segments that are there, in order."""
         name = re.compile(rf"{re.escape(self._log)}-([0-9]{{8,}})\.log")
         found: list[re.Match[str] | None] = []
-        with suppress(FileNotFoundError), _telling():
+        with suppress(FileNotFoundError), _telling("read"):
             found = [name.fullmatch(path.name) for path in self._directory.iterdir()]
         return sorted(int(match[1]) for match in found if match)
 
     def size(self, number: int) -> int:
         """Give the bytes of a segment, 0 if there is no file that could be one."""
-        with suppress(FileNotFoundError), _telling():
+        with suppress(FileNotFoundError), _telling("read"):
             found = self.path(number).lstat()
             return found.st_size if stat.S_ISREG(found.st_mode) else 0
         return 0
 
     def read(self, number: int, offset: int = 0, most: int = -1) -> bytes:
         """Give bytes of a segment from an offset; none if there is no file that could be one."""
-        with suppress(FileNotFoundError, ChangedError), _telling():
+        with suppress(FileNotFoundError, ChangedError), _telling("read"):
             file = os.fdopen(self._opened(number, os.O_RDONLY), "rb")
             with file:
                 file.seek(offset)
@@ -167,7 +167,7 @@ class Segments:
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _telling(done: str = "written") -> Iterator[None]:
     # That a file is not there is for whoever asked.
     try:
         yield
@@ -175,4 +175,6 @@ def _telling() -> Iterator[None]:
         raise
     except OSError as error:
         why = (error.strerror or "input/output error").lower()
-        raise AuditError(f"the audit log cannot be written: {why}: nothing was done") from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            why = "audit/ is no directory: move away what stands there"
+        raise AuditError(f"the audit log cannot be {done}: {why}: nothing was done") from None

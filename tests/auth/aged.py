@@ -16,4 +16,5 @@ def before_keys(database: sqlite3.Connection) -> None:
     )
     database.execute("INSERT INTO secret SELECT name, version, public, sealed FROM newer")
     database.execute("DROP TABLE newer")
+    database.execute("DROP TABLE clock")
     database.execute("UPDATE alembic_version SET version_num = '0002'")

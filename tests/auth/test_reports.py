@@ -189,3 +189,11 @@ def test_reporters_keep_what_the_log_cannot_take(world: World, monkeypatch: pyte
         world.authority.turn()
     auditor.record([report(denial())])
     assert [(entry.method, entry.count) for entry in world.audit(DENIALS)] == [("/shop.v1.Orders/Purge", 1)]
+
+
+def test_no_rule_and_audit_are_told_apart() -> None:
+    """A denial by no rule says so; what audit let pass is of its own kind, and is no denial."""
+    assert one(rule="").detail == "no rule of orders allows it"
+    passed = one(cause="audited")
+    assert (passed.kind, passed.event, passed.verdict) == (Kind.AUDIT, "would be denied", Verdict.DONE)
+    assert (passed.rule, passed.detail) == ("no-purge", "")

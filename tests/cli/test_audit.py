@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +16,7 @@ from typing import Any, Self
 import pytest
 
 from mesh.core.audit import Entry, Kind, Verdict
+from mesh.core.chain import DAMAGED
 from mesh.core.names import TrustDomain
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
@@ -130,7 +135,8 @@ def test_the_key_and_what_was_seen(data: Path, tmp_path: Path) -> None:
     done = run(*verify)
     assert (done.returncode, "cannot read the audit key" in done.stderr) == (5, True)
     assert run(*verify, "--key", away).returncode == 0
-    assert json.loads((away.parent / "audit.key.seen").read_text()).keys() == {"actions", "denials"}
+    places = json.loads((away.parent / "audit.key.seen").read_text())["places"]
+    assert places[str(data)].keys() == {"actions", "denials"}
     (away.parent / "audit.key.seen").write_text("[]")
     assert run(*verify, "--key", away).returncode == 5
     other = tmp_path / "other"
@@ -203,3 +209,73 @@ class Follow:
 
 def following(data: Path) -> Follow:
     return Follow(data, data.with_name("followed"))
+
+
+def test_the_id_that_the_caller_was_told(data: Path) -> None:
+    """A call is found by its id; an operator's session only by its kind."""
+    with DataDirectory(data) as opened:
+        opened.store.logs.log("denials", [replace(DENIED, call_id="ab" * 8)])
+        opened.store.logs.log("actions", [Entry(NOW, Kind.SESSION, "joined", service="mesh.operator")])
+    (entry,) = query(data, "--id", "ab" * 8, "--id", "cd" * 8)
+    assert entry["call_id"] == "ab" * 8
+    assert [one["event"] for one in query(data, "--kind", "session")] == ["joined"]
+    assert "joined" not in [one["event"] for one in query(data)]
+
+
+def test_damage_is_told_until_it_is_accepted(data: Path) -> None:
+    """A log that is whole but says that somebody changed it is status 6, once."""
+    verify = ("audit", "verify", "--offline", "--data", data)
+    assert run(*verify).returncode == 0
+    with DataDirectory(data) as opened:
+        opened.store.logs.log("actions", [Entry(NOW, Kind.LOG, DAMAGED, alarm=True)])
+        at = opened.store.logs.open.heads()["actions"].sequence - 1
+    for _ in range(2):
+        done = run(*verify)
+        assert (done.returncode, f"says in entry {at} that somebody changed it" in done.stderr) == (6, True)
+    assert run(*verify, "--accept").returncode == 0
+    assert run(*verify).returncode == 0
+
+
+def test_a_copy_does_not_move_the_marks_of_the_log(data: Path, tmp_path: Path) -> None:
+    """What is verified elsewhere may go on as it likes; the log it was copied from is as whole as before."""
+    key = data / "audit.key"
+    assert run("audit", "verify", "--offline", "--data", data).returncode == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    for path, service in ((copy, "one"), (data, "other")):
+        with DataDirectory(path) as opened:
+            opened.store.logs.log("denials", [replace(DENIED, service=service)] * 2)
+    for path in (copy, data, copy, data):
+        done = run("audit", "verify", "--offline", "--data", path, "--key", key)
+        assert (done.returncode, done.stderr) == (0, "")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(copy, elsewhere)
+    done = run("audit", "verify", "--offline", "--data", elsewhere, "--key", key)
+    assert (done.returncode, "of another past" in done.stderr) == (6, True)
+
+
+def test_a_file_in_the_place_of_the_directory(data: Path) -> None:
+    """One line says what stands there and what to do."""
+    shutil.rmtree(data / "audit")
+    (data / "audit").write_text("")
+    done = run("audit", "verify", "--offline", "--data", data)
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert "audit/ is no directory: move away what stands there" in done.stderr
+
+
+def test_a_narrow_terminal_loses_nothing(data: Path) -> None:
+    """Whatever the table is, every cell stands on a terminal of 80 columns in full."""
+    tail = ("audit", "tail", "--offline", "--data", data, "--service", "evil")
+    mine, other = pty.openpty()
+    done = subprocess.Popen(
+        command(*tail), stdout=other, env=environment(COLUMNS="80", TERM="xterm"), close_fds=True
+    )
+    os.close(other)
+    said = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(mine, 4096):
+            said += part
+    os.close(mine)
+    assert done.wait() == 0
+    for cell in ("evil", "denied", "no-purge", DENIED.by, DENIED.method):
+        assert cell in said.decode()

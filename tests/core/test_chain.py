@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import (
+    DAMAGED,
     MOST_SEGMENTS,
     NOTHING,
     RESTORED,
@@ -494,3 +495,28 @@ def test_what_is_left_early_takes_what_stands_in_it() -> None:
     for _ in range(MOST_SEGMENTS):
         chain = replace(chain, head=replace(chain.head, size=1)).rotated(ENDLESS, full=False)
     assert len(chain.closed) == MOST_SEGMENTS - 1
+
+
+def test_what_went_before_it_was_seen_is_named() -> None:
+    """A log is whole, and not sound, if entries behind the last mark are not kept any more."""
+    chain, segments = written(40, SMALL)
+    first = int(lines(segments[chain.head.first_segment])[0].split(b'"seq":')[1].split(b",")[0])
+    assert first > 2
+    _, early = Chain.start(LOG, ROOT).extend([entry(0)], SMALL)
+    found = examine(chain.head, ROOT, segments, [latest(early.head)])
+    assert (found.bad, found.gone, found.sound) == (None, (early.head.sequence, first - 1), False)
+    assert examine(chain.head, ROOT, segments).sound
+    assert examine(chain.head, ROOT, segments, [latest(chain.head)]).gone is None
+
+
+def test_a_genuine_alarm_about_damage_is_named_until_it_was_seen() -> None:
+    """The first such entry behind the last mark, written before the head or after it."""
+    chain, segments = written(3)
+    alarms = [Entry(2000, Kind.LOG, DAMAGED, alarm=True)] * 2
+    pieces, after = chain.extend(alarms, ENDLESS)
+    write(segments, pieces)
+    for head in (after.head, chain.head):
+        found = examine(head, ROOT, segments, [latest(chain.head)])
+        assert (found.bad, found.damaged, found.sound) == (None, chain.head.sequence, False)
+    assert examine(after.head, ROOT, segments).damaged == chain.head.sequence
+    assert examine(after.head, ROOT, segments, [latest(after.head)]).sound

@@ -65,8 +65,8 @@ async def examined(mesh: Mesh, log: str) -> Examination:
 
 def examined_offline(mesh: Mesh) -> dict[str, Examination]:
     root = Key((mesh.data / "audit.key").read_bytes())
-    with audit_source.offline(mesh.data) as reads:
-        return {log: examine(one.head, root, one.segments) for log, one in reads.items()}
+    reads = audit_source.offline(mesh.data)
+    return {log: examine(one.head, root, one.segments) for log, one in reads.items()}
 
 
 @asynccontextmanager
