@@ -47,17 +47,16 @@ def diff(old: str, new: str | None, output: str, data: Path) -> None:
     if output == "json":
         show_json([difference_data(one) for one in differences(before, after)])
         return
-    for line in compared(before, after):
+    for line in compared(before, after, differences(before, after)):
         click.echo(line)
 
 
-def compared(old: Policy, new: Policy) -> Iterator[str]:
+def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]:
     """Give lines for people: services that come and go, then what is granted otherwise, then a summary."""
     for name in sorted(new.services.keys() - old.services.keys()):
         yield f"+ service {name}"
     for name in sorted(old.services.keys() - new.services.keys()):
         yield f"- service {name}"
-    found = differences(old, new)
     for one in found[:LINES]:
         yield shown(one)
         yield from _terms(one)

@@ -251,3 +251,16 @@ def test_two_operators_at_once(world: World) -> None:
         with pytest.raises(ConflictError, match=f"policy {seen + 1} is in force, not {other} any more"):
             world.authority.apply_policy(policy, world.operator(), other)
     assert world.authority.policy_of_record.version == seen + 1
+
+
+def test_a_rollback_says_whose_text_it_is(world: World) -> None:
+    """It is listed and logged; a version that is not kept cannot be the one."""
+    world.apply({"services": ORDERS})
+    world.apply({"services": {}})
+    policy, by = parse(json.dumps({"services": ORDERS}).encode()), world.operator()
+    with pytest.raises(MissingError, match="policy 9 is not kept"):
+        world.authority.apply_policy(policy, by, 2, 9)
+    assert world.authority.policy_of_record.version == 2
+    world.authority.apply_policy(policy, by, 2, 1)
+    listed = world.authority.list_policies(by)
+    assert [(info.version, info.restores) for info in listed if info.HasField("restores")] == [(3, 1)]

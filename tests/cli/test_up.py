@@ -142,11 +142,50 @@ def test_history_and_rollback(running: Up) -> None:
     assert str(first + 1) in running.mesh("policy", "history").stdout.splitlines()[2]
     assert running.json("policy", "get", "--version", str(first))["policy"]["version"] == 1000
     back = running.mesh("policy", "rollback")
-    assert back.stdout.splitlines()[-1] == f"policy {first + 2} is in force"
+    assert back.stdout.splitlines()[0] == f"rollback of policy {first + 1} to the text of {first}"
+    assert back.stdout.splitlines()[-1] == f"policy {first + 2} is in force, with the text of {first}"
     assert list(running.json("policy", "get")["policy"]["services"]) == ["frontend", "orders"]
-    assert running.json("policy", "rollback", str(first + 1))["version"] == first + 3
+    again = running.json("policy", "rollback", str(first + 1))
+    assert (again["version"], again["restores"]) == (first + 3, first + 1)
+    listed = running.json("policy", "history")
+    assert [one["restores"] for one in listed[:4]] == [first + 1, first, None, None]
+    header, _, newest, *_ = running.mesh("policy", "history").stdout.splitlines()
+    assert (header.split()[:2], newest.split()[:2]) == (["VERSION", "FROM"], [str(first + 3), str(first + 1)])
     assert running.json("policy", "get")["policy"] == {"services": {}}
     assert "is not kept" in one_line(running.mesh("policy", "rollback", "999999").stderr)
+
+
+def test_rollbacks_go_on_backwards(running: Up) -> None:
+    """The second does not bring back what the first took out; to the empty one it goes only if told to."""
+    one, two, three = (
+        running.json("policy", "apply", "-", stdin=f"services: {{s{name}: {{}}}}")["version"]
+        for name in ("a", "b", "c")
+    )
+    for text in (two, one):
+        said = running.mesh("policy", "rollback", "--yes").stdout.splitlines()
+        assert said[-1].endswith(f"is in force, with the text of {text}")
+        assert not any(line.startswith("replay of") for line in said)
+    assert list(running.json("policy", "get")["policy"]["services"]) == ["sa"]
+    assert running.json("policy", "rollback", str(three))["restores"] == three
+    assert running.json("policy", "rollback")["restores"] == two
+
+
+def test_a_policy_that_says_the_same(running: Up) -> None:
+    """It changes nothing, and gets no version, however it is written."""
+    version = running.json("policy", "apply", "-", stdin="services: {a: {}, b: {}}")["version"]
+    done = running.mesh("policy", "apply", "-", stdin='{"services": {"b": {"allow": []}, "a": {}}}')
+    said = f"nothing changed: policy {version} says the same and stays in force\n"
+    assert (done.returncode, done.stdout) == (0, said)
+    same = running.json("policy", "apply", "-", stdin="services: {a: {}, b: {}}")
+    assert same == {"version": version, "differences": []}
+    assert running.json("policy", "history")[0]["version"] == version
+
+
+def test_what_was_is_judged_without_a_terminal_too(running: Up) -> None:
+    """Nobody is asked, and what would have become of the last day's calls is shown all the same."""
+    running.json("policy", "apply", "-", stdin="services: {a: {}, c: {}}")
+    done = running.mesh("policy", "apply", "-", stdin="services: {a: {}}")
+    assert [line for line in done.stdout.splitlines() if line.startswith("replay of the last 24 h: ")]
 
 
 def test_the_operator_is_not_cut_off_by_accident(running: Up) -> None:
