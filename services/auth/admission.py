@@ -22,6 +22,7 @@ from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import INSTANCE_BYTES, OPERATOR, InstanceId, ServiceName
 from mesh.core.receiver import Peer
+from mesh.core.workloads import Workload
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.ca import ends_ms, read_csr
@@ -41,6 +42,8 @@ REFUSED: Final = (
 )
 #: Whom refusals count to that nobody has proved himself for.
 STRANGERS: Final = "strangers at the join port"
+#: How long a token of a node's own making is good for, as long as the shortest token that vouches for it.
+VOUCHED_MS: Final = 600_000
 DENIED: Final = EntryVerdict.DENIED
 _TOKEN_ID_BYTES: Final = 8
 
@@ -74,8 +77,11 @@ class _Joining:
 class Admission:
     """Makes tokens and lets in who holds one."""
 
-    def __init__(self, store: Store, vault: Vault, issue: Issue, denials: Deferred) -> None:
-        """Take the rows, the secrets, what makes certificates, and where refusals are noted."""
+    def __init__(
+        self, store: Store, vault: Vault, issue: Issue, denials: Deferred, now_ms: Callable[[], int]
+    ) -> None:
+        """Take rows, secrets, what makes certificates, where refusals are noted, and the clock."""
+        self._now_ms = now_ms
         self._store, self._vault, self._issue, self._denials = store, vault, issue, denials
         self._decoy = self._new_decoy()
 
@@ -104,6 +110,35 @@ class Admission:
         if not self._store.revoke_token(token_id, now_ms, entry):
             raise ConflictError("the token was used: there is nothing left to revoke")
         report(entry)
+
+    def knows(self, token_id: str) -> bool:
+        """Whether there is a token of that id, in whatever state."""
+        return self._store.token(token_id) is not None
+
+    def vouched(self, token: JoinToken, service: ServiceName, workload: Workload) -> None:
+        """Take a token of a node's own making, whom Kubernetes vouches for, as that of a service."""
+        if self.knows(token.id):
+            return  # the same request, sent twice
+        now_ms = self._now_ms()
+        expires_ms = now_ms + VOUCHED_MS
+        sealed = self._vault.seal(
+            token.secret.reveal(), token_place(token.id, Kind.JOIN, service, expires_ms)
+        )
+        entry = Entry(
+            now_ms,
+            EntryKind.TOKEN,
+            "workload vouched for",
+            service=service.text,
+            token_id=token.id,
+            by="kubernetes",
+            detail=str(workload),
+        )
+        self._store.add_token(Token(token.id, Kind.JOIN, service, now_ms, expires_ms, sealed), entry)
+        report(entry)
+
+    def not_vouched(self, token_id: str, event: str, detail: str) -> RefusedError:
+        """Note why nobody is vouched for, and give the refusal, which is that of every join."""
+        return self._refuse(_failed(self._now_ms(), event, token_id, detail=detail), STRANGERS)
 
     def admit(self, asked: Sequence[JoinAsked], now_ms: int) -> list[Admitted | Exception]:
         """Give what each request gets; those that join are written in one transaction.
@@ -182,7 +217,8 @@ class Admission:
         if token.used_ms is None or not self._store.is_used_by(token.id, asked.digest):
             return False, None
         before = self._store.joined_by(token.id, asked.digest)
-        return True, before if before and now_ms < ends_ms(before.certificate) else None
+        alive = before and before.revoked_ms is None and now_ms < ends_ms(before.certificate)
+        return True, before if alive else None
 
     def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
         key = read_csr(asked.csr)

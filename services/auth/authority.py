@@ -30,6 +30,7 @@ from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
+from services.auth.revoking import Revoking
 from services.auth.roots import Roots
 from services.auth.succession import Succession
 from services.auth.timekeeping import Timekeeping
@@ -67,7 +68,9 @@ class Authority:
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor.denials)
+        self.admission = Admission(
+            self._store, directory.vault, self._certificate, self.auditor.denials, self._now
+        )
         self._roots = Roots(
             self._store,
             directory.vault,
@@ -84,6 +87,7 @@ class Authority:
             self.auditor.happened,
         )
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
+        self.revoking = Revoking(self._store, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -106,7 +110,7 @@ class Authority:
     def join(self, asked: Sequence[JoinAsked]) -> list[auth_pb2.JoinResponse | Exception]:
         """Answer requests to join, each with ``RefusedError`` or, if proven, ``InvalidError`` if not well."""
         now_ms = self._now()
-        admitted = self._admission.admit(asked, now_ms)
+        admitted = self.admission.admit(asked, now_ms)
         return [
             one if isinstance(one, Exception) else self._welcome(request, *one, now_ms)
             for request, one in zip(asked, admitted, strict=True)
@@ -142,7 +146,8 @@ class Authority:
         now_ms = self._now()
         self.check_known(peer)
         permitted = self._policies.permitted(peer.service)
-        asked = [name for name in dict.fromkeys(_names(destinations)) if name in permitted]
+        known = dict.fromkeys(_names(destinations))
+        asked = [name for name in known if name in permitted and not self.revoking.is_banned(name)]
         if refused := len(set(destinations)) - len(asked):
             self.auditor.names_refused(peer, refused, now_ms)
         keys = self._pair_keys(peer.service, asked, now_ms)
@@ -173,7 +178,8 @@ class Authority:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
         name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
-        return self._admission.create(name, life_ms, by, self._now())
+        self.revoking.check_open(name)
+        return self.admission.create(name, life_ms, by, self._now())
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
         """List tokens, newest first."""
@@ -184,7 +190,7 @@ class Authority:
     def revoke_token(self, token_id: str, by: Peer) -> None:
         """Revoke a token; raise ``MissingError`` or ``ConflictError``."""
         self.check_known(by)
-        self._admission.revoke(token_id, by, self._now())
+        self.admission.revoke(token_id, by, self._now())
 
     def apply_policy(
         self, policy: Policy, by: Peer, replaces: int | None = None, restores: int | None = None
@@ -220,6 +226,10 @@ class Authority:
             now_ms=now_ms,
         )
 
+    def trust_bundle(self) -> list[bytes]:
+        """Give the certificates of the authorities that are trusted now, DER."""
+        return self._authorities.bundle(self._now())
+
     # Of itself
 
     def close(self) -> None:
@@ -231,6 +241,7 @@ class Authority:
         now_ms = self._now()
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
+            self._store.revocations.sweep(now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)

@@ -20,6 +20,7 @@ from services.auth.errors import LimitedError, RefusedError
 from services.auth.failpoints import reach
 from services.auth.guesses import Guesses, source_of
 from services.auth.status import answering
+from services.auth.vouching import Vouching
 from services.auth.worker import Gathering, Worker
 
 #: Requests that may wait for the one thread. More than this is no crowd but a flood, and would only time out.
@@ -40,9 +41,9 @@ class _Asked(NamedTuple):
 class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
     """Answers requests to join."""
 
-    def __init__(self, authority: Authority, worker: Worker) -> None:
-        """Take what decides, and the thread that it decides in."""
-        self._authority, self._guesses = authority, Guesses()
+    def __init__(self, authority: Authority, worker: Worker, vouching: Vouching | None = None) -> None:
+        """Take what decides, the thread that it decides in, and what vouches for nodes without a token."""
+        self._authority, self._guesses, self._vouching = authority, Guesses(), vouching
         self._joins = Gathering(worker, self._answer, AT_ONCE)
         self._waiting = 0
 
@@ -67,9 +68,18 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
     async def _queued(self, asked: _Asked) -> auth_pb2.JoinResponse:
         self._waiting += 1
         try:
+            if asked.join.sealed_proof and self._vouching is not None:
+                await self._vouched(self._vouching, asked)
             return await self._joins.do(asked)
         finally:
             self._waiting -= 1
+
+    async def _vouched(self, vouching: Vouching, asked: _Asked) -> None:
+        try:
+            await vouching.vouch(asked.join)
+        except RefusedError:
+            self._guesses.refused(asked.source, asked.join.token_id, asked.at)
+            raise
 
     def _may_try(self, asked: _Asked) -> bool:
         return self._guesses.may_try(asked.source, asked.join.token_id, asked.at)

@@ -141,6 +141,29 @@ ALARM: Final = Table(
     Column("event", String(40), primary_key=True),
 )
 
+#: Instances that were revoked, until all that they held has ended.
+REVOKED: Final = Table(
+    "revoked",
+    METADATA,
+    Column("instance", LargeBinary(16), primary_key=True),
+    Column("service", String(125), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("by", String(160), nullable=False),
+    Column("reason", String(200), nullable=False),
+    Index(None, "until_ms"),
+)
+
+#: Services that nobody joins as.
+BAN: Final = Table(
+    "ban",
+    METADATA,
+    Column("service", String(125), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(160), nullable=False),
+    Column("reason", String(200), nullable=False),
+)
+
 #: Entries from before there were logs in files. They move there when auth starts; after that it is empty.
 AUDIT: Final = Table(
     "audit",

@@ -108,6 +108,21 @@ async def test_who_joins_is_not_counted(door: Door) -> None:
     assert isinstance(told[0], bytes)
 
 
+async def test_refusals_wait_for_their_moment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No refusal is told before its moment, whatever it took to find; who is let in does not wait for one."""
+    monkeypatch.setattr(join_service, "EVEN_SECONDS", 0.2)
+    now = asyncio.get_running_loop().time
+    known = await door.worker.do(_refused, door.world)
+    for attempt in (*known, Attempt(JoinToken("0" * 16, WRONG))):
+        began = now()
+        assert await door.send(attempt, "192.0.2.1") == REFUSAL
+        assert now() - began >= 0.2
+    monkeypatch.setattr(join_service, "EVEN_SECONDS", 1e6)
+    token = await door.worker.do(door.world.token)
+    assert isinstance(await door.send(Attempt(token), "192.0.2.1"), bytes)
+
+
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_refusals_take_equally_long(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong, expired, used and revoked take as long as unknown, where fifty microseconds more are seen."""
