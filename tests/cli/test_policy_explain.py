@@ -108,7 +108,7 @@ def test_removing_is_said(policy: Path) -> None:
 
 def test_what_a_change_keeps_and_drops(policy: Path) -> None:
     """A header that the call meets stays in the new rule; what a removed rule asked is said."""
-    said = run(policy, "acme", "orders", "/x.Y/Get", "-m", "x-tenant=acme").stdout
+    said = run(policy, "acme", "orders", "/x.Y/Get", "-m", "x-tenant=acme", "--time", NIGHT).stdout
     assert "      headers:\n" in said
     assert "without what" not in said
     policy.write_text(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import mesh
-from tests.cli.command import Up, alive, children, run, until, up
+from tests.cli.command import TIMEOUT, Up, alive, children, command, environment, run, until, up
 
 POLICY = """\
 services:
@@ -181,6 +184,30 @@ def test_a_policy_that_says_the_same(running: Up) -> None:
     same = running.json("policy", "apply", "-", stdin="services: {a: {}, b: {}}")
     assert same == {"version": version, "differences": []}
     assert running.json("policy", "history")[0]["version"] == version
+
+
+def test_no_at_the_prompt_is_answered(running: Up, tmp_path: Path) -> None:
+    """It is said that nothing changed, and the status is not that of an applied policy."""
+    version = running.json("policy", "apply", "-", stdin="services: {a: {}, d: {}}")["version"]
+    (tmp_path / "policy.yaml").write_text("services: {a: {}}")
+    ours, terminal = pty.openpty()
+    asking = subprocess.Popen(
+        command("policy", "apply", tmp_path / "policy.yaml"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(MESH_DATA=str(running.data)),
+    )
+    os.close(terminal)
+    os.write(ours, b"n\n")
+    said = b""
+    with suppress(OSError):  # what Linux says at the end of a terminal
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert asking.wait(TIMEOUT) == 1
+    assert f"not applied: policy {version} stays in force" in said.decode()
+    assert running.json("policy", "get")["version"] == version
 
 
 def test_what_was_is_judged_without_a_terminal_too(running: Up) -> None:
