@@ -24,9 +24,10 @@ from mesh.core.names import INSTANCE_BYTES, OPERATOR, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
+from services.auth.auditor import Auditor
 from services.auth.ca import ends_ms, read_csr
-from services.auth.deferred import Deferred, about
-from services.auth.errors import ConflictError, MissingError, RefusedError
+from services.auth.deferred import about
+from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
@@ -69,13 +70,18 @@ class _Joining:
     instance: Instance
     entry: Entry
 
+    @property
+    def logged(self) -> Entry | None:
+        """What is logged with it: nothing of an operator's session, which is bounded (``auditor``)."""
+        return None if self.entry.kind is EntryKind.SESSION else self.entry
+
 
 class Admission:
     """Makes tokens and lets in who holds one."""
 
-    def __init__(self, store: Store, vault: Vault, issue: Issue, denials: Deferred) -> None:
-        """Take the rows, the secrets, what makes certificates, and where refusals are noted."""
-        self._store, self._vault, self._issue, self._denials = store, vault, issue, denials
+    def __init__(self, store: Store, vault: Vault, issue: Issue, auditor: Auditor) -> None:
+        """Take the rows, the secrets, what makes certificates, and where refusals and sessions are noted."""
+        self._store, self._vault, self._issue, self._auditor = store, vault, issue, auditor
         self._decoy = self._new_decoy()
 
     def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
@@ -153,10 +159,12 @@ class Admission:
     def _written(self, joining: Sequence[_Joining]) -> list[Admitted | None]:
         if not joining:
             return []
-        written = self._store.consume([(one.instance, one.entry) for one in joining])
+        written = self._store.consume([(one.instance, one.logged) for one in joining])
         for one, is_written in zip(joining, written, strict=True):
             if is_written:
                 report(one.entry)
+                if one.logged is None:
+                    self._auditor.began(one.entry)
         return [
             (one.secret, one.instance) if is_written else None
             for one, is_written in zip(joining, written, strict=True)
@@ -181,7 +189,12 @@ class Admission:
         return True, before if before and now_ms < ends_ms(before.certificate) else None
 
     def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
-        key = read_csr(asked.csr)
+        try:
+            key = read_csr(asked.csr)
+        except InvalidError as error:
+            entry = _failed(now_ms, "join request bad", token.id, token.service, detail=str(error))
+            self._tell(entry, about(token.service.text))
+            raise
         new = InstanceId(os.urandom(INSTANCE_BYTES))
         certificate = self._issue(token.service, new, key, now_ms)
         ends = ends_ms(certificate)
@@ -208,11 +221,14 @@ class Admission:
         return self._refuse(entry, about(token.service.text))
 
     def _refuse(self, entry: Entry, source: str) -> RefusedError:
+        self._tell(entry, source)
+        return RefusedError(REFUSED)
+
+    def _tell(self, entry: Entry, source: str) -> None:
         # In the log before the answer, if it can be written; refused in any case.
         report(entry)
-        self._denials.note(entry, source, entry.at_ms)
-        self._denials.try_to_flush(entry.at_ms)
-        return RefusedError(REFUSED)
+        self._auditor.denials.note(entry, source, entry.at_ms)
+        self._auditor.denials.try_to_flush(entry.at_ms)
 
 
 def _outcome(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R | Exception:
