@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
 import subprocess
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +18,7 @@ from mesh.core.names import TrustDomain
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
 from tests.cli.command import command, environment, run, until, up
+from tests.cli.terminal import on_terminal
 
 NOW = int(time.time() * 1000)
 DENIED = Entry(
@@ -266,16 +264,6 @@ def test_a_file_in_the_place_of_the_directory(data: Path) -> None:
 def test_a_narrow_terminal_loses_nothing(data: Path) -> None:
     """Whatever the table is, every cell stands on a terminal of 80 columns in full."""
     tail = ("audit", "tail", "--offline", "--data", data, "--service", "evil")
-    mine, other = pty.openpty()
-    done = subprocess.Popen(
-        command(*tail), stdout=other, env=environment(COLUMNS="80", TERM="xterm"), close_fds=True
-    )
-    os.close(other)
-    said = b""
-    with suppress(OSError):  # the end of a terminal
-        while part := os.read(mine, 4096):
-            said += part
-    os.close(mine)
-    assert done.wait() == 0
+    said = on_terminal(*tail)
     for cell in ("evil", "denied", "no-purge", DENIED.by, DENIED.method):
-        assert cell in said.decode()
+        assert cell in said
