@@ -18,7 +18,7 @@ from services.auth.store import Store
 
 log = logging.getLogger("mesh.auth")
 
-#: Of one source, in bytes: some 200 different refusals at once, then one in a few seconds, so that one alone
+#: Of one source, in bytes: about 180 different refusals at once, then one in a few seconds, so that one alone
 #: takes days to push the others out of a log of the size that it has by default. Of all, 1024 that wait, and
 #: 256 that are counted.
 LIMITS: Final = Limits(burst=65_536, per_second=100, capacity=1024, sources=256)

@@ -318,7 +318,7 @@ def test_a_change_while_auth_runs(world: World, hand: Callable[[Path], None]) ->
     assert events(world).count("log damaged") == 1
 
 
-@pytest.mark.parametrize("hand", [shorten, remove, edit_last])
+@pytest.mark.parametrize("hand", [shorten, remove, edit_last, lengthen])
 def test_a_change_while_auth_does_not_run(world: World, hand: Callable[[Path], None]) -> None:
     """Auth starts, raises the alarm, keeps the evidence, and the verifier names the first bad entry."""
     world.operator()
@@ -330,7 +330,8 @@ def test_a_change_while_auth_does_not_run(world: World, hand: Callable[[Path], N
     assert world.audit()[-1].alarm
     bad = world.examine().bad
     assert bad
-    assert bad.sequence == (0 if hand is remove else sequence - 1)
+    first = sequence if hand is lengthen else sequence - 1
+    assert bad.sequence == (0 if hand is remove else first)
     world.operator()
     assert world.examine().bad == bad
 
