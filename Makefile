@@ -8,6 +8,8 @@ newest := .venv/ready
 floor := .venv-floor/ready
 proto := .venv-proto/ready
 bench := .venv-bench/ready
+charts := .venv-charts/ready
+backend := .venv-backend/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
@@ -16,13 +18,13 @@ go := tests/interop/go
 spread := -n 2 --dist loadfile
 alone := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
-on_floor := $(addprefix tests/,auth core gatekeeper lua_host rpc sidecar)
-alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py)
+on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar telemetry)
+alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
 help: ## say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(newest) ## start a mesh, run the shop on it, attack it
@@ -32,15 +34,20 @@ demo: $(newest) ## start a mesh, run the shop on it, attack it
 	@.venv/bin/mesh demo
 
 .PHONY: test
-test: $(newest) ## every test, with coverage of mesh/core at 100 % of branches
+test: $(newest) $(backend) ## every test, with coverage of mesh/core at 100 % of branches
 	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(alone)) tests
 	@.venv/bin/python -m pytest $(alone)
 
 .PHONY: check
-check: lint types fresh ## what CI runs: lint, types, proto freshness, the tests on newest and oldest, interop
+check: lint types fresh ## what CI runs: lint, types, proto freshness, charts, the tests on newest and oldest, interop
+	@$(MAKE) --no-print-directory charts
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory floor
 	@$(MAKE) --no-print-directory interop
+
+.PHONY: soak
+soak: $(newest) ## what takes minutes and is run by hand
+	@.venv/bin/python -m pytest -m soak tests
 
 .PHONY: lint
 lint: $(newest) $(buf) ## ruff and buf
@@ -61,6 +68,23 @@ floor: $(floor) ## the lowest version of each dependency, with every test that t
 	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
 	@.venv-floor/bin/python -m pytest $(alone_on_floor)
 
+.PHONY: charts
+charts: $(charts) ## render, lint and validate the charts, and build what the images hold
+	@.venv-charts/bin/python tools/chart_readme.py --check
+	@.venv-charts/bin/python -m pytest tests/charts
+
+.PHONY: charts-readme
+charts-readme: $(charts) ## write the charts' READMEs anew from their values
+	@.venv-charts/bin/python tools/chart_readme.py
+
+.PHONY: images
+images: ## build the images for amd64 and arm64 (PYTHON_DIGEST=sha256:… of python:3.13-slim-trixie; TAG, PUSH=--push)
+	@for image in control sidecar lua; do \
+	  docker buildx build --platform linux/amd64,linux/arm64 --file images/Dockerfile --target $$image \
+	    --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) --sbom=true --provenance=true --tag sealmesh/$$image:$(or $(TAG),0.1.0) \
+	    $(PUSH) . || exit 1; \
+	done
+
 .PHONY: interop
 interop: $(newest) $(go)/bin/ready $(shop)/node_modules ## gRPC's interoperability cases between Go, Node and Python, through the mesh
 	@.venv/bin/python -m pytest -q tests/interop/matrix.py tests/interop/repeats.py
@@ -70,10 +94,11 @@ proto: $(proto) ## write the generated code anew
 	@.venv-proto/bin/python tools/proto.py
 
 .PHONY: bench
-bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua; then policy changes to 1,000 nodes
+bench: $(bench) ## direct, embedded, sidecar and Envoy pair, side by side (ARGS="--quick --json FILE"); then Lua; policy changes; telemetry
 	@.venv-bench/bin/python -m bench $(ARGS)
 	@.venv-bench/bin/python -m bench.jailed
 	@.venv-bench/bin/python -m bench.push
+	@.venv-bench/bin/python -m bench.telemetry
 
 .PHONY: lock
 lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
@@ -92,8 +117,16 @@ $(floor): requirements/floor.txt pyproject.toml tools/venv
 	@tools/venv .venv-floor $< .
 	@touch $@
 
+$(charts): requirements/charts.txt pyproject.toml tools/venv
+	@tools/venv .venv-charts $< .
+	@touch $@
+
 $(bench): requirements/bench.txt pyproject.toml tools/venv
 	@tools/venv .venv-bench $< .
+	@touch $@
+
+$(backend): requirements/backend.txt tools/venv
+	@tools/venv .venv-backend $<
 	@touch $@
 
 $(proto): requirements/proto.txt tools/venv

@@ -8,6 +8,7 @@
     rounds     who is measured when
     decision, joins            the rows that need no traffic between services
     jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
+    revocation, held           how soon a revoked instance is dropped, and streams to it end
     push, watching             a change of policy, and a thousand nodes that wait for it
 
 ``python -m bench``, ``python -m bench.jailed`` and ``python -m bench.push`` run it all on loopback, on free

@@ -33,9 +33,9 @@ async def serve(service: str | None) -> None:
     )
     async with AsyncExitStack() as stack:
         if service:
-            import mesh  # noqa: PLC0415  the direct variant must not pay for it
+            from bench.joined import joined  # noqa: PLC0415  the direct variant must not pay for it
 
-            node = await stack.enter_async_context(mesh.join(service))
+            node = await stack.enter_async_context(joined(service))
             server: grpc.aio.Server = node.server()
             port = 0
         else:

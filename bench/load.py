@@ -91,9 +91,9 @@ async def main(target: str, service: str | None) -> None:
     """Serve loads until the end of standard input."""
     async with AsyncExitStack() as stack:
         if service:
-            import mesh  # noqa: PLC0415  the direct variant must not pay for it
+            from bench.joined import joined  # noqa: PLC0415  the direct variant must not pay for it
 
-            node = await stack.enter_async_context(mesh.join(service))
+            node = await stack.enter_async_context(joined(service))
             channel: grpc.aio.Channel = node.channel(target)
         else:
             channel = grpc.aio.insecure_channel(target)

@@ -39,6 +39,8 @@ FRONT, BACK = "front", "back"
 SCRIPTED: Final = "scripted"
 #: Who joins, to see how fast.
 JOINER: Final = "joiner"
+#: How many pairs ``bench.telemetry`` may run beside each other.
+TOLD: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,17 @@ def _token_file(scratch: Path, service: str, secret: str) -> Path:
 def policy() -> bytes:
     """Give the policy of the bench: one rule for each of the two destinations."""
     services: dict[str, object] = {name: {} for name in (CALLER, FRONT, JOINER)}
-    for source, destination in ((CALLER, CALLEE), (CALLER, SCRIPTED), (FRONT, BACK)):
+    pairs = [told_pair(number) for number in range(TOLD)]
+    for source, _ in pairs:
+        services[source] = {}
+    for source, destination in ((CALLER, CALLEE), (CALLER, SCRIPTED), (FRONT, BACK), *pairs):
         services[destination] = {"allow": [{"principals": [source], "paths": ["/bench.Echo/*"]}]}
     return json.dumps({"services": services}).encode()
+
+
+def told_pair(number: int) -> tuple[str, str]:
+    """Give the names of a pair of ``bench.telemetry``."""
+    return f"caller-{number}", f"callee-{number}"
 
 
 @asynccontextmanager

@@ -76,18 +76,18 @@ async def measure(extent: Extent) -> dict[str, Any]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         domain = await stack.enter_async_context(trust_domain(scratch))
         turns = dict[int, int]()
-        await _apply(domain, policy(extent.services, turns))
-        watching = [
-            await stack.enter_async_context(_watching(domain, scratch, number))
+        await apply(domain, policy(extent.services, turns))
+        processes = [
+            await stack.enter_async_context(watching(domain, scratch, number))
             for number in range(extent.processes)
         ]
-        held = await _let_in(domain, watching, extent)
-        rest, written = await _at_rest(domain, watching)
+        held = await let_in(domain, processes, extent)
+        rest, written = await _at_rest(domain, processes)
         taken: dict[str, list[Round]] = {"one": [], "all": []}
         for turn in range(1, extent.rounds + 1):
             for kind, changed in (("one", [turn % extent.services]), ("all", range(extent.services))):
                 turns |= dict.fromkeys(changed, 2 * turn + (kind == "all"))
-                taken[kind].append(await _round(domain, watching, policy(extent.services, turns)))
+                taken[kind].append(await _round(domain, processes, policy(extent.services, turns)))
         return {
             "nodes": extent.nodes,
             "gatekeeper_kb_per_node": held / 1000,
@@ -108,11 +108,11 @@ class Round:
     cpu: dict[str, float]
 
 
-async def _let_in(domain: Domain, watching: Sequence[Process], extent: Extent) -> float:
-    # Gives what gatekeeper holds for one more node, in bytes: for those after the first process's.
+async def let_in(domain: Domain, processes: Sequence[Process], extent: Extent) -> float:
+    """Have all join; give what gatekeeper holds for one more node, in bytes."""
     held = []
-    for number, process in enumerate(watching):
-        mine = range(number, extent.nodes, len(watching))
+    for number, process in enumerate(processes):
+        mine = range(number, extent.nodes, len(processes))
         names = [_name(index % extent.services) for index in mine]
         await process.ask({"tokens": [await domain.token(name) for name in names]})
         await process.answer(JOIN_SECONDS)
@@ -138,7 +138,7 @@ def _written(domain: Domain) -> dict[str, int]:
 async def _round(domain: Domain, watching: Sequence[Process], document: bytes) -> Round:
     cpu = _cpu(domain, watching)
     begun = time.monotonic()
-    version = await _apply(domain, document)
+    version = await apply(domain, document)
     answered = time.monotonic() - begun
     for process in watching:
         await process.ask({"version": version})
@@ -172,7 +172,8 @@ def _summary(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-async def _apply(domain: Domain, document: bytes) -> int:
+async def apply(domain: Domain, document: bytes) -> int:
+    """Make a policy the one of record; give its version."""
     request = auth_pb2.ApplyPolicyRequest(document=document)
     try:
         return (await domain.operator.auth.ApplyPolicy(request)).version
@@ -180,7 +181,8 @@ async def _apply(domain: Domain, document: bytes) -> int:
         raise NotMeasuredError(f"the policy was not taken: {error.details()}") from None
 
 
-def _watching(domain: Domain, scratch: Path, number: int) -> AbstractAsyncContextManager[Process]:
+def watching(domain: Domain, scratch: Path, number: int) -> AbstractAsyncContextManager[Process]:
+    """Start one of the processes of nodes."""
     command = [sys.executable, "-m", "bench.watching", domain.addresses.join]
     return Process.started(f"watching-{number}", command, scratch)
 

@@ -1,5 +1,6 @@
 """Many nodes in one process that only watch: ``python -m bench.watching HOST:PORT`` of auth's join port.
 
+Told ``{"revoked": "hex"}`` it says when each held that instance for revoked.
 Told ``{"tokens": [...]}`` it joins with each and says so once all have a slice; told ``{"version": N}`` it
 says when each had that version in force, by the machine's monotonic clock, and how many bytes of news they
 were sent since it was last asked. Ends with its standard input.
@@ -31,7 +32,7 @@ class Watching:
     def __init__(self, address: str) -> None:
         """Take auth's join port."""
         self._address = address
-        self._moments: dict[int, list[float]] = {}
+        self._moments: dict[int | str, list[float]] = {}
         self._changed = asyncio.Event()
         self._bytes = self._nodes = 0
         self._kept: list[asyncio.Task[None]] = []
@@ -47,8 +48,8 @@ class Watching:
         self._nodes += len(tokens)
         await asyncio.gather(*(one(token) for token in tokens))
 
-    async def at(self, version: int) -> dict[str, Any]:
-        """Wait until a version is in force at all; say when it came, and what was sent."""
+    async def at(self, version: int | str) -> dict[str, Any]:
+        """Wait until a version or a revocation is in force at all; say when, and what was sent."""
         while len(self._moments.get(version, ())) < self._nodes:
             self._changed.clear()
             await self._changed.wait()
@@ -66,16 +67,19 @@ class Watching:
             self._read,
         )
         stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
-        noted = set[int]()
+        noted = set[int | str]()
         keeper = SliceKeeper(held, stub, target, lambda: self._note(held, noted))
         self._kept.append(asyncio.create_task(keeper.keep()))
         await held.ready()
 
-    def _note(self, held: Slice, noted: set[int]) -> None:
-        if held.in_force and held.version not in noted:
-            noted.add(held.version)
-            self._moments.setdefault(held.version, []).append(time.monotonic())
-            self._changed.set()
+    def _note(self, held: Slice, noted: set[int | str]) -> None:
+        if held.withdrawn:
+            self._nodes -= 1
+        now: list[int | str] = [held.version, *map(str, held.revoked)] if held.in_force else []
+        for one in [one for one in now if one not in noted]:
+            noted.add(one)
+            self._moments.setdefault(one, []).append(time.monotonic())
+        self._changed.set()
 
     def _read(self, data: bytes) -> gatekeeper_pb2.WatchResponse:
         response = gatekeeper_pb2.WatchResponse.FromString(data)
@@ -93,7 +97,7 @@ async def main(address: str) -> None:
         if "tokens" in asked:
             await watching.enter(asked["tokens"])
         else:
-            answer = await watching.at(asked["version"])
+            answer = await watching.at(asked.get("version") or asked["revoked"])
         print(json.dumps(answer), flush=True)
 
 

@@ -11,15 +11,19 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from mesh.core.errors import MeshError, PeerError, Reason
-from mesh.core.join import MAX_SEALED, JoinRequester, JoinToken
+from mesh.core.join import MAX_SEALED, NONCE_BYTES, JoinRequester, JoinToken
+from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName
+from mesh.core.vouching import Proof, read_join_key
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import (
@@ -32,6 +36,8 @@ from mesh.rpc.membership import (
 from mesh.rpc.status import mesh_outcome
 from mesh.rpc.svid import Svid, new_key
 from mesh.rpc.targets import FixedTarget
+from mesh.telemetry.names import RENEW
+from mesh.telemetry.spans import Tracing
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 
 log = logging.getLogger("mesh")
@@ -42,6 +48,9 @@ CALL_TIMEOUT: Final = 5.0
 RETRY_FIRST: Final = 0.2
 RETRY_MOST: Final = 2.0
 JITTER: Final = 0.1
+#: Variables that name the files of who joins by Kubernetes' word.
+TOKEN_FILE: Final = "MESH_SERVICE_ACCOUNT_TOKEN_FILE"  # noqa: S105  a name
+JOIN_KEY_FILE: Final = "MESH_JOIN_KEY_FILE"
 #: Names that auth takes in one request for keys (auth.proto, GetPairKeysRequest).
 MAX_NAMES: Final = 1000
 _JOIN_OPTIONS: Final = (
@@ -52,30 +61,65 @@ _JOIN_OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 5_000),  # which is also the time that connecting may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-#: What a join may fail with because auth is not there (yet), rather than because it refuses.
-_TRANSIENT: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED)
+#: What a join may fail with because auth is not there (yet), or hears nobody from here for a while (somebody
+#: guesses at tokens), rather than because it refuses.
+_TRANSIENT: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED, _C.RESOURCE_EXHAUSTED)
 
 
 class JoinError(MeshError):
     """Auth refused to let this node in, or gave what cannot be believed."""
 
 
-async def join(token: JoinToken, address: str) -> Enrolment:
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """How a node joins without a token: what it proves itself with, and auth's join key as published."""
+
+    service_account_token: str = field(repr=False)
+    join_key: str
+
+    @classmethod
+    def read(cls, token: Path, join_key: Path) -> Self:
+        """Read both from files; raise ``OSError`` or ``ValueError``."""
+        return cls(token.read_text(encoding="ascii").strip(), join_key.read_text(encoding="ascii"))
+
+    @classmethod
+    def named(cls, environment: Mapping[str, str]) -> Self | None:
+        """Read what an environment names, if it does; raise ``OSError`` or ``ValueError``."""
+        token, join_key = environment.get(TOKEN_FILE), environment.get(JOIN_KEY_FILE)
+        return cls.read(Path(token), Path(join_key)) if token and join_key else None
+
+
+async def join(by: JoinToken | Vouched, address: str, at: tuple[str, str] | None = None) -> Enrolment:
     """Join over auth's join port at ``host:port``, waiting for auth to be there.
 
-    Raises ``JoinError`` if auth refuses.
+    ``at``: where auth and gatekeeper are from here, if not where auth says. Raises ``JoinError`` if auth
+    refuses, and ``ValueError`` for what cannot be joined with.
     """
     key, csr = new_key()
-    requester = JoinRequester(token, csr, secrets.token_bytes(16))
+    requester, request = _asking(by, csr)
     async with grpc.aio.insecure_channel(address, _JOIN_OPTIONS) as channel:
         stub = auth_pb2_grpc.JoinServiceStub(channel)
-        response = await _ask(stub, requester.request(), address)
+        response = await _ask(stub, request, address)
     try:
         bundle = requester.open(response)
+        if at is not None:
+            bundle.auth_address, bundle.gatekeeper_address = at
         return Enrolment(bundle, key)
     except (PeerError, ValueError) as error:
         msg = f"auth at {address} gave an answer that does not verify: check the address ({error})"
         raise JoinError(msg) from None
+
+
+def _asking(by: JoinToken | Vouched, csr: bytes) -> tuple[JoinRequester, auth_pb2.JoinRequest]:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    if isinstance(by, JoinToken):
+        requester = JoinRequester(by, csr, nonce)
+        return requester, requester.request()
+    proof = Proof(Key(secrets.token_bytes(KEY_BYTES)), by.service_account_token)
+    requester = JoinRequester(proof.join_token, csr, nonce)
+    request = requester.request()
+    request.sealed_proof = proof.seal(read_join_key(by.join_key), request.body)
+    return requester, request
 
 
 async def _ask(
@@ -90,8 +134,12 @@ async def _ask(
             if error.code() not in _TRANSIENT:
                 msg = f"auth at {address} refused to let this node join: {_plain(error.details())}"
                 raise JoinError(msg) from None
+            limited = error.code() is _C.RESOURCE_EXHAUSTED
         if not waiting:
-            log.warning("waiting for auth at %s, to join: its join port does not answer there", address)
+            why = (
+                "it hears nobody from here for a while" if limited else "its join port does not answer there"
+            )
+            log.warning("waiting for auth at %s, to join: %s", address, why)
             waiting = True
         await asyncio.sleep(next(delays))
 
@@ -113,6 +161,7 @@ class Enrolment:
         self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
         self._stub = auth_pb2_grpc.AuthServiceStub(MeshChannel(self.membership, self._auth))
         self._fetching: dict[ServiceName, asyncio.Task[None]] = {}
+        self.tracing = Tracing()
         self.destinations: Callable[[], Iterable[ServiceName]] = tuple
 
     @property
@@ -175,7 +224,8 @@ class Enrolment:
         told = False
         while True:
             try:
-                await self._renew()
+                with self.tracing.span(RENEW):
+                    await self._renew()
             except (grpc.aio.AioRpcError, ValueError) as error:
                 if not told:
                     said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,16 +26,19 @@ from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
-from mesh.enrol import Enrolment, JoinError
+from mesh.enrol import Enrolment, JoinError, Vouched
 from mesh.enrol import join as enrol
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
+from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget
 from mesh.slices import Slice
+from mesh.telemetry import names
+from mesh.telemetry.backends import AMBIENT, Backend, watched
 from mesh.v1 import audit_pb2, audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc
 from mesh.watching import SliceKeeper
 
@@ -50,9 +54,13 @@ LEAVE: Final = 2.0
 class Node:
     """One instance of a service in the mesh. Made by ``join``; use its methods from that event loop."""
 
-    def __init__(self, enrolment: Enrolment, listen: str, advertise_port: int | None) -> None:
-        """Take an enrolment, where to listen once there is a server, and what port to register instead."""
+    def __init__(
+        self, enrolment: Enrolment, listen: str, advertise_port: int | None, telemetry: Backend = AMBIENT
+    ) -> None:
+        """Take an enrolment, where to listen once there is a server, what port to register, and a backend."""
         self._enrolment, self._listen, self._advertise_port = enrolment, listen, advertise_port
+        self.telemetry = watched(self.membership, telemetry)
+        enrolment.tracing = self.telemetry.tracing
         self._slice = Slice(self.membership.now, self._certified, self.membership.clock.now_ms)
         self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
         self._judged = 0
@@ -71,6 +79,7 @@ class Node:
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
+        self._tell_of_slice()
         self._tasks = [asyncio.create_task(enrolment.keep()), asyncio.create_task(self._keeper.keep())]
 
     @property
@@ -125,6 +134,10 @@ class Node:
             )
         return self._server
 
+    def announce(self, *, serving: bool) -> None:
+        """Be listed in the directory, or no longer, while the server goes on with the calls that come."""
+        self._serving(serving)
+
     async def ready(self) -> None:
         """Wait until there is a slice in force."""
         await self._slice.ready()
@@ -162,7 +175,22 @@ class Node:
     def _certified(self) -> float:
         return (self.membership.svid.not_after_ms - self.membership.clock.now_ms()) / 1000
 
+    def _tell_of_slice(self) -> None:
+        held, gauges = self._slice, self.telemetry.gauges
+        gauges.add(names.SLICE_AGE, lambda: held.age)
+        gauges.add(names.SLICE_VERSION, lambda: held.version)
+        gauges.add_many(names.ENDPOINTS, held.sizes)
+
     def _slice_changed(self) -> None:
+        revoked = self._slice.revoked
+        if revoked is not self.membership.receiver.revoked:
+            self.membership.revoke(revoked)
+            for connections in self._connections.values():
+                connections.revoke(revoked)
+        with self.telemetry.tracing.span(names.APPLY, {names.POLICY_VERSION: self._slice.version}):
+            self._enforce()
+
+    def _enforce(self) -> None:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
@@ -175,6 +203,13 @@ async def _report(stub: audit_pb2_grpc.DenialServiceAsyncStub, told: Sequence[To
     await stub.Report(audit_pb2.ReportRequest(denials=messages(told)), timeout=REPORT_TIMEOUT)
 
 
+async def _ready(node: Node) -> None:
+    try:
+        await node.ready()
+    except CallFailedError as failed:
+        raise JoinError(str(failed)) from None
+
+
 @asynccontextmanager
 async def join(
     service: str,
@@ -183,20 +218,25 @@ async def join(
     auth: str | None = None,
     listen: str = "127.0.0.1:0",
     advertise_port: int | None = None,
+    telemetry: Backend = AMBIENT,
 ) -> AsyncIterator[Node]:
     """Join the mesh as a service, and leave it at the end of the block.
 
-    ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names.
+    ``token``: a join token; without it ``MESH_TOKEN``, or the file that ``MESH_TOKEN_FILE`` names; in a pod,
+    what the files in ``MESH_SERVICE_ACCOUNT_TOKEN_FILE`` and ``MESH_JOIN_KEY_FILE`` prove.
     ``auth``: ``host:port`` of auth's join port; without it ``MESH_AUTH``. ``listen``: ``host:port`` for calls
     from other nodes, used once ``server()`` is started. ``advertise_port``: the port that others are to
-    connect to, where it is not the one listened on.
+    connect to, where it is not the one listened on. ``telemetry``: where traces and metrics go; unless said,
+    to the OpenTelemetry providers that the application has set.
 
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
-    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port)
+    began_ns = time.time_ns()
+    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port, telemetry)
+    node.telemetry.tracing.past(names.JOIN, began_ns, {names.SERVICE: node.identity.service.text})
     try:
-        await node.ready()
+        await _ready(node)
         yield node
     finally:
         await node.close()
@@ -204,7 +244,7 @@ async def join(
 
 async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
     """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
-    enrolment = await enrol(_token(token), _address(auth))
+    enrolment = await enrol(_credential(token), _address(auth))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
@@ -213,11 +253,14 @@ async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> En
     return enrolment
 
 
-def _token(given: str | None) -> JoinToken:
+def _credential(given: str | None) -> JoinToken | Vouched:
     text = given or os.environ.pop("MESH_TOKEN", None)  # not to be seen by what this process starts
     if not text:
         path = os.environ.get("MESH_TOKEN_FILE")
         if not path:
+            vouched = Vouched.named(os.environ)
+            if vouched is not None:
+                return vouched
             msg = "no join token: give token=, MESH_TOKEN or MESH_TOKEN_FILE; make one with mesh token create"
             raise ValueError(msg)
         text = Path(path).read_text(encoding="ascii")

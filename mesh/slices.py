@@ -21,9 +21,11 @@ from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import MAX_VERSION, Section
+from mesh.core.revoked import MAX_REVOKED, Revoked
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.connections import Endpoint
 from mesh.rpc.status import mesh_outcome
+from mesh.telemetry.names import DESTINATION
 from mesh.v1 import gatekeeper_pb2
 
 #: Seconds between heartbeats, less where a slice goes stale soon; a lease is at least two of them.
@@ -64,6 +66,10 @@ class Slice:
         self._destinations: dict[ServiceName, list[Endpoint]] = {}
         self._good_until = 0.0
         self._max_stale = 0.0
+        self.revoked = Revoked()
+        """The instances that are dealt with no more."""
+        self.withdrawn = False
+        """Whether this node itself was revoked: nothing is in force any more, for ever."""
         self._changed = asyncio.Event()
         self.version = self.generation = 0
         self.recordable: tuple[str, ...] = ()
@@ -73,6 +79,11 @@ class Slice:
     def in_force(self) -> bool:
         """Whether there is a slice and it is not stale."""
         return self._matcher is not None and self._now() < self._good_until and self._certified() > 0
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the word of auth that keeps the slice in force; ``None`` before the first slice."""
+        return self._now() - (self._good_until - self._max_stale) if self._matcher else None
 
     @property
     def pace(self) -> float:
@@ -104,18 +115,34 @@ class Slice:
     def endpoints(self, service: ServiceName) -> list[Endpoint] | None:
         """Give the instances of a service; ``None`` for a name that is not this node's to know."""
         if not self.in_force:
-            text = "no policy in force here: gatekeeper has not been heard of for too long"
-            raise CallFailedError(mesh_outcome(Reason.NOT_READY, text))
+            raise self._not_in_force()
         return self._destinations.get(service)
+
+    def sizes(self) -> list[tuple[float, dict[str, str]]]:
+        """Give how many instances of each destination there are, as a gauge reads it."""
+        return [(len(known), {DESTINATION: name.text}) for name, known in list(self._destinations.items())]
 
     def changed(self) -> Coroutine[Any, Any, None]:
         """Give what waits until a slice arrives after this call, however late the waiting begins."""
         return _until(self._changed)
 
     async def ready(self) -> None:
-        """Wait until a slice is in force."""
+        """Wait until a slice is in force; raise ``CallFailedError`` if this node is revoked meanwhile."""
         while not self.in_force:
+            if self.withdrawn:
+                raise self._not_in_force()
             await self.changed()
+
+    def withdraw(self) -> None:
+        """Have nothing in force any more, for this node was revoked."""
+        self.withdrawn, self._matcher, self._destinations = True, None, {}
+        self._announce()
+
+    def _not_in_force(self) -> CallFailedError:
+        if self.withdrawn:
+            return CallFailedError(mesh_outcome(Reason.REVOKED))
+        text = "no policy in force here: gatekeeper has not been heard of for too long"
+        return CallFailedError(mesh_outcome(Reason.NOT_READY, text))
 
     def alive(self, confirmed_ms: int = 0) -> None:
         """Take gatekeeper's word that auth confirmed the policy held when its clock said ``confirmed_ms``.
@@ -146,7 +173,11 @@ class Slice:
             # Gatekeeper has just started: who is missing may only not have come back to it yet.
             for service, known in destinations.items():
                 known.extend(_missing(self._destinations.get(service, []), known))
-        self.generation += matcher is not self._matcher
+        revoked = self._revoked(received)
+        for service, known in destinations.items():
+            destinations[service] = [endpoint for endpoint in known if endpoint.instance not in revoked]
+        self.generation += matcher is not self._matcher or bool(revoked.since(self.revoked))
+        self.revoked = revoked
         self._matcher, self._destinations, self._held = matcher, destinations, received
         self.version, self.recordable = received.policy_version, keys
         self._max_stale = min(received.max_stale_ms / 1000, MAX_STALE)
@@ -159,6 +190,13 @@ class Slice:
         if self._matcher is None:
             raise ValueError("a change of a slice came before the slice")
         self.apply(amended(self._held, change), confirmed_ms)
+
+    def _revoked(self, received: gatekeeper_pb2.Slice) -> Revoked:
+        if len(received.revoked) > MAX_REVOKED:
+            msg = f"{len(received.revoked)} revoked instances are more than can be"
+            raise ValueError(msg)
+        told = {InstanceId(one.instance): one.until_ms for one in received.revoked}
+        return self.revoked.joined(told, self._clock_ms() or 0)
 
     def _announce(self) -> None:
         self._changed.set()

@@ -14,7 +14,9 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from mesh.core.errors import Reason
 from mesh.enrol import backoff
+from mesh.rpc.status import DOMAIN, reason_of
 from mesh.rpc.targets import FixedTarget
 from mesh.slices import Slice
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
@@ -26,6 +28,8 @@ SILENCE: Final = 15.0
 #: After how many seconds, from and to, a node says that it has a newer policy in force: not while others
 #: still wait for theirs, nor all at once.
 TELL: Final = (0.5, 2.0)
+
+_REVOKED: Final = f"{DOMAIN}/{Reason.REVOKED}"
 
 _Watch: TypeAlias = grpc.aio.StreamStreamCall[gatekeeper_pb2.WatchRequest, gatekeeper_pb2.WatchResponse]
 
@@ -57,7 +61,7 @@ class SliceKeeper:
         self._beat.set()
 
     async def keep(self) -> None:
-        """Watch, for as long as the node does not leave."""
+        """Watch, for as long as the node does not leave and is not revoked."""
         delays = backoff()
         told = False
         while not self._leaving:
@@ -66,6 +70,9 @@ class SliceKeeper:
                 await self._watch()
                 delays = backoff()
             except (grpc.aio.AioRpcError, TimeoutError, ValueError) as error:
+                if isinstance(error, grpc.aio.AioRpcError) and reason_of(error) == _REVOKED:
+                    self._withdraw()
+                    return
                 if not told or before != (self._slice.version, self._slice.in_force):
                     detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
                     log.warning("waiting for gatekeeper: %s", detail or "it went silent")
@@ -74,6 +81,13 @@ class SliceKeeper:
             self._end_stale()
             if not self._leaving:
                 await asyncio.sleep(next(delays))
+
+    def _withdraw(self) -> None:
+        # Nothing that this instance holds is of use to it any more, and nothing will be again.
+        log.error("this instance was revoked by an operator: stop it, and join with a new token")
+        self._slice.withdraw()
+        self._enforcing = False
+        self._on_change()
 
     def _end_stale(self) -> None:
         # Calls in progress were permitted by a slice that holds no more.

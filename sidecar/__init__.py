@@ -5,6 +5,8 @@
 ``inbound``   takes the mesh's calls and makes them to the application
 ``sidecar``   the three together, for as long as the process lives
 ``serve``     a sidecar as a process of its own
+``health``    whether it is in the mesh, and ready, for whoever watches the process
+``drain``     tells a sidecar that its end is near
 ``run``       a sidecar and its application, started and ended together
 
 It adds nothing to the protocol and decides nothing: identity, seal and policy are the node's.

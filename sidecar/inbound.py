@@ -1,13 +1,14 @@
 """The mesh's way to the application: every admitted call is made to it, in plaintext, on this host.
 
-The application sees its own method, metadata and messages, and ``mesh-peer``: who calls. It is taken into
-the directory once it accepts connections, and not before.
+The application sees its own method, metadata and messages, and ``mesh-peer``: who calls. It is in the
+directory while it accepts connections, and until it is drained.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -20,7 +21,8 @@ log = logging.getLogger("mesh")
 
 #: Seconds for which it is no news that the application is not there yet.
 PATIENCE: Final = 2.0
-
+#: States of the way to the application that say whether it accepts connections; the others are on their way.
+_TELLING: Final = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
@@ -34,8 +36,14 @@ _OPTIONS: Final = (
 class Inbound(grpc.GenericRpcHandler):
     """Serves an application's methods, whatever they are, by calling it."""
 
-    def __init__(self, node: Node, app: str, max_message: int) -> None:
-        """Take the node, where the application listens (``host:port`` or ``unix:/path``), and a limit."""
+    def __init__(
+        self, node: Node, app: str, max_message: int, on_ready: Callable[[bool], None] = lambda _: None
+    ) -> None:
+        """Take the node, where the application listens (``host:port`` or ``unix:/path``), and a limit.
+
+        ``on_ready`` is told when the application begins and ceases to accept connections.
+        """
+        self._on_ready, self._draining = on_ready, False
         limit = ("grpc.max_receive_message_length", max_message)
         self._address = app
         self._app = grpc.aio.insecure_channel(app, (*_OPTIONS, limit))
@@ -58,6 +66,26 @@ class Inbound(grpc.GenericRpcHandler):
         finally:
             ready.cancel()
         await self._server.start()
+        if self._draining:
+            self._node.announce(serving=False)
+
+    async def keep_listed(self) -> None:
+        """Be in the directory while the application accepts connections, for ever."""
+        while True:
+            state = self._app.get_state(try_to_connect=True)
+            if state in _TELLING:
+                self._tell(serving=state is grpc.ChannelConnectivity.READY)
+            await self._app.wait_for_state_change(state)
+
+    def drain(self) -> None:
+        """Leave the directory for good, and go on with the calls that come all the same."""
+        self._tell(serving=False)
+        self._draining = True
+
+    def _tell(self, *, serving: bool) -> None:
+        if not self._draining:
+            self._node.announce(serving=serving)
+            self._on_ready(serving)
 
     async def close(self) -> None:
         """Take no more calls and fail none (``Node.drain``), then close the way to the application."""

@@ -79,6 +79,7 @@ class _Ending:
             await asyncio.wait((self._draining,))
 
     async def _drain(self) -> None:
+        self._running.drain()
         await self._running.node.drain()
         _pass_on(self._app, signal.SIGTERM)
 

@@ -1,7 +1,8 @@
 """A sidecar as a process of its own: ``mesh sidecar``, ``python -m sidecar``.
 
 Once it is in the mesh it says where it is found, as one line of JSON on stdout, and then serves until SIGTERM
-or SIGINT. It then drains; a second signal ends what is still in progress.
+or SIGINT. It then drains; a second signal ends what is still in progress. SIGUSR1 has it leave
+the directory, and serve on.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ async def _serve(settings: Settings) -> None:
             "outbound": f"127.0.0.1:{running.outbound_port}",
             "inbound_port": running.inbound_port,
         }
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, running.drain)
         print(json.dumps(ready), flush=True)  # noqa: T201  the one thing that others read of it
         await running.failed()
         await asyncio.get_running_loop().create_future()

@@ -6,13 +6,16 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import mesh
+from mesh.telemetry.backends import AMBIENT, Backend
+from sidecar.health import Health, serving_health
 from sidecar.inbound import Inbound
 from sidecar.outbound import Outbound
 
@@ -22,7 +25,11 @@ MAX_MESSAGE: Final = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one sidecar is told. ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls."""
+    """What one sidecar is told.
+
+    ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls. ``health``: ``host:port`` of its
+    health service, if it is to have one.
+    """
 
     service: str
     token: str | None = None
@@ -32,7 +39,9 @@ class Settings:
     advertise_port: int | None = None
     run_dir: Path | None = None
     outbound_port: int = 0
+    health: str | None = None
     max_message: int = MAX_MESSAGE
+    telemetry: Backend = AMBIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,8 @@ class Sidecar:
     outbound_port: int
     inbound_port: int | None
     tasks: tuple[asyncio.Task[None], ...]
+    drain: Callable[[], None] = lambda: None
+    """Leave the directory, for the end is near, and go on with the calls that come all the same."""
 
     async def failed(self) -> None:
         """Wait until a part fails, and raise what it raised."""
@@ -67,16 +78,20 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             auth=settings.auth,
             listen=settings.listen,
             advertise_port=settings.advertise_port,
+            telemetry=settings.telemetry,
         ) as node,
         _directory(settings) as run_dir,
+        serving_health(settings.health) as health,
     ):
         outbound = Outbound(node, run_dir, settings.max_message)
-        inbound = Inbound(node, settings.app, settings.max_message) if settings.app else None
+        inbound = Inbound(node, settings.app, settings.max_message, health.ready) if settings.app else None
+        health.ready(inbound is None)
         tasks: list[asyncio.Task[None]] = []
         try:
             port = await outbound.open_port(settings.outbound_port)
-            tasks = [asyncio.create_task(part.follow()) for part in (outbound, inbound) if part is not None]
-            yield Sidecar(node, run_dir, port, inbound.port if inbound else None, tuple(tasks))
+            tasks = [asyncio.create_task(part) for part in (outbound.follow(), _served(inbound))]
+            at = inbound.port if inbound else None
+            yield Sidecar(node, run_dir, port, at, tuple(tasks), partial(_drain, health, inbound))
         finally:
             for task in tasks:
                 task.cancel()
@@ -87,6 +102,18 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
                     await inbound.close()
             finally:
                 await outbound.close()
+
+
+def _drain(health: Health, inbound: Inbound | None) -> None:
+    health.ready(False)
+    if inbound is not None:
+        inbound.drain()
+
+
+async def _served(inbound: Inbound | None) -> None:
+    if inbound is not None:
+        await inbound.follow()
+        await inbound.keep_listed()
 
 
 @asynccontextmanager

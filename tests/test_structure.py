@@ -159,9 +159,8 @@ def pinned(name: str) -> dict[str, str]:
 
 def declared() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [
-        Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["generate"]
-    ]
+    extras = project["optional-dependencies"]
+    return [Requirement(line) for line in project["dependencies"] + extras["generate"] + extras["kubernetes"]]
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=str)

@@ -19,6 +19,8 @@ from examples.shop.v1 import (
     orders_pb2_grpc,
     payments_pb2,
     payments_pb2_grpc,
+    pricing_pb2,
+    pricing_pb2_grpc,
 )
 from examples.shop.v1 import orders_pb2 as pb
 
@@ -38,10 +40,13 @@ class Order:
 class Orders(orders_pb2_grpc.OrdersServicer):
     """Keeps the orders in memory."""
 
-    def __init__(self, inventory: grpc.aio.Channel, payments: grpc.aio.Channel) -> None:
+    def __init__(
+        self, inventory: grpc.aio.Channel, payments: grpc.aio.Channel, pricing: grpc.aio.Channel
+    ) -> None:
         """Take a channel to each service that orders depends on."""
         self._inventory = inventory_pb2_grpc.InventoryStub(inventory)
         self._payments = payments_pb2_grpc.PaymentsStub(payments)
+        self._pricing = pricing_pb2_grpc.PricingStub(pricing)
         self.orders: list[Order] = []
 
     async def Place(self, request: pb.PlaceRequest, context: Context) -> pb.PlaceResponse:
@@ -96,6 +101,16 @@ class Orders(orders_pb2_grpc.OrdersServicer):
         except grpc.aio.AioRpcError as error:
             await pass_on(context, error)
 
+    async def Estimate(self, request: pb.EstimateRequest, context: Context) -> pb.EstimateResponse:
+        """Ask pricing."""
+        try:
+            priced = await self._pricing.Price(
+                pricing_pb2.PriceRequest(item=request.item, quantity=request.quantity)
+            )
+        except grpc.aio.AioRpcError as error:
+            await pass_on(context, error)
+        return pb.EstimateResponse(cents=priced.cents)
+
     async def List(
         self,
         request: pb.ListRequest,  # noqa: ARG002
@@ -108,7 +123,7 @@ class Orders(orders_pb2_grpc.OrdersServicer):
 
 def add_orders(node: mesh.Node) -> None:
     """Serve orders on a node, and let it call what it needs."""
-    orders = Orders(node.channel("inventory"), node.channel("payments"))
+    orders = Orders(node.channel("inventory"), node.channel("payments"), node.channel("pricing"))
     orders_pb2_grpc.add_OrdersServicer_to_server(orders, node.server())
 
 

@@ -4,12 +4,18 @@
     tokens     token create …     join tokens
     policies   policy apply …     the policy of record (``policy_file`` reads YAML)
     keys       keys list …        the mesh's own keys; ``keks`` the key-encryption key
+    revocations  revoke, ban …    who is a member no more
     backups    backup, restore    auth's state in a file, and again
     audits     audit verify …     the audit log (``audit_source`` reads it, ``audit_filter`` chooses from it)
     status     status             what is in force, and who is there
+    check      check              what is wrong (``checks`` judges)
+    edges      edges              who calls whom
+    diagnostics diagnostics       what a bug report needs
+    describe   describe           why a call was refused (``causes`` has what to do)
     workloads  run, sidecar       an application's way into the mesh
     svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
+    inject     inject             sidecars into Kubernetes manifests
     making     generate, demo     stubs; a mesh to look at
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
@@ -26,13 +32,19 @@ import click
 
 from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
+from mesh.cli.check import check
+from mesh.cli.describe import describe
+from mesh.cli.diagnostics import diagnostics
 from mesh.cli.domain import init, up
+from mesh.cli.edges import edges
 from mesh.cli.errors import OneLineGroup
+from mesh.cli.inject import inject
 from mesh.cli.keks import kek
 from mesh.cli.keys import keys
 from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
+from mesh.cli.revocations import ban, revoke, revoked, unban
 from mesh.cli.status import status
 from mesh.cli.svid import svid
 from mesh.cli.tokens import token
@@ -58,16 +70,25 @@ for _command in (
     init,
     up,
     status,
+    check,
+    edges,
+    describe,
+    diagnostics,
     token,
     policy,
     audit,
     keys,
     kek,
+    revoke,
+    ban,
+    unban,
+    revoked,
     backup,
     restore,
     run,
     sidecar,
     svid,
+    inject,
     lua,
     generate,
     demo,

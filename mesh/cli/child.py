@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Final
 
 log = logging.getLogger("mesh.up")
@@ -28,8 +29,17 @@ class Child:
         self._process, self._leash = process, leash
 
     @classmethod
-    async def start(cls, module: str, arguments: Sequence[str], secret: str = "") -> Child:
-        """Start a module; ``secret`` is a line for its standard input, where nobody else can read it."""
+    async def start(
+        cls,
+        module: str,
+        arguments: Sequence[str],
+        secret: str = "",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Child:
+        """Start a module; ``secret`` is a line for its standard input, where nobody else can read it.
+
+        ``environment`` goes before this process's own.
+        """
         reading, writing = os.pipe()
         command = [sys.executable, "-m", "mesh.cli.leash", str(reading), module, *arguments]
         try:
@@ -38,7 +48,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 pass_fds=(reading,),
                 # What gRPC says by itself on stderr, each of them says in a line of its own.
-                env={"GRPC_VERBOSITY": "NONE", **os.environ},
+                env={"GRPC_VERBOSITY": "NONE", **os.environ, **environment},
                 # A session of its own: Ctrl-C reaches the supervisor alone, which ends its children in order.
                 start_new_session=True,
             )

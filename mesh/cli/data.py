@@ -16,11 +16,15 @@ import click
 
 from mesh.cli.errors import CliError, Exit
 from mesh.core.join import JoinToken
+from mesh.enrol import Vouched
 
 _T = TypeVar("_T")
 
 OPERATOR: Final = "operator.json"
 ADDRESSES: Final = "addresses.json"
+#: Of an operator in Kubernetes, in the place of the credential: a service-account token, auth's join key.
+TOKEN: Final = "token"  # noqa: S105  a name
+JOIN_KEY: Final = "join-key"
 DECISIONS: Final = "decisions.db"
 
 
@@ -39,16 +43,27 @@ class DataDirectory:
 
     path: Path
 
-    def credential(self) -> JoinToken:
-        """Read the operator's credential."""
+    def credential(self) -> JoinToken | Vouched:
+        """Read the operator's credential, or what proves an operator to auth in Kubernetes."""
+        if (self.path / JOIN_KEY).exists() and not (self.path / OPERATOR).exists():
+            return self._vouched()
         if not (self.path / OPERATOR).exists():
             raise self._missing()
         return self._parsed(OPERATOR, lambda found: JoinToken.parse(found["token"]))
 
+    def _vouched(self) -> Vouched:
+        try:
+            return Vouched.read(self.path / TOKEN, self.path / JOIN_KEY)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not ASCII"
+            raise CliError(
+                f"cannot read {self.path / TOKEN}: {why}: make one with kubectl create token", Exit.DATA
+            ) from None
+
     def addresses(self) -> Addresses:
         """Read where the mesh that runs on this directory is."""
         if not (self.path / ADDRESSES).exists():
-            if not (self.path / OPERATOR).exists():
+            if not any((self.path / name).exists() for name in (OPERATOR, JOIN_KEY)):
                 raise self._missing()
             raise CliError(
                 f"the mesh of {self.path} is not running: start it with mesh up --data {self.path}",

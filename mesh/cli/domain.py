@@ -19,6 +19,7 @@ from mesh.cli.kinds import domain
 from mesh.cli.ports import Ports
 from mesh.cli.supervisor import ChildFailedError, Supervisor
 from mesh.core.names import TrustDomain
+from mesh.telemetry import logs
 
 
 @click.command()
@@ -26,16 +27,21 @@ from mesh.core.names import TrustDomain
 @click.option(
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
+@click.option("--unless-made", is_flag=True, help="Do nothing if DIR is a trust domain already.")
 @kms_option
-def init(directory: Path, trust_domain: TrustDomain, keeper: str | None) -> None:
+def init(directory: Path, trust_domain: TrustDomain, keeper: str | None, *, unless_made: bool) -> None:
     """Make a trust domain in DIR.
 
     That is its certificate authority, keys, operator's credential and database.
     """
     # Needed by this command alone, and only where auth is to run.
+    from services.auth.directory import DATABASE  # noqa: PLC0415
     from services.auth.errors import StartError  # noqa: PLC0415
     from services.auth.founding import found  # noqa: PLC0415
 
+    if unless_made and (directory / DATABASE).exists():
+        click.echo(f"{directory} is a trust domain already: nothing to make")
+        return
     try:
         found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "")
     except StartError as error:
@@ -76,7 +82,7 @@ def up(
         base.auth if auth_port is None else auth_port,
         base.gatekeeper if gatekeeper_port is None else gatekeeper_port,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     try:
         more = ("--ext-authz", ext_authz) if ext_authz else ()
         asyncio.run(_up(Supervisor(data, ports, host=host, advertise=advertise, gatekeeper_options=more)))

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from mesh.core.names import ServiceName, TrustDomain
+from mesh.core.names import InstanceId, ServiceName, TrustDomain
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 86400
@@ -19,6 +19,15 @@ def service(text: str) -> ServiceName:
     """Parse a service name."""
     try:
         return ServiceName(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def instance_of(text: str) -> tuple[ServiceName, InstanceId | None]:
+    """Parse ``service`` or ``service/instance``."""
+    name, slash, instance = text.partition("/")
+    try:
+        return ServiceName(name), InstanceId.parse(instance) if slash else None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

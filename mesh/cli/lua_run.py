@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,8 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.workloads import token_for
 from mesh.core.names import ServiceName
 from mesh.descriptors import allow_many
+from mesh.telemetry import logs
+from mesh.telemetry.sdk import configured
 from services.lua_host.limits import Number, cap
 
 if TYPE_CHECKING:
@@ -81,16 +82,17 @@ def run(
 
     if len(directories) > 1 and (advertise_port is not None or not listen.endswith(":0")):
         raise click.UsageError("several services have a port each: give --listen HOST:0, no --advertise-port")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     bundles = [loaded(path, includes).within(caps) for path in directories]
     directory = DataDirectory(data)
     at = auth or os.environ.get("MESH_AUTH") or directory.addresses().join
     tokens = _tokens([bundle.manifest.name for bundle in bundles], token_file, directory)
-    settings = [
-        Settings(bundle, token, at, listen, advertise_port, jailed=not unsafe_no_jail)
-        for bundle, token in zip(bundles, tokens, strict=True)
-    ]
-    with jail_told(directories[0], unsafe=unsafe_no_jail):
+    only = bundles[0].manifest.name.text if len(bundles) == 1 else None
+    with configured(only) as telemetry, jail_told(directories[0], unsafe=unsafe_no_jail):
+        settings = [
+            Settings(bundle, token, at, listen, advertise_port, not unsafe_no_jail, telemetry)
+            for bundle, token in zip(bundles, tokens, strict=True)
+        ]
         try:
             asyncio.run(_run(settings))
         except NoneLeftError as error:

@@ -37,7 +37,8 @@ def generate(protos: tuple[Path, ...], out: Path, includes: tuple[Path, ...]) ->
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the mesh up afterwards, and say how to call it.")
-def demo(*, keep: bool) -> None:
+@click.option("--otlp", metavar="URL", help="Send traces and metrics there, by OTLP: http://localhost:4318.")
+def demo(*, keep: bool, otlp: str | None) -> None:
     """Start a mesh and a shop, and attack them."""
     try:
         from examples.shop.demo import main  # noqa: PLC0415  nobody else needs it
@@ -45,4 +46,4 @@ def demo(*, keep: bool) -> None:
         raise CliError(
             f"the demo is not installed ({error.name}): run it from a clone with make demo"
         ) from None
-    sys.exit(main(keep=keep))
+    sys.exit(main(keep=keep, otlp=otlp))

@@ -23,7 +23,9 @@ def opened(data: Path) -> Iterator[tuple[DataDirectory, int]]:
 
     try:
         with DataDirectory(data) as directory:
-            now_ms = max(directory.store.logs.newest_ms(), time.time_ns() // 1_000_000)
+            now_ms = max(
+                directory.store.logs.newest_ms(), directory.store.marked_ms(), time.time_ns() // 1_000_000
+            )
             directory.store.logs.recover(now_ms)
             yield directory, now_ms
     except StartError as error:

@@ -18,7 +18,14 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2_grpc, auth_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2_grpc, keys_pb2_grpc
+from mesh.v1 import (
+    audit_pb2_grpc,
+    auth_pb2_grpc,
+    decisions_pb2_grpc,
+    gatekeeper_pb2_grpc,
+    keys_pb2_grpc,
+    revocation_pb2_grpc,
+)
 
 _T = TypeVar("_T")
 
@@ -37,6 +44,7 @@ class Operator:
     audit: audit_pb2_grpc.AuditServiceAsyncStub
     decisions: decisions_pb2_grpc.DecisionServiceAsyncStub
     keys: keys_pb2_grpc.KeyServiceAsyncStub
+    revocation: revocation_pb2_grpc.RevocationServiceAsyncStub
 
 
 @asynccontextmanager
@@ -48,7 +56,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
     token, addresses = data.credential(), data.addresses()
     try:
         async with asyncio.timeout(patience):
-            enrolment = await enrol.join(token, addresses.join)
+            enrolment = await enrol.join(token, addresses.join, (addresses.auth, addresses.gatekeeper))
     except TimeoutError:
         raise CliError(
             f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",
@@ -64,6 +72,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             audit_pb2_grpc.AuditServiceStub(to_auth),
             decisions_pb2_grpc.DecisionServiceStub(to_gatekeeper),
             keys_pb2_grpc.KeyServiceStub(to_auth),
+            revocation_pb2_grpc.RevocationServiceStub(to_auth),
         )
     finally:
         await gatekeeper.close()

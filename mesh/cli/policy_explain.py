@@ -59,7 +59,7 @@ def explain(
     if output == "json":
         show_json(_data(call, found))
         return
-    for line in _lines(call, found):
+    for line in as_lines(call, found):
         click.echo(line)
 
 
@@ -74,7 +74,8 @@ def _entries(metadata: tuple[str, ...]) -> Entries:
     return checked_entries(pairs)
 
 
-def _lines(call: Call, found: Explanation) -> Iterator[str]:
+def as_lines(call: Call, found: Explanation) -> Iterator[str]:
+    """Say what came of it, line by line."""
     yield f"{call.source} -> {call.destination} {call.method}: {found.verdict.word}: {found.verdict.why}"
     if found.deciding:
         yield f"decided by {_named(found.deciding)}"

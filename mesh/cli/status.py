@@ -21,8 +21,8 @@ from mesh.v1 import auth_pb2, gatekeeper_pb2
 @data_option
 def status(output: str, data: Path) -> None:
     """Show trust domain, epoch, policy, CA and the registered nodes."""
-    auth, gatekeeper = asked(DataDirectory(data), _ask)
-    found = _as_data(auth, gatekeeper)
+    auth, gatekeeper = asked(DataDirectory(data), ask)
+    found = as_data(auth, gatekeeper)
     if output == "json":
         show_json(found)
     else:
@@ -33,9 +33,10 @@ def status(output: str, data: Path) -> None:
         )
 
 
-async def _ask(
+async def ask(
     operator: Operator,
 ) -> tuple[auth_pb2.GetAuthStatusResponse, gatekeeper_pb2.ListNodesResponse | None]:
+    """Ask auth how it is, and gatekeeper, which may be away."""
     auth = await operator.auth.GetAuthStatus(auth_pb2.GetAuthStatusRequest(), timeout=PATIENCE)
     try:
         nodes = await operator.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=PATIENCE)
@@ -46,9 +47,10 @@ async def _ask(
     return auth, nodes
 
 
-def _as_data(
+def as_data(
     auth: auth_pb2.GetAuthStatusResponse, gatekeeper: gatekeeper_pb2.ListNodesResponse | None
 ) -> dict[str, Any]:
+    """Give what they said as it is shown in JSON."""
     return {
         "trust_domain": auth.trust_domain,
         "time": instant(auth.now_ms),

@@ -25,6 +25,7 @@ from mesh.cli.operator import Operator, operator
 from mesh.cli.ports import Ports
 from mesh.core.errors import MeshError
 from mesh.core.names import AUTH, GATEKEEPER
+from mesh.telemetry.sdk import next_prometheus
 from mesh.v1 import auth_pb2, gatekeeper_pb2
 
 log = logging.getLogger("mesh.up")
@@ -130,7 +131,8 @@ class Supervisor:
             *("--decisions", str(self._data.path / DECISIONS)),
         ]
         token = await self._mint()
-        return await Child.start("services.gatekeeper", [*listen, *self._gatekeeper_options], token)
+        options = [*listen, *self._gatekeeper_options]
+        return await Child.start("services.gatekeeper", options, token, next_prometheus())
 
     async def _mint(self) -> str:
         told = False

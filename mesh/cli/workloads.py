@@ -1,14 +1,13 @@
 """``mesh sidecar`` and ``mesh run``: an application's way into the mesh.
 
-The token is the first of ``--token-file``, ``MESH_TOKEN`` and ``MESH_TOKEN_FILE`` that is there; without any,
-and where the operator's credential is at hand, one is made on the spot. The address of auth is ``--auth``,
-``MESH_AUTH``, or that of the mesh that runs on ``--data``.
+The token is the first of ``--token-file``, ``MESH_TOKEN`` and ``MESH_TOKEN_FILE`` that is there. Without any,
+in a pod Kubernetes vouches instead, and where the operator's credential is at hand, one is made on the spot.
+The address of auth is ``--auth``, ``MESH_AUTH``, or that of the mesh that runs on ``--data``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,6 +21,9 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import service
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
+from mesh.enrol import JOIN_KEY_FILE
+from mesh.telemetry import logs
+from mesh.telemetry.sdk import configured
 from mesh.v1 import auth_pb2
 from sidecar.run import run as run_both
 from sidecar.serve import serve
@@ -51,6 +53,7 @@ _OPTIONS = (
         show_default="any",
         help="Loopback port for calls that name their destination in mesh-to.",
     ),
+    click.option("--health", metavar="HOST:PORT", help="Where to serve grpc.health.v1, in plaintext."),
     click.option(
         "--auth", metavar="HOST:PORT", help="Auth's join port. [default: MESH_AUTH, or that of --data]"
     ),
@@ -76,7 +79,8 @@ def sidecar(**options: Any) -> None:
 
     Where it is found is one line of JSON on stdout. SIGTERM ends it, too.
     """
-    asyncio.run(serve(_settings(**options)))
+    with configured(options["service"].text) as telemetry:
+        asyncio.run(serve(_settings(telemetry=telemetry, **options)))
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -87,7 +91,9 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
     CMD finds MESH_RUN_DIR and MESH_OUTBOUND in its environment. Its exit status is that of this command.
     """
-    sys.exit(asyncio.run(_run(_settings(**options), command)))
+    with configured(options["service"].text) as telemetry:
+        status = asyncio.run(_run(_settings(telemetry=telemetry, **options), command))
+    sys.exit(status)
 
 
 async def _run(settings: Settings, command: tuple[str, ...]) -> int:
@@ -109,7 +115,7 @@ def _settings(
 ) -> Settings:
     if app_port is not None and app is not None:
         raise click.UsageError("--app and --app-port are the same thing: give one")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logs.set_up()
     directory = DataDirectory(data)
     return Settings(
         service=service.text,
@@ -130,7 +136,7 @@ def token_for(service: ServiceName, token_file: str | None, data: DataDirectory)
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not ASCII"
             raise CliError(f"cannot read the token from {token_file}: {why}") from None
-    if os.environ.get("MESH_TOKEN") or os.environ.get("MESH_TOKEN_FILE"):
+    if any(os.environ.get(name) for name in ("MESH_TOKEN", "MESH_TOKEN_FILE", JOIN_KEY_FILE)):
         return None  # mesh.join takes them from there
     if not (data.path / OPERATOR).exists():
         raise CliError(

@@ -12,6 +12,8 @@ from mesh.v1 import gatekeeper_pb2
 def amended(held: gatekeeper_pb2.Slice, change: gatekeeper_pb2.Change) -> gatekeeper_pb2.Slice:
     """Give the slice that a change makes of another, its destinations sorted by name.
 
+    Of those revoked it has only the change's: whoever holds the slice keeps those from before.
+
     Raises ``ValueError`` for a change that does not speak of this slice: of an older policy, or one that
     removes what is not there.
     """
@@ -29,5 +31,6 @@ def amended(held: gatekeeper_pb2.Slice, change: gatekeeper_pb2.Change) -> gateke
         rules=change.rules if change.HasField("rules") else held.rules,
         destinations=[destinations[name] for name in sorted(destinations)],
         settling=change.settling,
+        revoked=change.revoked,
         max_stale_ms=held.max_stale_ms,
     )

@@ -8,6 +8,10 @@ who it says, and may not. Misuse of this library is a ``ValueError`` or ``Runtim
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+#: Stands in the place of a rule's name where a caller was denied for being revoked or banned.
+REVOKED: Final = "mesh/revoked"
 
 
 class Reason(StrEnum):
@@ -25,6 +29,10 @@ class Reason(StrEnum):
     """The node has no keys, slice or endpoint yet, or no longer."""
     BAD_REQUEST = "BAD_REQUEST"
     """The application asked for what the mesh cannot carry."""
+    REVOKED = "REVOKED"
+    """The caller is who it says, and is a member no more."""
+    PEER_REVOKED = "PEER_REVOKED"
+    """The callee is a member no more: said by a node to its own application, never sent."""
     UNSEALED = "UNSEALED"
     """A reply without a valid seal: said by a node to its own application, never sent."""
 
@@ -77,5 +85,12 @@ class Denied(MeshError):
     def __init__(self, source: str, method: str, rule: str | None) -> None:
         """Take the verified caller's service name, the full method and the rule's name."""
         why = f"denied by rule {rule!r}" if rule else "no rule allows it"
+        if rule == REVOKED:
+            why = "it is revoked or banned"
         super().__init__(f"{source} may not call {method}: {why}")
         self.source, self.method, self.rule = source, method, rule
+
+    @property
+    def reason(self) -> Reason:
+        """What the caller may be told."""
+        return Reason.REVOKED if self.rule == REVOKED else Reason.POLICY_DENIED

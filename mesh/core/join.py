@@ -7,6 +7,8 @@ The secret is a key and never crosses the wire; the bundle can be read only by t
 HPKE key, so a token stolen later opens nothing recorded earlier. HPKE is RFC 9180 base mode with
 ML-KEM-768 + X25519, HKDF-SHA256 and AES-256-GCM, from ``cryptography``.
 
+Who has no token but somebody that vouches for him sends the secret along, see ``vouching``.
+
 What this leaves to others: whether a token exists, is in time and unused, and what the bundle says (auth).
 """
 
@@ -38,6 +40,7 @@ from mesh.v1 import auth_pb2
 VERSION: Final = 1
 NONCE_BYTES: Final = 16
 MAX_BODY: Final = 8192
+MAX_PROOF: Final = 7680
 MAX_SEALED: Final = 4 * 1024 * 1024
 
 _TOKEN = re.compile(r"mesh1\.([0-9a-f]{16})\.([A-Za-z0-9_-]{43})")
@@ -45,7 +48,7 @@ _INFO: Final = b"mesh/v1/join/bundle"
 _MLKEM_PUBLIC: Final = 1184
 _X25519_PUBLIC: Final = 32
 _ANY_X25519: Final = X25519PrivateKey.from_private_bytes(bytes(_X25519_PUBLIC))
-_SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class JoinRequester:
         if len(response.mac) != MAC_BYTES or not self._reply_key.verify(response.mac, covered):
             raise PeerError(Cause.BAD_PROOF, "reply")
         try:
-            opened = _SUITE.decrypt(response.sealed_bundle, self._private, info=_info(self._body))
+            opened = SUITE.decrypt(response.sealed_bundle, self._private, info=_info(self._body))
             return auth_pb2.JoinBundle.FromString(opened)
         except (InvalidTag, ValueError, DecodeError):
             raise PeerError(Cause.MALFORMED, "sealed bundle") from None
@@ -114,6 +117,7 @@ class JoinAsked:
     csr: bytes
     digest: bytes
     hpke: MLKEM768X25519PublicKey
+    sealed_proof: bytes = b""
 
     def proven_by(self, secret: Key) -> bool:
         """Whether the sender holds the join secret."""
@@ -121,14 +125,15 @@ class JoinAsked:
 
     def answer(self, secret: Key, bundle: auth_pb2.JoinBundle) -> auth_pb2.JoinResponse:
         """Seal a bundle for the sender of this request alone, and prove that it is the answer to it."""
-        sealed = _SUITE.encrypt(bundle.SerializeToString(), self.hpke, info=_info(self.body))
+        sealed = SUITE.encrypt(bundle.SerializeToString(), self.hpke, info=_info(self.body))
         mac = join_keys(secret)[1].mac(lp(self.body) + lp(sealed))
         return auth_pb2.JoinResponse(sealed_bundle=sealed, mac=mac)
 
 
 def read_request(request: auth_pb2.JoinRequest) -> JoinAsked:
     """Check bounds and grammar of a request; raise ``PeerError``."""
-    if len(request.body) > MAX_BODY or len(request.mac) != MAC_BYTES:
+    too_large = len(request.body) > MAX_BODY or len(request.sealed_proof) > MAX_PROOF
+    if too_large or len(request.mac) != MAC_BYTES:
         raise PeerError(Cause.TOO_LARGE, "join request")
     body = auth_pb2.JoinBody()
     try:
@@ -150,11 +155,13 @@ def read_request(request: auth_pb2.JoinRequest) -> JoinAsked:
         body.token_id,
         body.csr,
         hashlib.sha256(request.body).digest(),
-        _public(body.hpke_public_key),
+        read_hpke_key(body.hpke_public_key),
+        request.sealed_proof,
     )
 
 
-def _public(raw: bytes) -> MLKEM768X25519PublicKey:
+def read_hpke_key(raw: bytes) -> MLKEM768X25519PublicKey:
+    """Read a public HPKE key, 1184 bytes of ML-KEM and 32 of X25519; raise ``PeerError``."""
     if len(raw) != _MLKEM_PUBLIC + _X25519_PUBLIC:
         raise PeerError(Cause.MALFORMED, "hpke key length")
     try:

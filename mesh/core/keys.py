@@ -6,6 +6,7 @@
     Kreq, Krep     = HKDF-Expand(P,    "mesh/v1/session" lp(src instance) lp(dst instance)), 64 bytes, split
     K_req          = HKDF-Expand(join secret, "mesh/v1/join/request")
     K_rep          = HKDF-Expand(join secret, "mesh/v1/join/reply")
+    join id        = HKDF-Expand(join secret, "mesh/v1/join/id"), 8 bytes; not a secret
 
 HMAC is HMAC-SHA256 (RFC 2104), HKDF-Expand is RFC 5869 section 2.3 with SHA-256, ``lp(x)`` is a 4-byte
 big-endian length and ``x``. Every key is 32 bytes, has one label and one use. HKDF-Extract is left out on
@@ -27,6 +28,8 @@ _PAIR: Final = b"mesh/v1/pair"
 _SESSION: Final = b"mesh/v1/session"
 _JOIN_REQUEST: Final = b"mesh/v1/join/request"
 _JOIN_REPLY: Final = b"mesh/v1/join/reply"
+_JOIN_ID: Final = b"mesh/v1/join/id"
+_JOIN_ID_BYTES: Final = 8
 
 
 class Key:
@@ -110,3 +113,8 @@ def session_keys(pair: Key, source: InstanceId, destination: InstanceId) -> tupl
 def join_keys(secret: Key) -> tuple[Key, Key]:
     """K_req and K_rep from a join secret: what proves a request, and what proves its reply."""
     return Key(expand(secret, _JOIN_REQUEST)), Key(expand(secret, _JOIN_REPLY))
+
+
+def join_id(secret: Key) -> str:
+    """Give the public id of a join token whose secret a node made itself: 16 hex digits."""
+    return expand(secret, _JOIN_ID, _JOIN_ID_BYTES).hex()

@@ -6,7 +6,7 @@
     4  the mac                 so the source's keys made this header
     5  the TLS peer            is the header's source and instance
     6  the replay window       each sequence number once
-    7  policy                  gives a permit, or denies
+    7  revocation, policy      gives a permit, or denies
     8  deadline and metadata   are what was sealed
 
 Nothing is touched before its turn: a forged call moves no window and leaves no session behind. Up to 6 the
@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from mesh.core.epochs import Epoch, KeyRing
-from mesh.core.errors import Cause, Denied, PeerError
+from mesh.core.errors import REVOKED, Cause, Denied, PeerError
 from mesh.core.keys import Key, pair_key
 from mesh.core.matcher import Permit
 from mesh.core.metadata import CALL, Entries, application_entries, digest, sendable, single
 from mesh.core.names import InstanceId, KeyEpoch, ServiceName
 from mesh.core.replay import ReplayWindow
+from mesh.core.revoked import Revoked
 from mesh.core.seal import CallSeal, Session
 from mesh.core.wire import CallHeader, Refusal, decode_call
 
@@ -94,6 +95,14 @@ class Receiver:
         self._ring = KeyRing()
         self._inbound: dict[KeyEpoch, dict[Peer, _Inbound]] = {}
         self._expired = 0
+        self.revoked = Revoked()
+
+    def revoke(self, revoked: Revoked) -> None:
+        """Deny calls of revoked instances from now on, and forget the keys made for them."""
+        self.revoked = revoked
+        for inbound in self._inbound.values():
+            for peer in [peer for peer in inbound if peer.instance in revoked]:
+                del inbound[peer]
 
     def learn(self, epoch: Epoch, key: Key) -> None:
         """Add this service's destination key for an epoch, unless that or a later one has expired here.
@@ -109,6 +118,11 @@ class Receiver:
         for epoch in self._ring.expire(now_ms):
             self._expired = max(self._expired, epoch.number)
             self._inbound.pop(epoch, None)
+
+    def epoch(self, now_ms: int) -> Epoch | None:
+        """Give the newest epoch that has begun and whose key is held here."""
+        held = self._ring.sending(now_ms)
+        return held[0] if held else None
 
     def admit(self, incoming: Incoming, authorize: Authorize, now_ms: int) -> Admitted:
         """Check a call. Raises ``PeerError`` where the reply must not be sealed; nothing has changed then."""
@@ -134,6 +148,9 @@ class Receiver:
         if not inbound.window.accept(header.sequence):
             raise PeerError(Cause.REPLAYED, f"{header.source} {header.sequence}")
         entries = application_entries(incoming.metadata)
+        if header.source_instance in self.revoked:
+            # Only now, and sealed: whoever is not that instance learns nothing of it.
+            return Admitted(header, seal, Denied(header.source.text, header.method.text, REVOKED), entries)
         return Admitted(header, seal, _judge(header, incoming, entries, authorize, now_ms), entries)
 
     def _derive(self, key: Key, source: Peer) -> _Inbound:

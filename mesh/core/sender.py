@@ -6,6 +6,8 @@ whatever becomes of the call. A repeat of a call is a new call with a new number
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from mesh.core.epochs import Epoch, KeyRing
 from mesh.core.errors import MeshError
 from mesh.core.keys import Key
@@ -37,6 +39,11 @@ class Sender:
         """Drop all keys of a destination that may be called no more. Its sequence numbers stay."""
         self._rings.pop(destination, None)
         for known in [known for known in self._sessions if known[0] == destination]:
+            del self._sessions[known]
+
+    def revoke(self, instances: Container[InstanceId]) -> None:
+        """Drop the keys made for calling revoked instances. Their sequence numbers stay."""
+        for known in [known for known in self._sessions if known[1] in instances]:
             del self._sessions[known]
 
     def has_key(self, destination: ServiceName, now_ms: int) -> bool:

@@ -20,6 +20,7 @@ from mesh.core.seal import CallSeal, FrameOpener
 from mesh.core.sender import NoKeyError
 from mesh.rpc.connections import Connection
 from mesh.rpc.membership import Membership
+from mesh.rpc.observing import NOBODY, Calling, Observer
 from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome, mesh_outcome
 
@@ -51,6 +52,7 @@ class CallSpec:
     deadline: float | None
     wait_for_ready: bool
     compression: grpc.Compression | None
+    watched: Calling
 
     @classmethod
     def build(
@@ -58,6 +60,8 @@ class CallSpec:
         method: str,
         metadata: Any,
         timeout: float | None,
+        destination: ServiceName,
+        observer: Observer = NOBODY,
         *,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
@@ -69,7 +73,9 @@ class CallSpec:
         except ValueError as error:
             raise CallFailedError(mesh_outcome(Reason.BAD_REQUEST, str(error))) from None
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression)
+        watched = observer.calling(destination, name, entries)
+        entries = watched.entries
+        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression, watched)
 
     def remaining(self) -> float | None:
         """Seconds left, ``None`` for ever; raises ``CallFailedError`` when there are none."""
@@ -114,6 +120,26 @@ class Caller:
         """Take who calls, where calls go, and the largest reply an application takes (-1: any)."""
         self._membership, self._target, self._max_receive = membership, target, max_receive
 
+    def spec(
+        self,
+        method: str,
+        metadata: Any,
+        timeout: float | None,
+        *,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> CallSpec:
+        """Give what an application asks for, watched from now on. Raises as ``CallSpec.build`` does."""
+        return CallSpec.build(
+            method,
+            metadata,
+            timeout,
+            self._target.service,
+            self._membership.observer,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
     async def begin(self, spec: CallSpec) -> Attempt:
         """Choose an instance and seal the call for it."""
         instance, connection = await self._target.connection(spec)
@@ -128,6 +154,7 @@ class Caller:
             )
         except NoKeyError as error:
             raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        spec.watched.attempt(connection.address, sealed, seal)
         options = {
             "timeout": timeout,
             "metadata": ((CALL, sealed), *spec.entries),
@@ -191,6 +218,7 @@ class Caller:
         call_id = self._membership.rejected(
             error.cause, f"reply: {error}", spec.method.text, self._target.service.text
         )
+        spec.watched.refused(error, call_id)
         return mesh_outcome(Reason.UNSEALED, call_id=call_id)
 
 
@@ -203,9 +231,12 @@ def message_of(opener: FrameOpener, data: bytes) -> bytes:
 
 
 async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
-    attempt.connection.began()
+    connection = attempt.connection
+    if (cut := connection.cut()) is not None:
+        raise CallFailedError(cut)
+    connection.began()
     try:
-        call = attempt.connection.unary(spec.method.text)(frame, **attempt.options)
+        call = connection.unary(spec.method.text)(frame, **attempt.options)
         reply = await call or b""
         end = RawEnd(
             _C.OK,
@@ -213,12 +244,19 @@ async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd
             tuple(await call.initial_metadata()),
             tuple(await call.trailing_metadata()),
         )
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if (cut := connection.cut()) is None or (task is not None and task.cancelling()):
+            raise
+        raise CallFailedError(cut) from None
     except grpc.aio.AioRpcError as error:
+        if (cut := connection.cut()) is not None:
+            raise CallFailedError(cut) from None
         return raw_end(error), b""
     else:
         return end, reply
     finally:
-        attempt.connection.ended()
+        connection.ended()
 
 
 def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:

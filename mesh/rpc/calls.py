@@ -102,6 +102,7 @@ class UnaryUnaryCall(SealedCall, grpc.aio.UnaryUnaryCall[Any, Any]):
         except asyncio.CancelledError:
             self._cancelled = True
             outcome = CANCELLED
+        spec.watched.ended(outcome)
         if not self._outcome.done():
             self._outcome.set_result(outcome)
 
@@ -116,6 +117,8 @@ class UnaryUnaryCall(SealedCall, grpc.aio.UnaryUnaryCall[Any, Any]):
             return False
         self._cancelled = True
         self._outcome.set_result(CANCELLED)
+        if self._spec is not None:
+            self._spec.watched.ended(CANCELLED)  # here, for a task that never ran does not end itself
         self._task.cancel()
         return True
 

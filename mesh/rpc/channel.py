@@ -52,7 +52,7 @@ class _Method:
             msg = "call credentials are not used in the mesh: send what the application needs as metadata"
             raise grpc.aio.UsageError(msg)
         try:
-            return CallSpec.build(
+            return self._caller.spec(
                 self._method, metadata, timeout, wait_for_ready=wait_for_ready, compression=compression
             )
         except CallFailedError as failed:
@@ -74,8 +74,9 @@ class _UnaryUnary(_Method, _UnaryUnaryKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
+        payload = self._payload(request)
         spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryUnaryCall(self._caller, spec, self._payload(request), self._deserialize)
+        return UnaryUnaryCall(self._caller, spec, payload, self._deserialize)
 
 
 class _UnaryStream(_Method, _UnaryStreamKind):
@@ -89,8 +90,9 @@ class _UnaryStream(_Method, _UnaryStreamKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> UnaryStreamCall:
+        payload = self._payload(request)
         spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryStreamCall(self._caller, spec, self._payload(request), self._deserialize)
+        return UnaryStreamCall(self._caller, spec, payload, self._deserialize)
 
 
 class _StreamUnary(_Method, _StreamUnaryKind):

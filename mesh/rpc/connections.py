@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 
+from mesh.core.errors import Reason
 from mesh.core.names import Identity, InstanceId, ServiceName
 from mesh.core.wire import FRAME_OVERHEAD
 from mesh.rpc.membership import Membership
+from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import Svid
 
 #: What gRPC itself lets an application receive, unless it asks for more.
@@ -64,6 +66,24 @@ class Connection:
         self._idle = asyncio.Event()
         self._idle.set()
         self.calls = 0
+        self.address = address
+        self._cut: Outcome | None = None
+        self._cutting: set[Callable[[Outcome], None]] = set()
+
+    def cut(self) -> Outcome | None:
+        """Give how every call on it has ended, once its instance was revoked."""
+        return self._cut
+
+    def on_cut(self, end: Callable[[Outcome], None]) -> Callable[[object], None]:
+        """Have ``end`` called if the connection is cut; give what takes that back."""
+        self._cutting.add(end)
+        return lambda _: self._cutting.discard(end)
+
+    def sever(self, outcome: Outcome) -> None:
+        """Cut it: end every call with an outcome, and take no other. It has yet to be closed."""
+        self._cut = outcome
+        for end in list(self._cutting):
+            end(outcome)
 
     def unary(self, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """Give a raw unary call of a method."""
@@ -122,7 +142,7 @@ class Connections:
         self._peer = Identity(membership.identity.domain, service)
         self._open: dict[Endpoint, Connection] = {}
         self._svid = membership.svid
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], tuple[Endpoint, Connection]] = {}
 
     def to(self, endpoint: Endpoint) -> Connection:
         """Give the connection to an endpoint under the certificate in force, making it if need be."""
@@ -138,15 +158,30 @@ class Connections:
     def keep(self, wanted: Callable[[Endpoint], bool]) -> None:
         """Retire the connections to all endpoints but the wanted ones."""
         for endpoint in [endpoint for endpoint in self._open if not wanted(endpoint)]:
-            task = asyncio.ensure_future(self._open.pop(endpoint).close_when_idle())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            connection = self._open.pop(endpoint)
+            self._retire(connection.close_when_idle(), endpoint, connection)
+
+    def revoke(self, instances: Container[InstanceId]) -> None:
+        """Cut the connections to revoked instances, and the calls on them."""
+        self.keep(lambda endpoint: endpoint.instance not in instances)
+        outcome = mesh_outcome(Reason.PEER_REVOKED, f"an instance of {self._peer.service}")
+        for endpoint, connection in list(self._retiring.values()):
+            if endpoint.instance in instances and connection.cut() is None:
+                connection.sever(outcome)
+                self._retire(connection.close(), endpoint, connection)
+
+    def _retire(self, ending: Coroutine[Any, Any, None], endpoint: Endpoint, connection: Connection) -> None:
+        task = asyncio.ensure_future(ending)
+        self._retiring[task] = endpoint, connection
+        task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     def choose(self, endpoints: list[Endpoint]) -> tuple[Endpoint, Connection]:
         """Choose the less loaded of two random endpoints, past those that cannot be reached."""
         if len(endpoints) == 1:
             return endpoints[0], self.to(endpoints[0])
         up = [endpoint for endpoint in endpoints if not self.to(endpoint).failing] or endpoints
+        if len(up) < len(endpoints):
+            self._membership.observer.passed_over(len(endpoints) - len(up))
         pair = random.sample(up, min(2, len(up)))
         best = min(pair, key=lambda endpoint: self.to(endpoint).calls)
         return best, self.to(best)

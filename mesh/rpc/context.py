@@ -49,11 +49,16 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         identity: Identity,
         max_receive: int,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
+        entries: Entries,
         now_ms: Callable[[], int],
     ) -> None:
-        """Take the transport's context, the admitted call, its handler, and auth's clock in ms."""
+        """Take the transport's context, the admitted call, its handler, and auth's clock in ms.
+
+        ``entries`` is the metadata that the application sees.
+        """
         self._now_ms = now_ms
         self._raw, self._admitted, self._max_receive = raw, admitted, max_receive
+        self._entries = entries
         self._deserialize = handler.request_deserializer if handler else None
         self._serialize = handler.response_serializer if handler else None
         self._caller = Identity(identity.domain, admitted.header.source)
@@ -177,7 +182,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     def invocation_metadata(self) -> Any:
         """Give the caller's metadata, and ``mesh-peer``: who the caller is."""
-        entries = tuple(Metadatum(key, value) for key, value in self._admitted.metadata)
+        entries = tuple(Metadatum(key, value) for key, value in self._entries)
         return (*entries, Metadatum(PEER, self._caller.uri))
 
     def set_code(self, code: Any) -> None:

@@ -24,7 +24,7 @@ from mesh.rpc.caller import (
     message_of,
     raw_end,
 )
-from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
+from mesh.rpc.reply import RawEnd, end_of, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome
 from mesh.rpc.writing import write
 
@@ -94,7 +94,7 @@ class Exchange:
             raw = self._raw
             await _first(raw.code(), self.outcome)
             if not self.outcome.done():
-                await self._ended(raw, await _end(raw))
+                await self._ended(raw, await end_of(raw))
         return self.outcome.result()
 
     async def initial_sealed(self) -> bool:
@@ -137,8 +137,12 @@ class Exchange:
         except grpc.aio.AioRpcError as error:
             await self._ended(raw, raw_end(error))
             return
+        except asyncio.CancelledError:
+            if not self._abandoned():
+                raise
+            return
         if not isinstance(data, bytes):
-            await self._ended(raw, await _end(raw))
+            await self._ended(raw, await end_of(raw))
             return
         try:
             self._unread.append(await self._opened(data))
@@ -155,6 +159,8 @@ class Exchange:
         self._sealer = self._attempt.seal.request_sealer()
         self._opener = self._attempt.seal.reply_opener()
         connection = self._attempt.connection
+        if (cut := connection.cut()) is not None:
+            raise CallFailedError(cut)
         method, options = self._spec.method.text, self._attempt.options
         self._raw: _Raw
         if self._only is None:
@@ -163,6 +169,12 @@ class Exchange:
             self._raw = connection.down(method)(self._sealer.seal(self._only, end=True), **options)
         connection.began()
         self._raw.add_done_callback(connection.ended)
+        self._raw.add_done_callback(connection.on_cut(self.abandon))
+
+    def _abandoned(self) -> bool:
+        # gRPC raises CancelledError also in whoever waits for a call that was abandoned meanwhile.
+        task = asyncio.current_task()
+        return self.outcome.done() and (task is None or not task.cancelling())
 
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over. What was
@@ -247,15 +259,7 @@ class Exchange:
         self.started.set()  # also if it never started: there is nothing more to wait for
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-
-
-async def _end(raw: _Raw) -> RawEnd:
-    return RawEnd(
-        await raw.code(),
-        await raw.details() or "",
-        tuple(await raw.initial_metadata()),
-        tuple(await raw.trailing_metadata()),
-    )
+            self._spec.watched.ended(outcome)
 
 
 async def _first(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:

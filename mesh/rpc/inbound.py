@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied, PeerError, Reason
+from mesh.core.errors import Denied, PeerError
 from mesh.core.matcher import Permit
 from mesh.core.metadata import END, REFUSAL, Entries, digest
 from mesh.core.receiver import Admitted, Incoming, StalePeerError
 from mesh.core.seal import CallSeal, End
 from mesh.rpc.context import MeshContext
 from mesh.rpc.membership import Membership
+from mesh.rpc.observing import Serving
 from mesh.rpc.open_calls import OpenCall, OpenCalls
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import tls_peer
@@ -49,36 +50,43 @@ class Inbound:
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
         admitted = await self._admit(raw)
-        context = self._context(raw, admitted)
-        replies: list[bytes] = []
+        with self._watch(admitted, raw) as watched:
+            context = self._context(raw, admitted, watched)
+            replies: list[bytes] = []
 
-        async def run() -> None:
-            replies.append(context.seal(await self._reply(context)))
-            if context.compressing:
-                # Left to gRPC, initial metadata that goes with the one message does not name the encoding.
-                await context.send_initial_metadata_once()
+            async def run() -> None:
+                replies.append(context.seal(await self._reply(context)))
+                if context.compressing:
+                    # Left to gRPC, initial metadata that goes with the one message names no encoding.
+                    await context.send_initial_metadata_once()
 
-        outcome = await self._run(context, admitted, run)
-        if not outcome.ok:
-            replies.clear()
-        await self._end(raw, admitted.seal, context, outcome, len(replies))
-        return replies[0]
+            outcome = await self._run(context, admitted, run, watched)
+            watched.ended(outcome)
+            if not outcome.ok:
+                replies.clear()
+            await self._end(raw, admitted.seal, context, outcome, len(replies))
+            return replies[0]
 
     async def stream(self, _requests: Any, raw: Any) -> None:
         """Handle a call with many replies."""
         admitted = await self._admit(raw)
-        context = self._context(raw, admitted)
+        with self._watch(admitted, raw) as watched:
+            context = self._context(raw, admitted, watched)
 
-        async def run() -> None:
-            await self._replies(context)
-            await context.send_initial_metadata_once()
+            async def run() -> None:
+                await self._replies(context)
+                await context.send_initial_metadata_once()
 
-        outcome = await self._run(context, admitted, run)
-        await self._end(raw, admitted.seal, context, outcome, context.sent)
+            outcome = await self._run(context, admitted, run, watched)
+            watched.ended(outcome)
+            await self._end(raw, admitted.seal, context, outcome, context.sent)
 
-    def _context(self, raw: Any, admitted: Admitted) -> MeshContext:
+    def _watch(self, admitted: Admitted, raw: Any) -> Serving:
+        return self.membership.observer.serving(admitted, raw.peer, known=self.handler is not None)
+
+    def _context(self, raw: Any, admitted: Admitted, watched: Serving) -> MeshContext:
         identity, now_ms = self.membership.identity, self.membership.clock.now_ms
-        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, now_ms)
+        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms)
 
     async def _admit(self, raw: Any) -> Admitted:
         now_ms = self.membership.clock.now_ms()
@@ -92,6 +100,7 @@ class Inbound:
             admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
+            self.membership.observer.rejected(error, self.method, raw.peer, call_id)
             if not isinstance(error, StalePeerError):
                 await self.membership.written()
             outcome = mesh_outcome(error.reason, call_id=call_id)
@@ -102,9 +111,9 @@ class Inbound:
         self.membership.decided(admitted, now_ms)
         return admitted
 
-    async def _run(self, context: MeshContext, admitted: Admitted, run: Any) -> Outcome:
+    async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
-            return await self._refused(admitted, admitted.verdict)
+            return await self._refused(admitted, admitted.verdict, watched)
         call = OpenCall(admitted, admitted.verdict, self.membership)
         context.check = call.check
         self.open_calls.add(call)
@@ -116,17 +125,17 @@ class Inbound:
                 raise
             if call.denied is None:
                 # The application's own: nobody cancelled it here, and gRPC would leave the caller waiting.
-                return await self._failed(context, admitted, error)
+                return await self._failed(context, admitted, error, watched)
         except Exception as error:  # noqa: BLE001  the application's: it becomes a status, as in gRPC
             if call.denied is None:
-                return await self._failed(context, admitted, error)
+                return await self._failed(context, admitted, error, watched)
         finally:
             self.open_calls.discard(call)
         if call.denied is not None:
             call.settle()
-            return await self._refused(admitted, call.denied)
+            return await self._refused(admitted, call.denied, watched)
         if context.fault is not None:
-            return await self._refused(admitted, context.fault)
+            return await self._refused(admitted, context.fault, watched)
         return _said(context)
 
     async def _reply(self, context: MeshContext) -> Any:
@@ -150,19 +159,21 @@ class Inbound:
         async for message in result:
             await context.write(message)
 
-    async def _refused(self, admitted: Admitted, why: Denied | PeerError) -> Outcome:
+    async def _refused(self, admitted: Admitted, why: Denied | PeerError, watched: Serving) -> Outcome:
         header = admitted.header
-        reason = why.reason if isinstance(why, PeerError) else Reason.POLICY_DENIED
         cause = why.cause if isinstance(why, PeerError) else "denied"
         peer = f"{header.source}/{header.source_instance}"
         rule = (why.rule or "") if isinstance(why, Denied) else ""
         call_id = self.membership.rejected(cause, str(why), self.method, peer, admitted.seal.id, rule)
+        watched.refused(why, call_id)
         await self.membership.written()
-        return mesh_outcome(reason, call_id=call_id)
+        return mesh_outcome(why.reason, call_id=call_id)
 
-    async def _failed(self, context: MeshContext, admitted: Admitted, error: BaseException) -> Outcome:
+    async def _failed(
+        self, context: MeshContext, admitted: Admitted, error: BaseException, watched: Serving
+    ) -> Outcome:
         if context.fault is not None:
-            return await self._refused(admitted, context.fault)
+            return await self._refused(admitted, context.fault, watched)
         if context.aborted:
             return _said(context)
         log.error("handler of %s failed", self.method, exc_info=error)

@@ -21,7 +21,9 @@ from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.receiver import Admitted, Receiver
+from mesh.core.revoked import Revoked
 from mesh.core.sender import Sender
+from mesh.rpc.observing import NOBODY, Observer
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
 
@@ -91,6 +93,8 @@ class Membership:
         self.now: Callable[[], float] = time.monotonic
         """Seconds that never run backwards."""
         self.policy_key = b""
+        self.observer: Observer = NOBODY
+        """Who watches its calls (``mesh.telemetry``)."""
         self._observers: list[RejectionObserver] = []
         self.written: Callable[[], Awaitable[None]] = nowhere
         """Waits, within bounds, until what was rejected so far is in the audit log (``mesh.reports``)."""
@@ -110,6 +114,11 @@ class Membership:
         self._svid = svid
         for rolled in self._rolled:
             rolled()
+
+    def revoke(self, revoked: Revoked) -> None:
+        """Deal with revoked instances no more, in neither direction. Calls in progress are the server's."""
+        self.receiver.revoke(revoked)
+        self.sender.revoke(revoked)
 
     def on_svid(self, rolled: Callable[[], None]) -> None:
         """Call ``rolled`` whenever the certificate was replaced, in the event loop that did it."""

@@ -14,7 +14,7 @@ import math
 from contextlib import suppress
 from typing import Final
 
-from mesh.core.errors import Denied
+from mesh.core.errors import REVOKED, Denied
 from mesh.core.matcher import Permit
 from mesh.core.receiver import Admitted
 from mesh.rpc.membership import Membership
@@ -59,6 +59,8 @@ class OpenCall:
         try:
             if self.denied is not None:
                 raise self.denied
+            if header.source_instance in self._membership.receiver.revoked:
+                raise Denied(header.source.text, header.method.text, REVOKED)  # noqa: TRY301  kept below
             entries = self.admitted.metadata
             permit = self._membership.authorize(header.source.text, header.method.text, entries)
         except Denied as denied:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -35,6 +35,16 @@ class RawEnd:
     details: str
     initial: Entries
     trailing: Entries
+
+
+async def end_of(raw: Any) -> RawEnd:
+    """Wait for a call of the transport to end; give how."""
+    return RawEnd(
+        await raw.code(),
+        await raw.details() or "",
+        tuple(await raw.initial_metadata()),
+        tuple(await raw.trailing_metadata()),
+    )
 
 
 def initial_entries(seal: CallSeal, raw: Entries) -> Entries | None:

@@ -7,6 +7,7 @@ the true cause stays with the node that found it (``Membership.rejected``).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from mesh.core.errors import Reason
-from mesh.core.metadata import Entries
+from mesh.core.metadata import Entries, Value
 
 DETAILS: Final = "grpc-status-details-bin"
 DOMAIN: Final = "mesh"
@@ -29,6 +30,8 @@ CODES: Final = {
     Reason.NAME_UNAVAILABLE: _C.NOT_FOUND,
     Reason.NOT_READY: _C.UNAVAILABLE,
     Reason.BAD_REQUEST: _C.INVALID_ARGUMENT,
+    Reason.REVOKED: _C.PERMISSION_DENIED,
+    Reason.PEER_REVOKED: _C.UNAVAILABLE,
     Reason.UNSEALED: _C.INTERNAL,
 }
 TEXTS: Final = {
@@ -38,11 +41,14 @@ TEXTS: Final = {
     Reason.NAME_UNAVAILABLE: "no service of this name may be called from here: check the name and the policy",
     Reason.NOT_READY: "the mesh is not ready for this call: try again",
     Reason.BAD_REQUEST: "the mesh cannot carry this call",
+    Reason.REVOKED: "this caller was revoked: it has to join again, with a new token",
+    Reason.PEER_REVOKED: "the instance that this call went to was revoked: try again at another",
     Reason.UNSEALED: "the reply did not carry its seal and was not believed",
 }
 #: What a node may say without a seal, because it had to refuse before it could trust the call.
 UNSEALED_REASONS: Final = frozenset({Reason.SEAL_REJECTED, Reason.STALE_PEER, Reason.NOT_READY})
 _ID = re.compile(r"[0-9a-f]{16}")
+_REASONS: Final = frozenset(Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +90,29 @@ def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "") -> Outcome
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """Give ``<domain>/<reason>`` of an error's ``ErrorInfo``, such as ``mesh/POLICY_DENIED``; or nothing."""
+    info = _info(error.trailing_metadata() or ())
+    return f"{info.domain}/{info.reason}" if info else ""
+
+
+def mesh_info(trailing: Iterable[tuple[str, Value]]) -> tuple[str, str]:
+    """Give the reason and the call id of an error in the mesh's name; nothing for what is none of its own."""
+    info = _info(trailing)
+    if info is None or info.domain != DOMAIN or info.reason not in _REASONS:
+        return "", ""
+    call_id = info.metadata.get("call_id", "")
+    return info.reason, call_id if _ID.fullmatch(call_id) else ""
+
+
+def _info(trailing: Iterable[tuple[str, Value]]) -> error_details_pb2.ErrorInfo | None:
     info = error_details_pb2.ErrorInfo()
-    for key, value in error.trailing_metadata() or ():
+    for key, value in trailing:
         if key == DETAILS and isinstance(value, bytes):
             try:
                 if any(detail.Unpack(info) for detail in status_pb2.Status.FromString(value).details):
-                    return f"{info.domain}/{info.reason}"
+                    return info
             except DecodeError:
-                return ""
-    return ""
+                return None
+    return None
 
 
 def unsealed_reason(trailing: Entries) -> tuple[Reason, str] | None:

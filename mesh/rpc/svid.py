@@ -31,6 +31,7 @@ class Svid:
 
     chain_pem: bytes
     bundle_pem: bytes
+    not_before_ms: int
     not_after_ms: int
     key_pem: bytes = field(repr=False)
 
@@ -38,12 +39,14 @@ class Svid:
     def build(cls, key: ec.EllipticCurvePrivateKey, chain: Iterable[bytes], bundle: Iterable[bytes]) -> Svid:
         """Put together a key and DER certificates, leaf first."""
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        begins = certificates[0].not_valid_before_utc.timestamp()
         ends = certificates[0].not_valid_after_utc.timestamp()
         return cls(
             chain_pem=b"".join(c.public_bytes(Encoding.PEM) for c in certificates),
             bundle_pem=b"".join(
                 x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in bundle
             ),
+            not_before_ms=int(begins * 1000),
             not_after_ms=int(ends * 1000),
             key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         )

@@ -15,6 +15,7 @@ import grpc
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.errors import Reason
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.revoked import MAX_REVOKED
 from mesh.rpc.caller import CallFailedError, CallSpec
 from mesh.rpc.connections import Connection, Connections, Endpoint
 from mesh.rpc.membership import Membership
@@ -27,8 +28,8 @@ PATIENCE: Final = 10.0
 #: How long a refused call waits for the directory to show that the instance is gone, in seconds.
 SETTLE: Final = 2.0
 HELLO_TIMEOUT: Final = 5.0
-#: The largest reply of auth and gatekeeper, in bytes: a policy, or a slice of it, with room around it.
-MAX_CONTROL: Final = MAX_DOCUMENT + 64 * 1024
+#: The largest reply of auth and gatekeeper, in bytes: a policy, or a slice of it, and all who may be revoked.
+MAX_CONTROL: Final = MAX_DOCUMENT + MAX_REVOKED * 30 + 64 * 1024
 
 KeysFor = Callable[[ServiceName, float], Awaitable[None]]
 

@@ -6,6 +6,7 @@ with the end of the call: a peer that answers UNIMPLEMENTED at once would seem t
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -25,5 +26,11 @@ async def write(raw: Any, message: bytes | None, *, last: bool = False) -> bool:
         if last:
             await raw.done_writing()
     except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
+        return False
+    except asyncio.CancelledError:
+        # Of the call, by whoever abandoned it, or of whoever waits here?
+        task = asyncio.current_task()
+        if not raw.cancelled() or (task is not None and task.cancelling()):
+            raise
         return False
     return True

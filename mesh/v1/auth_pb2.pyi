@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mesh.v1 import revocation_pb2 as _revocation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -61,23 +62,58 @@ class JoinRequest(_message.Message):
 
     BODY_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
+    SEALED_PROOF_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """An encoded JoinBody, at most 8192 bytes."""
     mac: _builtins.bytes
     """HMAC(K_req, body), 32 bytes. K_req = HKDF-Expand(secret, "mesh/v1/join/request")."""
+    sealed_proof: _builtins.bytes
+    """Of a node that has no join token and that Kubernetes vouches for: HPKE base mode, as in JoinResponse, under
+    auth's published join key, of an encoded JoinProof, with info = "mesh/v1/join/proof" SHA-256(body). At most
+    7680 bytes; otherwise empty.
+    """
     def __init__(
         self,
         *,
         body: _builtins.bytes = ...,
         mac: _builtins.bytes = ...,
+        sealed_proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mac", b"mac"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "mac", b"mac", "sealed_proof", b"sealed_proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JoinRequest: _TypeAlias = JoinRequest  # noqa: Y015
+
+@_typing.final
+class JoinProof(_message.Message):
+    """JoinProof is what a node sends that somebody else vouches for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNT_TOKEN_FIELD_NUMBER: _builtins.int
+    secret: _builtins.bytes
+    """The join secret, made by the node: 32 random bytes. The token id in the body is the first 8 bytes, in hex, of
+    HKDF-Expand(secret, "mesh/v1/join/id").
+    """
+    service_account_token: _builtins.str
+    """A Kubernetes service-account token for the mesh's audience."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.bytes = ...,
+        service_account_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "service_account_token", b"service_account_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinProof: _TypeAlias = JoinProof  # noqa: Y015
 
 @_typing.final
 class JoinBody(_message.Message):
@@ -460,21 +496,27 @@ class WatchPolicyResponse(_message.Message):
 
     POLICY_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
     now_ms: _builtins.int
     """Auth's clock when it said so, milliseconds of Unix time."""
     @_builtins.property
     def policy(self) -> Global___SignedPolicy:
         """The policy of record; missing if it is the one that this stream has sent last."""
 
+    @_builtins.property
+    def revocations(self) -> _revocation_pb2.Revocations:
+        """Who is revoked or banned; missing if it is what this stream has sent last."""
+
     def __init__(
         self,
         *,
         policy: Global___SignedPolicy | None = ...,
         now_ms: _builtins.int = ...,
+        revocations: _revocation_pb2.Revocations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "revocations", b"revocations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now_ms", b"now_ms", "policy", b"policy", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

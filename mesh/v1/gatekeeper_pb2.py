@@ -22,43 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mesh.v1 import revocation_pb2 as mesh_dot_v1_dot_revocation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/gatekeeper.proto\x12\x07mesh.v1\"4\n\x0cWatchRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"q\n\rWatchResponse\x12\x1f\n\x05slice\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.SliceH\x00\x12!\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ChangeH\x00\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x04\x42\x06\n\x04news\"\x82\x01\n\x05Slice\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\r\n\x05rules\x18\x02 \x01(\x0c\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x10\n\x08settling\x18\x04 \x01(\x08\x12\x14\n\x0cmax_stale_ms\x18\x05 \x01(\x04\"\x8d\x01\n\x06\x43hange\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\x12\n\x05rules\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08settling\x18\x05 \x01(\x08\x42\x08\n\x06_rules\"D\n\x0b\x44\x65stination\x12\x0f\n\x07service\x18\x01 \x01(\t\x12$\n\tendpoints\x18\x02 \x03(\x0b\x32\x11.mesh.v1.Endpoint\"-\n\x08\x45ndpoint\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"T\n\x10\x41uthorizeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12 \n\x07headers\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Header\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x11\x41uthorizeResponse\x12\x11\n\tpermitted\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\"!\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"<\n\x0fResolveResponse\x12)\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Destination\"\x12\n\x10ListNodesRequest\"M\n\x11ListNodesResponse\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.mesh.v1.NodeInfo\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"l\n\x08NodeInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\x12\x14\n\x0clast_seen_ms\x18\x05 \x01(\x04\x32\x95\x02\n\x11GatekeeperService\x12:\n\x05Watch\x12\x15.mesh.v1.WatchRequest\x1a\x16.mesh.v1.WatchResponse(\x01\x30\x01\x12\x42\n\tAuthorize\x12\x19.mesh.v1.AuthorizeRequest\x1a\x1a.mesh.v1.AuthorizeResponse\x12<\n\x07Resolve\x12\x17.mesh.v1.ResolveRequest\x1a\x18.mesh.v1.ResolveResponse\x12\x42\n\tListNodes\x12\x19.mesh.v1.ListNodesRequest\x1a\x1a.mesh.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/gatekeeper.proto\x12\x07mesh.v1\x1a\x18mesh/v1/revocation.proto\"4\n\x0cWatchRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"q\n\rWatchResponse\x12\x1f\n\x05slice\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.SliceH\x00\x12!\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ChangeH\x00\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x04\x42\x06\n\x04news\"\xad\x01\n\x05Slice\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\r\n\x05rules\x18\x02 \x01(\x0c\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x10\n\x08settling\x18\x04 \x01(\x08\x12\x14\n\x0cmax_stale_ms\x18\x05 \x01(\x04\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\"\xb8\x01\n\x06\x43hange\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\x12\n\x05rules\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08settling\x18\x05 \x01(\x08\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstanceB\x08\n\x06_rules\"D\n\x0b\x44\x65stination\x12\x0f\n\x07service\x18\x01 \x01(\t\x12$\n\tendpoints\x18\x02 \x03(\x0b\x32\x11.mesh.v1.Endpoint\"-\n\x08\x45ndpoint\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"T\n\x10\x41uthorizeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12 \n\x07headers\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Header\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x11\x41uthorizeResponse\x12\x11\n\tpermitted\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\"!\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"<\n\x0fResolveResponse\x12)\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Destination\"\x12\n\x10ListNodesRequest\"M\n\x11ListNodesResponse\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.mesh.v1.NodeInfo\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"l\n\x08NodeInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\x12\x14\n\x0clast_seen_ms\x18\x05 \x01(\x04\x32\x95\x02\n\x11GatekeeperService\x12:\n\x05Watch\x12\x15.mesh.v1.WatchRequest\x1a\x16.mesh.v1.WatchResponse(\x01\x30\x01\x12\x42\n\tAuthorize\x12\x19.mesh.v1.AuthorizeRequest\x1a\x1a.mesh.v1.AuthorizeResponse\x12<\n\x07Resolve\x12\x17.mesh.v1.ResolveRequest\x1a\x18.mesh.v1.ResolveResponse\x12\x42\n\tListNodes\x12\x19.mesh.v1.ListNodesRequest\x1a\x1a.mesh.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.gatekeeper_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHREQUEST']._serialized_start=37
-  _globals['_WATCHREQUEST']._serialized_end=89
-  _globals['_WATCHRESPONSE']._serialized_start=91
-  _globals['_WATCHRESPONSE']._serialized_end=204
-  _globals['_SLICE']._serialized_start=207
-  _globals['_SLICE']._serialized_end=337
-  _globals['_CHANGE']._serialized_start=340
-  _globals['_CHANGE']._serialized_end=481
-  _globals['_DESTINATION']._serialized_start=483
-  _globals['_DESTINATION']._serialized_end=551
-  _globals['_ENDPOINT']._serialized_start=553
-  _globals['_ENDPOINT']._serialized_end=598
-  _globals['_AUTHORIZEREQUEST']._serialized_start=600
-  _globals['_AUTHORIZEREQUEST']._serialized_end=684
-  _globals['_HEADER']._serialized_start=686
-  _globals['_HEADER']._serialized_end=722
-  _globals['_AUTHORIZERESPONSE']._serialized_start=724
-  _globals['_AUTHORIZERESPONSE']._serialized_end=800
-  _globals['_RESOLVEREQUEST']._serialized_start=802
-  _globals['_RESOLVEREQUEST']._serialized_end=835
-  _globals['_RESOLVERESPONSE']._serialized_start=837
-  _globals['_RESOLVERESPONSE']._serialized_end=897
-  _globals['_LISTNODESREQUEST']._serialized_start=899
-  _globals['_LISTNODESREQUEST']._serialized_end=917
-  _globals['_LISTNODESRESPONSE']._serialized_start=919
-  _globals['_LISTNODESRESPONSE']._serialized_end=996
-  _globals['_NODEINFO']._serialized_start=998
-  _globals['_NODEINFO']._serialized_end=1106
-  _globals['_GATEKEEPERSERVICE']._serialized_start=1109
-  _globals['_GATEKEEPERSERVICE']._serialized_end=1386
+  _globals['_WATCHREQUEST']._serialized_start=63
+  _globals['_WATCHREQUEST']._serialized_end=115
+  _globals['_WATCHRESPONSE']._serialized_start=117
+  _globals['_WATCHRESPONSE']._serialized_end=230
+  _globals['_SLICE']._serialized_start=233
+  _globals['_SLICE']._serialized_end=406
+  _globals['_CHANGE']._serialized_start=409
+  _globals['_CHANGE']._serialized_end=593
+  _globals['_DESTINATION']._serialized_start=595
+  _globals['_DESTINATION']._serialized_end=663
+  _globals['_ENDPOINT']._serialized_start=665
+  _globals['_ENDPOINT']._serialized_end=710
+  _globals['_AUTHORIZEREQUEST']._serialized_start=712
+  _globals['_AUTHORIZEREQUEST']._serialized_end=796
+  _globals['_HEADER']._serialized_start=798
+  _globals['_HEADER']._serialized_end=834
+  _globals['_AUTHORIZERESPONSE']._serialized_start=836
+  _globals['_AUTHORIZERESPONSE']._serialized_end=912
+  _globals['_RESOLVEREQUEST']._serialized_start=914
+  _globals['_RESOLVEREQUEST']._serialized_end=947
+  _globals['_RESOLVERESPONSE']._serialized_start=949
+  _globals['_RESOLVERESPONSE']._serialized_end=1009
+  _globals['_LISTNODESREQUEST']._serialized_start=1011
+  _globals['_LISTNODESREQUEST']._serialized_end=1029
+  _globals['_LISTNODESRESPONSE']._serialized_start=1031
+  _globals['_LISTNODESRESPONSE']._serialized_end=1108
+  _globals['_NODEINFO']._serialized_start=1110
+  _globals['_NODEINFO']._serialized_end=1218
+  _globals['_GATEKEEPERSERVICE']._serialized_start=1221
+  _globals['_GATEKEEPERSERVICE']._serialized_end=1498
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from mesh.v1 import revocation_pb2 as _revocation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -96,6 +97,7 @@ class Slice(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     SETTLING_FIELD_NUMBER: _builtins.int
     MAX_STALE_MS_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy it was cut from. Slices of an older version are ignored."""
     rules: _builtins.bytes
@@ -110,6 +112,12 @@ class Slice(_message.Message):
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
         """The services that this node may call."""
 
+    @_builtins.property
+    def revoked(self) -> _containers.RepeatedCompositeFieldContainer[_revocation_pb2.RevokedInstance]:
+        """Instances of whatever service that are members no more. A node deals with none of them, in neither
+        direction, and takes none off again before its time: a later slice only adds to them.
+        """
+
     def __init__(
         self,
         *,
@@ -118,10 +126,11 @@ class Slice(_message.Message):
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         settling: _builtins.bool = ...,
         max_stale_ms: _builtins.int = ...,
+        revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +147,7 @@ class Change(_message.Message):
     DESTINATIONS_FIELD_NUMBER: _builtins.int
     REMOVED_FIELD_NUMBER: _builtins.int
     SETTLING_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy that the newest slice was cut from, never older than the one before."""
     rules: _builtins.bytes
@@ -152,6 +162,10 @@ class Change(_message.Message):
     def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of destinations that this node may call no longer."""
 
+    @_builtins.property
+    def revoked(self) -> _containers.RepeatedCompositeFieldContainer[_revocation_pb2.RevokedInstance]:
+        """Instances that were revoked since."""
+
     def __init__(
         self,
         *,
@@ -160,10 +174,11 @@ class Change(_message.Message):
         destinations: _abc.Iterable[Global___Destination] | None = ...,
         removed: _abc.Iterable[_builtins.str] | None = ...,
         settling: _builtins.bool = ...,
+        revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "rules", b"rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rules: _TypeAlias = _typing.Literal["rules"]  # noqa: Y015
     _WhichOneofArgType__rules: _TypeAlias = _typing.Literal["_rules", b"_rules"]  # noqa: Y015

@@ -22,12 +22,14 @@ from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import INSTANCE_BYTES, OPERATOR, InstanceId, ServiceName
 from mesh.core.receiver import Peer
+from mesh.core.workloads import Workload
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.auditor import Auditor
 from services.auth.ca import ends_ms, read_csr
 from services.auth.deferred import about
 from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
+from services.auth.failpoints import reach
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
 from services.auth.tokens import State, Verdict
@@ -41,6 +43,8 @@ REFUSED: Final = (
 )
 #: Whom refusals count to that nobody has proved himself for.
 STRANGERS: Final = "strangers at the join port"
+#: How long a token of a node's own making is good for, as long as the shortest token that vouches for it.
+VOUCHED_MS: Final = 600_000
 DENIED: Final = EntryVerdict.DENIED
 _TOKEN_ID_BYTES: Final = 8
 
@@ -79,8 +83,11 @@ class _Joining:
 class Admission:
     """Makes tokens and lets in who holds one."""
 
-    def __init__(self, store: Store, vault: Vault, issue: Issue, auditor: Auditor) -> None:
-        """Take the rows, the secrets, what makes certificates, and where refusals and sessions are noted."""
+    def __init__(
+        self, store: Store, vault: Vault, issue: Issue, auditor: Auditor, now_ms: Callable[[], int]
+    ) -> None:
+        """Take rows, secrets, what makes certificates, where refusals are noted, and the clock."""
+        self._now_ms = now_ms
         self._store, self._vault, self._issue, self._auditor = store, vault, issue, auditor
         self._decoy = self._new_decoy()
 
@@ -110,13 +117,44 @@ class Admission:
             raise ConflictError("the token was used: there is nothing left to revoke")
         report(entry)
 
+    def knows(self, token_id: str) -> bool:
+        """Whether there is a token of that id, in whatever state."""
+        return self._store.token(token_id) is not None
+
+    def vouched(self, token: JoinToken, service: ServiceName, workload: Workload) -> None:
+        """Take a token of a node's own making, whom Kubernetes vouches for, as that of a service."""
+        if self.knows(token.id):
+            return  # the same request, sent twice
+        now_ms = self._now_ms()
+        expires_ms = now_ms + VOUCHED_MS
+        sealed = self._vault.seal(
+            token.secret.reveal(), token_place(token.id, Kind.JOIN, service, expires_ms)
+        )
+        entry = Entry(
+            now_ms,
+            EntryKind.TOKEN,
+            "workload vouched for",
+            service=service.text,
+            token_id=token.id,
+            by="kubernetes",
+            detail=str(workload),
+        )
+        self._store.add_token(Token(token.id, Kind.JOIN, service, now_ms, expires_ms, sealed), entry)
+        report(entry)
+
+    def not_vouched(self, token_id: str, event: str, detail: str) -> RefusedError:
+        """Note why nobody is vouched for, and give the refusal, which is that of every join."""
+        return self._refuse(_failed(self._now_ms(), event, token_id, detail=detail), STRANGERS)
+
     def admit(self, asked: Sequence[JoinAsked], now_ms: int) -> list[Admitted | Exception]:
         """Give what each request gets; those that join are written in one transaction.
 
         A refused one gets ``RefusedError``, a proven one with a bad certificate request ``InvalidError``, and
         uses nothing up.
         """
+        reach("taken")
         judged = [_outcome(self._judge, one, now_ms) for one in asked]
+        reach("judged")
         joining = [one for one in judged if isinstance(one, _Joining)]
         outcome_of_all = _outcome(self._written, joining)
         if isinstance(outcome_of_all, Exception):
@@ -160,15 +198,15 @@ class Admission:
         if not joining:
             return []
         written = self._store.consume([(one.instance, one.logged) for one in joining])
+        reach("written")
+        admitted: list[Admitted | None] = []
         for one, is_written in zip(joining, written, strict=True):
+            admitted.append((one.secret, one.instance) if is_written else None)
             if is_written:
                 report(one.entry)
-                if one.logged is None:
-                    self._auditor.began(one.entry)
-        return [
-            (one.secret, one.instance) if is_written else None
-            for one, is_written in zip(joining, written, strict=True)
-        ]
+            if is_written and one.logged is None:
+                self._auditor.began(one.entry)
+        return admitted
 
     def _new_decoy(self) -> Token:
         # What a request for an unknown token is verified against. Nobody knows its secret, us included.
@@ -186,14 +224,15 @@ class Admission:
         if token.used_ms is None or not self._store.is_used_by(token.id, asked.digest):
             return False, None
         before = self._store.joined_by(token.id, asked.digest)
-        return True, before if before and now_ms < ends_ms(before.certificate) else None
+        alive = before and before.revoked_ms is None and now_ms < ends_ms(before.certificate)
+        return True, before if alive else None
 
     def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
         try:
             key = read_csr(asked.csr)
         except InvalidError as error:
             entry = _failed(now_ms, "join request bad", token.id, token.service, detail=str(error))
-            self._tell(entry, about(token.service.text))
+            self._auditor.refused(entry, about(token.service.text))
             raise
         new = InstanceId(os.urandom(INSTANCE_BYTES))
         certificate = self._issue(token.service, new, key, now_ms)
@@ -221,14 +260,8 @@ class Admission:
         return self._refuse(entry, about(token.service.text))
 
     def _refuse(self, entry: Entry, source: str) -> RefusedError:
-        self._tell(entry, source)
+        self._auditor.refused(entry, source)
         return RefusedError(REFUSED)
-
-    def _tell(self, entry: Entry, source: str) -> None:
-        # In the log before the answer, if it can be written; refused in any case.
-        report(entry)
-        self._auditor.denials.note(entry, source, entry.at_ms)
-        self._auditor.denials.try_to_flush(entry.at_ms)
 
 
 def _outcome(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R | Exception:

@@ -39,6 +39,12 @@ class Auditor:
         """Note what happened by itself, and does not wait for the log."""
         self._late.note(entry, AUTH.text, self._now())
 
+    def refused(self, join: Entry, source: str) -> None:
+        """Note a join that is refused in any case, and write it if that is possible now."""
+        report(join)
+        self.denials.note(join, source, join.at_ms)
+        self.denials.try_to_flush(join.at_ms)
+
     def began(self, session: Entry) -> None:
         """Note that an operator joined, and write it if that is possible now."""
         now_ms = self._now()

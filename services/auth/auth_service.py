@@ -39,8 +39,9 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def WatchPolicy(  # noqa: N802
         self, _request: auth_pb2.WatchPolicyRequest, context: Any
     ) -> AsyncIterator[auth_pb2.WatchPolicyResponse]:
-        """Send the policy of record, each that takes its place, and again and again that it is the one."""
+        """Send the policy of record and who is revoked, what takes their place, and that nothing has."""
         async with answering(context):
             await self._worker.do(self._authority.check_known, peer(context))
-        async for policy in self._feed.versions():
-            yield auth_pb2.WatchPolicyResponse(policy=policy, now_ms=self._now_ms())
+        async for word in self._feed.words():
+            word.now_ms = self._now_ms()
+            yield word

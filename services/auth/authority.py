@@ -30,13 +30,14 @@ from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.keeping import Keeping
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
+from services.auth.revoking import Revoking
 from services.auth.roots import Roots
 from services.auth.succession import Succession
+from services.auth.timekeeping import Timekeeping
 from services.auth.vault import TamperedError
 
 MAX_DESTINATIONS: Final = 1000
 SWEEP_EVERY_MS: Final = 60_000
-MAX_BEHIND_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,11 @@ class Authority:
         """Take up where an opened directory left off. Use ``open``."""
         self._store = directory.store
         self._lives, self._clock, self.domain = lives, clock, directory.domain
-        _catch_up(clock, self._store.logs.newest_ms())
+        self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self._admission = Admission(self._store, directory.vault, self._certificate, self.auditor)
+        self.admission = Admission(self._store, directory.vault, self._certificate, self.auditor, self._now)
         self._roots = Roots(
             self._store,
             directory.vault,
@@ -84,6 +85,7 @@ class Authority:
             self.auditor.happened,
         )
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
+        self.revoking = Revoking(self._store, self._roots, self._now)
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -106,7 +108,7 @@ class Authority:
     def join(self, asked: Sequence[JoinAsked]) -> list[auth_pb2.JoinResponse | Exception]:
         """Answer requests to join, each with ``RefusedError`` or, if proven, ``InvalidError`` if not well."""
         now_ms = self._now()
-        admitted = self._admission.admit(asked, now_ms)
+        admitted = self.admission.admit(asked, now_ms)
         return [
             one if isinstance(one, Exception) else self._welcome(request, *one, now_ms)
             for request, one in zip(asked, admitted, strict=True)
@@ -142,7 +144,8 @@ class Authority:
         now_ms = self._now()
         self.check_known(peer)
         permitted = self._policies.permitted(peer.service)
-        asked = [name for name in dict.fromkeys(_names(destinations)) if name in permitted]
+        known = dict.fromkeys(_names(destinations))
+        asked = [name for name in known if name in permitted and not self.revoking.is_banned(name)]
         if refused := len(set(destinations)) - len(asked):
             self.auditor.names_refused(peer, refused, now_ms)
         keys = self._pair_keys(peer.service, asked, now_ms)
@@ -173,7 +176,8 @@ class Authority:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
         name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
-        return self._admission.create(name, life_ms, by, self._now())
+        self.revoking.check_open(name)
+        return self.admission.create(name, life_ms, by, self._now())
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
         """List tokens, newest first."""
@@ -184,7 +188,7 @@ class Authority:
     def revoke_token(self, token_id: str, by: Peer) -> None:
         """Revoke a token; raise ``MissingError`` or ``ConflictError``."""
         self.check_known(by)
-        self._admission.revoke(token_id, by, self._now())
+        self.admission.revoke(token_id, by, self._now())
 
     def apply_policy(self, policy: Policy, by: Peer, replaces: int | None = None) -> auth_pb2.SignedPolicy:
         """Make a policy the one of record; raise ``ConflictError`` if it was overtaken, see ``Policies``."""
@@ -218,6 +222,10 @@ class Authority:
             now_ms=now_ms,
         )
 
+    def trust_bundle(self) -> list[bytes]:
+        """Give the certificates of the authorities that are trusted now, DER."""
+        return self._authorities.bundle(self._now())
+
     # Of itself
 
     def close(self) -> None:
@@ -229,10 +237,12 @@ class Authority:
         now_ms = self._now()
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
+            self._store.revocations.sweep(now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)
         self.auditor.turn(now_ms)
+        self._timekeeping.turn(now_ms)
         return now_ms
 
     def _now(self) -> int:
@@ -274,16 +284,6 @@ class Authority:
 
 
 _UNKNOWN: Final = "this instance is not known here, or no longer: join again with a new token"
-
-
-def _catch_up(clock: Clock, logged_ms: int) -> None:
-    # A little behind is a clock that was set back. Far behind means that it is wrong now, or was when the
-    # entry was made; certificates made by a clock that is wrong by days are of no use to anybody.
-    behind_ms = logged_ms - clock.now_ms()
-    if behind_ms > MAX_BEHIND_MS:
-        days = behind_ms // MAX_BEHIND_MS
-        raise StartError(f"this machine's clock is {days} days behind the audit log: set it right")
-    clock.set(logged_ms)
 
 
 def _names(texts: Iterable[str]) -> Iterable[ServiceName]:

@@ -14,6 +14,10 @@ class RefusedError(AuthError):
     """The asker has not proved that it may. The text is the same for every reason; see the log for it."""
 
 
+class LimitedError(AuthError):
+    """The asker was refused too often to be heard now, whatever it asks."""
+
+
 class InvalidError(AuthError):
     """The request cannot be carried out by anybody: a bad name, number, certificate request or policy."""
 

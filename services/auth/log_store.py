@@ -12,6 +12,7 @@ from mesh.core.audit import Entry
 from services.auth import rows
 from services.auth.audit_log import ACTIONS, AuditLog
 from services.auth.database import Database
+from services.auth.failpoints import reach
 from services.auth.records import LogRow
 from services.auth.schema import AUDIT, AUDIT_LOG
 
@@ -65,6 +66,7 @@ class LogStore:
         def both(connection: Connection) -> Sequence[Entry]:
             if entries := work(connection):
                 self.open.append(connection, ACTIONS, entries)
+                reach("logged")
             return entries
 
         return self._settled(both)

@@ -7,14 +7,23 @@ line and ends with status 1 for an address that it cannot have, 2 for bad argume
 import asyncio
 import logging
 import signal
+import ssl
 import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from mesh.core.chain import Limits
+from mesh.core.names import AUTH
 from mesh.descriptors import allow_many
+from mesh.telemetry import logs, names
+from mesh.telemetry.backends import Backend, watched
+from mesh.telemetry.sdk import configured
+from services.auth import failpoints
 from services.auth.authority import Addresses, Authority, Lives
 from services.auth.ca import CA_LIFE_MS
 from services.auth.clock import Clock
@@ -23,6 +32,7 @@ from services.auth.epochs import Schedule
 from services.auth.errors import AuthError, InvalidError, ListenError
 from services.auth.server import AuthServer, OwnMembership
 from services.auth.succession import Succession
+from services.auth.vouching import Vouching, join_key
 from services.auth.worker import Worker
 
 log = logging.getLogger("mesh.auth")
@@ -44,6 +54,11 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
 @click.option("--epoch-seconds", default=3600, show_default=True, type=click.IntRange(2))
 @click.option("--grace-seconds", default=300, show_default=True, type=click.IntRange(1))
 @click.option(
+    "--kubernetes",
+    type=click.Path(path_type=Path),
+    help="Let pods join that Kubernetes vouches for, by this file.",
+)
+@click.option(
     "--audit-megabytes",
     default=64,
     show_default=True,
@@ -62,10 +77,10 @@ def main(
     grace_seconds: int,
     *,
     audit_megabytes: int,
+    kubernetes: Path | None,
     ca_seconds: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     audit = Limits(segment_bytes=audit_megabytes * 1_000_000 // SEGMENTS, segments=SEGMENTS)
@@ -76,11 +91,14 @@ def main(
     except InvalidError as error:
         raise click.UsageError(str(error)) from None
     try:
+        logs.set_up()
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
-        asyncio.run(_run(data, lives, audit, (join_listen, listen), hosts, gatekeeper))
-    except AuthError as error:
+        with configured(AUTH.text) as telemetry:
+            listening = (join_listen, listen)
+            asyncio.run(_run(data, lives, audit, listening, hosts, gatekeeper, kubernetes, telemetry))
+    except (AuthError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
-        sys.exit(FAILED if isinstance(error, ListenError) else DATA)
+        sys.exit(DATA if isinstance(error, AuthError) and not isinstance(error, ListenError) else FAILED)
 
 
 async def _run(
@@ -90,16 +108,23 @@ async def _run(
     listen: tuple[str, str],
     hosts: tuple[str, str],
     gatekeeper: str,
+    kubernetes: Path | None,
+    telemetry: Backend,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = Clock()
     with DataDirectory(data, audit) as directory, Worker() as worker:
+        failpoints.arm(data)
         withdraw_addresses(data)
         authority = await worker.do(Authority.open, directory, lives, clock)
         own = await worker.do(OwnMembership, authority, worker, clock)
-        server = AuthServer(authority, worker, own, *listen)
+        watched(own.membership, telemetry).gauges.add(
+            names.SLICE_VERSION, lambda: authority.policy_of_record.version
+        )
+        vouched = await _vouched(kubernetes, directory, authority, worker, clock) if kubernetes else None
+        server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
         addresses = {
             "join": f"{hosts[0]}:{server.join_port}",
             "auth": f"{hosts[1]}:{server.port}",
@@ -110,12 +135,46 @@ async def _run(
             await server.start()
             publish_addresses(data, addresses)
             log.info("auth of %s is ready: join at %s", authority.domain, addresses["join"])
-            await server.keep_until(stop)
+            await _serve(server, stop, vouched)
         finally:
             withdraw_addresses(data)
             await server.stop()
             await own.reporter.close()
             await worker.do(authority.close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Vouched:
+    """How pods join: what vouches for them, and the keeping of what they need for it."""
+
+    vouching: Vouching
+    keep: Callable[[], Coroutine[Any, Any, None]]
+
+
+async def _vouched(
+    path: Path, directory: DataDirectory, authority: Authority, worker: Worker, clock: Clock
+) -> _Vouched:
+    from services.auth.kubernetes import Kubernetes, Settings  # noqa: PLC0415  in an extra
+
+    settings = Settings.read(path)
+    kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory, clock.now_ms())
+    vouching = Vouching(
+        authority.admission, worker, key, kubernetes, settings.rules, authority.revoking.is_banned
+    )
+
+    async def joining() -> dict[str, str]:
+        trusted = "".join(map(ssl.DER_cert_to_PEM_cert, await worker.do(authority.trust_bundle)))
+        return {"join-key": key.text, "trust-domain": authority.domain.text, "trust-bundle.pem": trusted}
+
+    return _Vouched(vouching, partial(kubernetes.keep, joining))
+
+
+async def _serve(server: AuthServer, stop: asyncio.Event, vouched: _Vouched | None) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        publishing = tasks.create_task(vouched.keep()) if vouched else None
+        await server.keep_until(stop)
+        if publishing is not None:
+            publishing.cancel()
 
 
 def _advertised(listen: str, advertise: str | None) -> str:

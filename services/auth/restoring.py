@@ -81,7 +81,7 @@ def _extract(archive: Archive, scratch: Path) -> None:
 
 def _take_up(scratch: Path, taken_ms: int, now_ms: int, policy_above: int) -> None:
     with DataDirectory(scratch) as directory:
-        now_ms = max(now_ms, taken_ms, directory.store.logs.newest_ms())
+        now_ms = max(now_ms, taken_ms, directory.store.logs.newest_ms(), directory.store.marked_ms())
         entry = Entry(now_ms, Kind.LOG, RESTORED, alarm=True, detail=f"taken at {taken_ms}")
         policies, root = Policies(directory.store, directory.signer), _next_root(directory, taken_ms, now_ms)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, insert, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import Head
@@ -14,6 +14,7 @@ from services.auth.schema import (
     ALARM,
     APPLIED,
     AUDIT_LOG,
+    CLOCK,
     EPOCH,
     INSTANCE,
     POLICY,
@@ -36,6 +37,8 @@ _MOVE_LOG: Final = (
         }
     )
 )
+_MARK: Final = "told"
+_MOVE_MARK: Final = update(CLOCK).where(CLOCK.c.name == _MARK)
 _OLD_KINDS: Final = {"epoch": Kind.KEY, "trust": Kind.KEY, "token": Kind.TOKEN, "policy": Kind.POLICY}
 
 
@@ -167,6 +170,15 @@ def log_of(row: Row[Any]) -> LogRow:
 def put_alarm(connection: Connection, token_id: str, event: str) -> None:
     """Note that an alarm of a token was raised."""
     connection.execute(insert(ALARM), {"token_id": token_id, "event": event})
+
+
+def put_mark(connection: Connection, now_ms: int) -> None:
+    """Put a later mark of the clock in the place of the one before; an earlier one is not written."""
+    known = connection.scalar(select(CLOCK.c.at_ms).where(CLOCK.c.name == _MARK))
+    if known is None:
+        connection.execute(insert(CLOCK), {"name": _MARK, "at_ms": now_ms})
+    elif known < now_ms:
+        connection.execute(_MOVE_MARK.values(at_ms=now_ms))
 
 
 def old_entry_of(row: Row[Any]) -> Entry:

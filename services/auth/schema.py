@@ -123,12 +123,43 @@ AUDIT_LOG: Final = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+#: The latest time that auth is known to have told, see ``timekeeping``.
+CLOCK: Final = Table(
+    "clock",
+    METADATA,
+    Column("name", String(16), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 #: Which alarms of a token are in the log, for as long as the token is remembered: each is raised once.
 ALARM: Final = Table(
     "alarm",
     METADATA,
     Column("token_id", String(16), primary_key=True),
     Column("event", String(40), primary_key=True),
+)
+
+#: Instances that were revoked, until all that they held has ended.
+REVOKED: Final = Table(
+    "revoked",
+    METADATA,
+    Column("instance", LargeBinary(16), primary_key=True),
+    Column("service", String(125), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("by", String(160), nullable=False),
+    Column("reason", String(200), nullable=False),
+    Index(None, "until_ms"),
+)
+
+#: Services that nobody joins as.
+BAN: Final = Table(
+    "ban",
+    METADATA,
+    Column("service", String(125), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(160), nullable=False),
+    Column("reason", String(200), nullable=False),
 )
 
 #: Entries from before there were logs in files. They move there when auth starts; after that it is empty.

@@ -25,7 +25,15 @@ from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
-from mesh.v1 import audit_pb2, audit_pb2_grpc, auth_pb2, auth_pb2_grpc, keys_pb2_grpc
+from mesh.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
+    keys_pb2_grpc,
+    revocation_pb2,
+    revocation_pb2_grpc,
+)
 from services.auth.audit_service import AuditServicer
 from services.auth.auth_service import AuthServicer
 from services.auth.authority import MAX_DESTINATIONS, Authority
@@ -35,6 +43,8 @@ from services.auth.join_service import JoinServicer
 from services.auth.key_service import KeyServicer
 from services.auth.operator_service import OperatorServicer
 from services.auth.policy_feed import PolicyFeed
+from services.auth.revocation_service import RevocationServicer
+from services.auth.vouching import Vouching
 from services.auth.worker import Worker
 
 _T = TypeVar("_T")
@@ -116,24 +126,41 @@ class AuthServer:
     """Both ports of a running auth. It listens from the start, and answers once started."""
 
     def __init__(
-        self, authority: Authority, worker: Worker, own: OwnMembership, join_at: str, listen_at: str
+        self,
+        authority: Authority,
+        worker: Worker,
+        own: OwnMembership,
+        join_at: str,
+        listen_at: str,
+        vouching: Vouching | None = None,
     ) -> None:
         """Listen at two ``host:port``; raise ``ListenError`` if one is in use."""
-        self._own, self._feed = own, PolicyFeed(authority.policy_of_record)
+        self._own = own
+        self._feed = PolicyFeed(authority.policy_of_record, authority.revoking.told())
         membership = own.membership
         self._sealed = _listen(
             listen_at, lambda: MeshServer(membership, listen_at, max_receive=MAX_REQUEST, limits=LIMITS)
         )
         self.port = self._sealed.port
-        joins = JoinServicer(authority, worker)
+        self._feed.on_revoked = self._revoked
+        self._revoked(authority.revoking.told())
+        joins = JoinServicer(authority, worker, vouching)
         self._join = _listen(join_at, lambda: LastingServer(partial(_join_server, joins), join_at))
         self.join_port = self._join.port
         nodes = AuthServicer(authority, worker, self._feed, membership.clock.now_ms)
         operators = OperatorServicer(authority, worker, self._feed)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(authority, worker), self._sealed)
+        revocations = RevocationServicer(authority, worker, self._feed)
+        revocation_pb2_grpc.add_RevocationServiceServicer_to_server(revocations, self._sealed)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(authority, worker), self._sealed)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
         auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)
+
+    def _revoked(self, told: revocation_pb2.Revocations) -> None:
+        membership = self._own.membership
+        instances = {InstanceId(one.instance): one.until_ms for one in told.instances}
+        membership.revoke(membership.receiver.revoked.joined(instances, membership.clock.now_ms()))
+        self._sealed.recheck()
 
     async def start(self) -> None:
         """Begin to take calls."""

@@ -12,6 +12,7 @@ from services.auth.errors import (
     AuthError,
     ConflictError,
     InvalidError,
+    LimitedError,
     MissingError,
     RefusedError,
 )
@@ -20,6 +21,7 @@ log = logging.getLogger("mesh.auth")
 
 _CODES: Final = {
     RefusedError: grpc.StatusCode.PERMISSION_DENIED,
+    LimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     ConflictError: grpc.StatusCode.FAILED_PRECONDITION,
     MissingError: grpc.StatusCode.NOT_FOUND,

@@ -26,10 +26,12 @@ from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, TrustDomain
 from services.auth import rows
 from services.auth.database import Database
+from services.auth.failpoints import reach
 from services.auth.key_store import KeyStore
 from services.auth.log_store import LogStore
 from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, Secret, Token
-from services.auth.schema import ALARM, APPLIED, DOMAIN, INSTANCE, POLICY, REQUEST, TOKEN
+from services.auth.revocation_store import RevocationStore
+from services.auth.schema import ALARM, APPLIED, BAN, CLOCK, DOMAIN, INSTANCE, POLICY, REQUEST, TOKEN
 
 #: How many policies are kept, and how many bytes of them beside the one of record.
 KEPT_POLICIES: Final = 100
@@ -39,12 +41,13 @@ INSTANCE_KEEP_MS: Final = 600_000
 
 _UNUSED: Final = or_(TOKEN.c.used_ms.is_(None), TOKEN.c.kind == Kind.OPERATOR.value)
 _OPEN: Final = _UNUSED & TOKEN.c.revoked_ms.is_(None) & (TOKEN.c.expires_ms > bindparam("now_ms"))
+_NOT_BANNED: Final = TOKEN.c.service.not_in(select(BAN.c.service))
 
 # What every join runs: built once, for building costs more than running.
 _TOKEN_BY_ID: Final = select(TOKEN).where(TOKEN.c.id == bindparam("token_id"))
 _USE_TOKEN: Final = (
     update(TOKEN)
-    .where((TOKEN.c.id == bindparam("token_id")) & _OPEN)
+    .where((TOKEN.c.id == bindparam("token_id")) & _OPEN & _NOT_BANNED)
     .values(used_ms=bindparam("now_ms"), instance=bindparam("became"))
 )
 
@@ -57,6 +60,7 @@ class Store:
         self._database = database
         self.logs = LogStore(database)
         self.keys = KeyStore(database, self.logs)
+        self.revocations = RevocationStore(database, self.logs)
 
     def close(self) -> None:
         """Close the database, and the logs."""
@@ -175,6 +179,15 @@ class Store:
 
         self._database.transact(work)
 
+    def marked_ms(self) -> int:
+        """Give the mark of the clock; 0 if there is none."""
+        row = self._first(select(CLOCK.c.at_ms))
+        return int(row[0]) if row else 0
+
+    def mark(self, now_ms: int) -> None:
+        """Write the mark of the clock."""
+        self._database.transact(lambda connection: rows.put_mark(connection, now_ms))
+
     def policy(self, version: int | None = None) -> PolicyRow | None:
         """Give the policy of record, or another version that is kept."""
         chosen = select(POLICY) if version is None else select(POLICY).where(POLICY.c.version == version)
@@ -249,6 +262,7 @@ def _consume(connection: Connection, instance: Instance) -> bool:
     if not connection.execute(_USE_TOKEN, use).rowcount:
         return False
     rows.put_instance(connection, instance)
+    reach("used")
     return True
 
 

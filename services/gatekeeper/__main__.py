@@ -28,10 +28,13 @@ from mesh.core.matcher import Matcher
 from mesh.core.names import GATEKEEPER
 from mesh.core.receiver import Peer
 from mesh.descriptors import allow_many
-from mesh.enrol import Enrolment, JoinError, join
+from mesh.enrol import Enrolment, JoinError, Vouched, join
 from mesh.reports import Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.slices import HEARTBEAT
+from mesh.telemetry import logs, names
+from mesh.telemetry.backends import AMBIENT, Backend, watched
+from mesh.telemetry.sdk import configured
 from mesh.v1 import audit_pb2_grpc
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
@@ -39,7 +42,9 @@ from services.gatekeeper.denials import Forwarder
 from services.gatekeeper.ext_authz import ExtAuthz, listener
 from services.gatekeeper.judging import Judging
 from services.gatekeeper.policy_source import PolicySource
+from services.gatekeeper.revocations import Revocations
 from services.gatekeeper.service import serving
+from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
 
 log = logging.getLogger("mesh.gatekeeper")
@@ -54,11 +59,12 @@ FAILED, REFUSED = 1, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; give the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     allow_many()
     try:
+        logs.set_up()
         token = _read_token(options.token_file)
-        asyncio.run(_run(token, options))
+        with configured(GATEKEEPER.text) as telemetry:
+            asyncio.run(_run(token, options, telemetry))
     except JoinError as error:
         return _say(error, REFUSED)
     except (OSError, ValueError) as error:
@@ -74,6 +80,7 @@ async def serve(
     decisions: Path | None = None,
     decisions_days: float = 7,
     ext_authz: str | None = None,
+    telemetry: Backend = AMBIENT,
 ) -> None:
     """Serve for as long as this runs; drain when it is cancelled.
 
@@ -85,16 +92,25 @@ async def serve(
         msg = f"the token is for {membership.name}: make one with mesh token create {GATEKEEPER}"
         raise JoinError(msg)
     membership.authorize = Matcher(SECTIONS[GATEKEEPER]).permit
+    told = watched(membership, telemetry)
+    enrolment.tracing = told.tracing
     confirmed = Confirmed(membership.clock.now_ms)
     watchers = Watchers(lease_ms, max_stale_ms, lambda: time.monotonic_ns() // 1_000_000, confirmed)
     channel = MeshChannel(membership, enrolment.auth, MAX_RECEIVE)
-    source = PolicySource(membership, channel, watchers.take, confirmed)
+
+    def take(policy: VersionedPolicy) -> None:
+        with told.tracing.span(names.PUSH, {names.POLICY_VERSION: policy.version}):
+            watchers.take(policy)
+
     own = Peer(membership.name, membership.instance)
     forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
-    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger)
+    judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger, lambda: watchers.banned)
     server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger)
+    revocations = Revocations(membership, watchers, server)
+    source = PolicySource(membership, channel, take, confirmed, revocations.take)
+    told.gauges.add(names.SLICE_VERSION, lambda: source.in_force.version if source.in_force else None)
     answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
     await server.start()
@@ -114,7 +130,7 @@ async def serve(
         await ledger.close()
 
 
-async def _run(token: JoinToken, options: argparse.Namespace) -> None:
+async def _run(token: JoinToken | Vouched, options: argparse.Namespace, telemetry: Backend) -> None:
     task = asyncio.current_task()
     if task is None:
         raise AssertionError
@@ -131,6 +147,7 @@ async def _run(token: JoinToken, options: argparse.Namespace) -> None:
                 options.decisions,
                 options.decisions_days,
                 options.ext_authz,
+                telemetry,
             )
         finally:
             await enrolment.close()
@@ -138,7 +155,13 @@ async def _run(token: JoinToken, options: argparse.Namespace) -> None:
         log.info("drained")
 
 
-def _read_token(path: str) -> JoinToken:
+def _read_token(path: str | None) -> JoinToken | Vouched:
+    if path is None:
+        vouched = Vouched.named(os.environ)
+        if vouched is None:
+            msg = f"no join token: give --token-file, made with mesh token create {GATEKEEPER}"
+            raise ValueError(msg)
+        return vouched
     if path == "-":
         return JoinToken.parse(sys.stdin.readline())
     try:
@@ -179,9 +202,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--auth", required=True, metavar="HOST:PORT", help="auth's join port")
     parser.add_argument(
         "--token-file",
-        required=True,
         metavar="FILE",
-        help=f"a join token for {GATEKEEPER}; - for standard input",
+        help=f"a join token for {GATEKEEPER}; - for standard input; not needed where Kubernetes vouches",
     )
     parser.add_argument("--listen", default="127.0.0.1:7702", metavar="HOST:PORT", help="for sealed calls")
     parser.add_argument("--ext-authz", metavar="HOST:PORT", help="for proxies that ask as envoy does")

@@ -99,6 +99,10 @@ class Directory:
         node = self._nodes.get(instance)
         return self._drop((node,)) if node and node.stream == stream else frozenset()
 
+    def revoke(self, instances: Iterable[InstanceId]) -> frozenset[ServiceName]:
+        """Take out revoked nodes, whatever their streams say."""
+        return self._drop([self._nodes[instance] for instance in instances if instance in self._nodes])
+
     def broken(self, instance: InstanceId, stream: int) -> frozenset[ServiceName]:
         """Note that a stream broke: its node may well be running, so the lease decides."""
         node = self._nodes.get(instance)

@@ -108,6 +108,8 @@ class ExtAuthz(grpc.GenericRpcHandler):
             await self._reject(context, error.cause, str(error))
         if asking.service.reserved:
             await self._reject(context, Cause.WRONG_PEER, "the mesh's own services are no proxies", asking)
+        if asking.instance in self._membership.receiver.revoked:
+            await self._reject(context, Cause.WRONG_PEER, "the proxy's instance was revoked", asking)
         return asking
 
     async def _reject(self, context: Any, cause: Cause, detail: str, asking: Peer | None = None) -> NoReturn:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Final
 
 from mesh.audits import Audits
-from mesh.core.errors import Denied
+from mesh.core.errors import REVOKED, Denied
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
@@ -38,9 +38,18 @@ class Judging:
     """Judges under whatever policy it is given."""
 
     def __init__(
-        self, now_ms: Callable[[], int], clock_ms: Callable[[], int], reporter: Reporter, ledger: Ledger
+        self,
+        now_ms: Callable[[], int],
+        clock_ms: Callable[[], int],
+        reporter: Reporter,
+        ledger: Ledger,
+        banned: Callable[[], Container[str]] = frozenset,
     ) -> None:
-        """Take a clock that only goes forward, the mesh's own, and who keeps denials and decisions."""
+        """Take a clock that only goes forward, the mesh's own, and who keeps denials and decisions.
+
+        ``banned`` gives the names of services whose calls are denied whatever policy says.
+        """
+        self._banned = banned
         self._clock_ms, self._reporter, self._ledger = clock_ms, reporter, ledger
         self._audits = Audits(lambda: now_ms() / 1000)
 
@@ -49,6 +58,8 @@ class Judging:
     ) -> Permit:
         """Judge a call of ``source`` to the service that asks; raise ``Denied``, recorded."""
         try:
+            if source in self._banned():
+                raise Denied(source, method, REVOKED)  # noqa: TRY301  recorded as any other
             permit = slicer.matcher(asking.service).permit(source, method, entries, self._clock_ms())
         except Denied as denied:
             self._ledger.note(asking.service, slicer, denied, entries)

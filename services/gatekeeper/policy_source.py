@@ -4,6 +4,7 @@ What is in force stays in force while auth is away, and whatever auth may send: 
 replaces it (``signed``). Auth's word counts only while what it sent last is what is in force here. A stream
 that goes silent is given up, and one is opened anew after ``STREAM_SECONDS`` even if nothing is wrong, so
 that none outlives its certificate by much.
+Who is revoked comes on the same stream, before any word that was said later.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import grpc
 
 from mesh.rpc.membership import Membership
 from mesh.uncollected import uncollected
-from mesh.v1 import auth_pb2, auth_pb2_grpc
+from mesh.v1 import auth_pb2, auth_pb2_grpc, revocation_pb2
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.signed import UntrustedPolicyError, VersionedPolicy, verified
 
@@ -40,16 +41,17 @@ class PolicySource:
         channel: grpc.aio.Channel,
         take: Callable[[VersionedPolicy], None],
         confirmed: Confirmed,
+        revoke: Callable[[revocation_pb2.Revocations], None] = lambda _: None,
     ) -> None:
         """Take who we are (for trust domain and policy key), a channel to auth, and who wants the policy.
 
-        ``confirmed`` is told of auth's word.
+        ``confirmed`` is told of auth's word, ``revoke`` of whom auth has revoked or banned.
         """
         self._membership, self._take = membership, take
         self._auth = auth_pb2_grpc.AuthServiceStub(channel)
         self._pause = FIRST_PAUSE_SECONDS
         self._waiting = self._agreed = False
-        self._confirmed = confirmed
+        self._confirmed, self._revoke = confirmed, revoke
         self.in_force: VersionedPolicy | None = None
 
     async def run(self) -> None:
@@ -90,6 +92,8 @@ class PolicySource:
         if self._waiting:
             log.info("mesh.auth sends the policy again")
             self._waiting = False
+        if response.HasField("revocations"):
+            self._revoke(response.revocations)
         if response.HasField("policy"):
             self._agreed = self.offer(response.policy)
         return not self._agreed or self._confirmed.heard(response.now_ms)

@@ -10,29 +10,39 @@ difference between any two of them is what brings a node from one to the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mesh.core.decided import recordable
 from mesh.core.matcher import Matcher
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
-from mesh.v1 import gatekeeper_pb2
+from mesh.core.revoked import Revoked
+from mesh.v1 import gatekeeper_pb2, revocation_pb2
 
 Endpoints: TypeAlias = Callable[[ServiceName], list[tuple[InstanceId, str]]]
 """Where the instances of a service are; an empty list for one that is not there."""
 Known: TypeAlias = Mapping[str, gatekeeper_pb2.Destination]
 """The services that some may call, by their names and sorted, each with where it is."""
+NOBODY: Final = Revoked()
 
 
 class Cut:
     """The slice of a service as things were when it was cut."""
 
-    __slots__ = ("_since", "known", "max_stale_ms", "rules", "settling", "version")
+    __slots__ = ("_since", "known", "max_stale_ms", "revoked", "rules", "settling", "version")
 
     def __init__(
-        self, version: int, rules: bytes, known: Known, *, settling: bool = False, max_stale_ms: int = 0
+        self,
+        version: int,
+        rules: bytes,
+        known: Known,
+        *,
+        settling: bool = False,
+        max_stale_ms: int = 0,
+        revoked: Revoked = NOBODY,
     ) -> None:
         """Take what a slice holds; nothing of it may change any more."""
+        self.revoked = revoked
         self.version, self.rules, self.known = version, rules, known
         self.settling, self.max_stale_ms = settling, max_stale_ms
         self._since: tuple[Cut, gatekeeper_pb2.Change | None] | None = None
@@ -45,6 +55,7 @@ class Cut:
             destinations=self.known.values(),
             settling=self.settling,
             max_stale_ms=self.max_stale_ms,
+            revoked=_told(self.revoked.items()),
         )
 
     def change(self, before: Cut) -> gatekeeper_pb2.Change | None:
@@ -63,6 +74,7 @@ class Cut:
             destinations=moved,
             removed=removed,
             settling=self.settling,
+            revoked=_told(self.revoked.since(before.revoked)),
         )
         same = gatekeeper_pb2.Change(policy_version=before.version, settling=before.settling)
         return None if change == same else change
@@ -191,12 +203,13 @@ class Slicer:
         """Give the metadata keys that the rules of a service look at and that may be recorded."""
         return self.rules.recordable(service)
 
-    def cut(self, service: ServiceName, *, settling: bool) -> Cut:
+    def cut(self, service: ServiceName, *, settling: bool, revoked: Revoked = NOBODY) -> Cut:
         """Give the slice of a service as things are."""
         known, cut = self._shelf(service).known, self._cuts.get(service)
-        if cut is None or cut.known is not known or cut.settling is not settling:
-            rules = self.rules.encode(service)
-            cut = Cut(self.version, rules, known, settling=settling, max_stale_ms=self._max_stale_ms)
+        same = cut and cut.known is known and cut.settling is settling and cut.revoked is revoked
+        if cut is None or not same:
+            rules, holds = self.rules.encode(service), self._max_stale_ms
+            cut = Cut(self.version, rules, known, settling=settling, max_stale_ms=holds, revoked=revoked)
             self._cuts[service] = cut
         return cut
 
@@ -224,6 +237,10 @@ class Slicer:
         names = [service.text for service in self.rules.policy.destinations(source)]
         before = self._before.pop(kin, None)
         return before if before and before.names == names else _Shelf(names, self._places)
+
+
+def _told(revoked: Iterable[tuple[InstanceId, int]]) -> list[revocation_pb2.RevokedInstance]:
+    return [revocation_pb2.RevokedInstance(instance=one.raw, until_ms=until) for one, until in revoked]
 
 
 def _destination(name: str, endpoints: Iterable[tuple[InstanceId, str]]) -> gatekeeper_pb2.Destination:

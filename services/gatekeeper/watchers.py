@@ -18,11 +18,12 @@ from typing import Final
 
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.receiver import Peer
+from mesh.core.revoked import Revoked
 from mesh.v1 import gatekeeper_pb2
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.directory import Directory, Node, address
 from services.gatekeeper.signed import VersionedPolicy
-from services.gatekeeper.slices import Cut, Places, Slicer
+from services.gatekeeper.slices import NOBODY, Cut, Places, Slicer
 
 #: How often in one lease the directory is looked through for nodes that are gone.
 LOOKS_PER_LEASE: Final = 5
@@ -109,6 +110,8 @@ class Watchers:
         self._streams = 0
         self._open: dict[InstanceId, Watcher] = {}
         self._places = Places(self.directory.endpoints)
+        self.revoked = NOBODY
+        self.banned: frozenset[str] = frozenset()
 
     def answering(self) -> Slicer | None:
         """Give what answers single questions; ``None`` while the policy may not be the one of record."""
@@ -148,6 +151,15 @@ class Watchers:
         self.slicer = Slicer(version, policy.policy, self._max_stale_ms, places, self.slicer)
         self._owe_all()
 
+    def revoke(self, revoked: Revoked, banned: frozenset[str]) -> None:
+        """Take out revoked instances, and tell everyone; their own streams are the server's to end."""
+        added, self.banned = revoked.since(self.revoked), banned
+        self.revoked = revoked
+        if not added:
+            return
+        self._changed(self.directory.revoke(instance for instance, _ in added))
+        self._owe_all()
+
     async def keep_time(self) -> None:
         """Look for leases that ran out, for as long as this runs."""
         while True:
@@ -183,4 +195,6 @@ class Watchers:
             watcher.owe_news()
 
     def _newest(self, service: ServiceName) -> Cut | None:
-        return self.slicer.cut(service, settling=self._settling) if self.slicer else None
+        if self.slicer is None:
+            return None
+        return self.slicer.cut(service, settling=self._settling, revoked=self.revoked)

@@ -19,6 +19,8 @@ from mesh.core.errors import Reason
 from mesh.core.metadata import PEER
 from mesh.rpc.context import MeshContext
 from mesh.rpc.status import mesh_outcome, reason_of
+from mesh.telemetry import names
+from mesh.telemetry.backends import AMBIENT, Backend
 from services.lua_host.bundle import Bundle
 from services.lua_host.outside import OutgoingCall, Refused
 from services.lua_host.rules import Asked, Method
@@ -35,6 +37,7 @@ class Settings:
     listen: str = "127.0.0.1:0"
     advertise_port: int | None = None
     jailed: bool = True
+    telemetry: Backend = AMBIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,11 @@ async def member(settings: Settings) -> AsyncIterator[Member]:
             auth=settings.auth,
             listen=settings.listen,
             advertise_port=settings.advertise_port,
+            telemetry=settings.telemetry,
         ) as node:
             outside.node = node
+            service.tracing = node.telemetry.tracing
+            node.telemetry.gauges.add(names.LUA_KILLS, lambda: service.kills)
             server = node.server(outside.options)
             server.add_generic_rpc_handlers((_Dispatch(node, service),))
             await server.start()
@@ -93,8 +99,11 @@ class _MeshOutside:
             if not call.streaming:
                 yield await made
                 return
-            async for payload in made:
-                yield payload
+            try:
+                async for payload in made:
+                    yield payload
+            finally:
+                made.cancel()  # a script may stop reading before the end
         except grpc.aio.AioRpcError as error:
             raise Refused(error.code(), error.details() or "", reason_of(error)) from None
 

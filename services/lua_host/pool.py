@@ -49,7 +49,7 @@ class Pool:
         self._busy: set[Worker] = set()
         self._waiting: deque[asyncio.Future[Worker]] = deque()
         self._lost = asyncio.Event()
-        self._losses = 0
+        self._losses = self.kills = 0
         self._closed = False
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -138,6 +138,7 @@ class Pool:
         if not self._closed and not worn and not isinstance(worker.why, ImpatientError):
             self._losses += 1
         if not self._closed and worker.why is not None:
+            self.kills += not isinstance(worker.why, WorkerGoneError)
             log.warning("%s: worker %d was ended: %s", self._name, worker.pid, worker.why)
         task = asyncio.ensure_future(worker.close())
         self._ending.add(task)

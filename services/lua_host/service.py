@@ -11,11 +11,15 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import grpc
+from opentelemetry.trace import SpanKind
 
 from mesh.core.names import FullMethod
+from mesh.telemetry.names import LUA_RUN, SERVICE
+from mesh.telemetry.spans import Tracing
 from mesh.v1 import lua_pb2
 from services.lua_host.budget import Budget
 from services.lua_host.bundle import Bundle
@@ -69,6 +73,7 @@ class LuaService:
         self._cell = Cell(limits.memory, limits.message, jailed=jailed)
         self._start = start_of(bundle)
         self._pool = Pool(self.name, self._spawn, limits.workers, limits.calls_per_worker)
+        self.tracing = Tracing()
         self._keeping: asyncio.Task[None] | None = None
         self._finishing: set[asyncio.Task[None]] = set()
 
@@ -84,6 +89,11 @@ class LuaService:
             await asyncio.gather(self._keeping, return_exceptions=True)
         await self._pool.close()
         await asyncio.gather(*self._finishing, return_exceptions=True)
+
+    @property
+    def kills(self) -> int:
+        """How many of its workers were ended by force."""
+        return self._pool.kills
 
     def serves(self, method: str) -> Method | None:
         """Give a method that it serves."""
@@ -114,7 +124,10 @@ class LuaService:
                 self._finishing.update(finishing)
                 finishing[0].add_done_callback(self._finishing.discard)
 
-        turn = Turn(self._rules, worker, asked, finish)
+        span, entries = self.tracing.call(
+            LUA_RUN, asked.metadata, lambda: {SERVICE: self.name}, SpanKind.INTERNAL
+        )
+        turn = Turn(self._rules, worker, replace(asked, metadata=entries), finish)
         try:
             turn.begin()
             yield turn
@@ -122,6 +135,8 @@ class LuaService:
             raise self._broken(asked.method, fault, worker) from None
         finally:
             finish()
+            if span is not None:
+                span.end()
 
     async def _worker(self, asked: Asked) -> Worker:
         end = asyncio.get_running_loop().time() + self._rules.seconds

@@ -7,6 +7,8 @@ SEALED = ("secret", "epoch", "token", "audit_log")
 
 def before_keys(database: sqlite3.Connection) -> None:
     """Take a database back to revision 2: no KEK's id in front of what is sealed, one version of a secret."""
+    for table in ("revoked", "ban"):
+        database.execute(f"DROP TABLE {table}")
     for table in SEALED:
         database.execute(f"UPDATE {table} SET sealed = substr(sealed, 9)")
     database.execute("ALTER TABLE secret RENAME TO newer")
@@ -16,4 +18,5 @@ def before_keys(database: sqlite3.Connection) -> None:
     )
     database.execute("INSERT INTO secret SELECT name, version, public, sealed FROM newer")
     database.execute("DROP TABLE newer")
+    database.execute("DROP TABLE clock")
     database.execute("UPDATE alembic_version SET version_num = '0002'")

@@ -19,7 +19,7 @@ from services.auth.errors import RefusedError, StartError
 from services.auth.restoring import restore
 from tests.auth.test_rekey import rotate
 from tests.auth.test_secrets import spellings
-from tests.auth.world import HOUR_MS, START_MS, World
+from tests.auth.world import HOUR_MS, START_MS, Attempt, World
 
 
 @pytest.fixture
@@ -230,3 +230,29 @@ def test_a_spoilt_log_does_not_blow_it_up(world: World) -> None:
         world.store.logs.log(ACTIONS, [Entry(START_MS + number, Kind.TOKEN, "token created")])
     os.truncate(world.path / "audit" / "actions-00000000.log", 2**40)
     assert sum(map(len, take(world.directory, "", world.now_ms))) < 2**21
+
+
+def test_a_recorded_request_gets_nobody_in(world: World, other: World, tmp_path: Path) -> None:
+    """One of a token used since the backup gets nothing; one used before gets what it got, and no more."""
+    before, since = Attempt(world.token(ttl_seconds=3600)), Attempt(world.token(ttl_seconds=3600))
+    joined = before.send(world)
+    backup = back_up(world, tmp_path)
+    since.send(world)
+    after = restored(world, other, backup)
+    with pytest.raises(RefusedError):
+        since.send(after)
+    assert before.send(after).peer == joined.peer
+
+
+def test_time_does_not_go_back_behind_the_mark(world: World, other: World, tmp_path: Path) -> None:
+    """Nor behind what auth told when nothing was logged."""
+    world.time.pass_ms(60_000)
+    told = world.authority.turn()
+    backup = back_up(world, tmp_path)
+    world.stop()
+    world.time.wall -= 3600
+    restore(backup, other.path, world.path / "kek", world.now_ms)
+    other.start()
+    assert other.authority._now() >= told
+    [entry] = [entry for entry in other.audit() if entry.event == RESTORED]
+    assert entry.at_ms >= told

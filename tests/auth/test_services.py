@@ -25,6 +25,7 @@ from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import join_service
 from services.auth.admission import REFUSED
 from services.auth.authority import MAX_DESTINATIONS, Addresses, Authority
+from services.auth.guesses import Guesses
 from services.auth.server import LIMITS, MAX_REQUEST, AuthServer, OwnMembership
 from services.auth.worker import Worker
 from tests.auth.world import Attempt, RealTime, World
@@ -190,6 +191,16 @@ async def test_a_flood_is_turned_away(live: Live, monkeypatch: pytest.MonkeyPatc
     go.set()
     await blocked
     assert len([result for result in await asyncio.gather(*waiting) if isinstance(result, bytes)]) == 1
+
+
+async def test_a_node_that_is_not_heard_waits(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody guesses from its address a node tries on, and joins when that has ended."""
+    token = await live.worker.do(live.world.token)
+    heard = iter([False, False])
+    monkeypatch.setattr(Guesses, "may_try", lambda *_: next(heard, True))
+    node = await asyncio.wait_for(live.enrol(token), 20)
+    assert node.membership.identity.uri == "spiffe://shop.example/orders"
+    assert next(heard, None) is None
 
 
 async def test_a_store_that_fails(live: Live) -> None:

@@ -6,7 +6,7 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
-from mesh.v1 import audit_pb2, auth_pb2, decisions_pb2, gatekeeper_pb2, keys_pb2
+from mesh.v1 import audit_pb2, auth_pb2, decisions_pb2, gatekeeper_pb2, keys_pb2, revocation_pb2
 
 ANYONE = ServiceName("orders")
 CALLERS = {ANYONE, AUTH, GATEKEEPER, OPERATOR}
@@ -16,6 +16,7 @@ SEALED = {
         auth_pb2.DESCRIPTOR.services_by_name["OperatorService"],
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"],
+        revocation_pb2.DESCRIPTOR.services_by_name["RevocationService"],
     ),
     GATEKEEPER: (
         gatekeeper_pb2.DESCRIPTOR.services_by_name["GatekeeperService"],
@@ -39,7 +40,8 @@ ONLY = {
 
 
 def expected(method: str) -> set[ServiceName]:
-    if method.startswith(("/mesh.v1.OperatorService/", "/mesh.v1.KeyService/")):
+    operators = ("OperatorService", "KeyService", "RevocationService")
+    if method.split("/")[1].removeprefix("mesh.v1.") in operators:
         return {OPERATOR}
     return {ONLY[method]} if method in ONLY else CALLERS
 

@@ -272,7 +272,7 @@ def test_request_mac_is_no_answer() -> None:
 def test_bundle_that_is_none() -> None:
     """A bundle that is properly sealed but is no bundle gives a ``PeerError``."""
     asked = read_request(REQUEST)
-    sealed = join._SUITE.encrypt(b"\xff\xff", asked.hpke, info=join._info(REQUEST.body))
+    sealed = join.SUITE.encrypt(b"\xff\xff", asked.hpke, info=join._info(REQUEST.body))
     mac = join_keys(SECRET)[1].mac(lp(REQUEST.body) + lp(sealed))
     with pytest.raises(PeerError) as caught:
         REQUESTER.open(auth_pb2.JoinResponse(sealed_bundle=sealed, mac=mac))

@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from mesh.core.errors import Cause, Denied, PeerError, Reason
+from mesh.core.errors import REVOKED, Cause, Denied, PeerError, Reason
 from mesh.core.matcher import Permit
 from mesh.core.metadata import CALL, EMPTY_DIGEST, Entries, digest
 from mesh.core.names import FullMethod, InstanceId, KeyEpoch, ServiceName
 from mesh.core.receiver import SKEW_MS, Admitted, Incoming, Peer, Receiver, StalePeerError
 from mesh.core.replay import MAX_SEQUENCE, WINDOW
+from mesh.core.revoked import Revoked
 from mesh.core.seal import Session
 from mesh.core.wire import CallHeader, decode_call, encode_call
 from tests.core import world
@@ -491,3 +492,33 @@ def test_metadata_that_transports_change(value: str) -> None:
     verdict = admit(receiver(), sent.incoming()).verdict
     assert isinstance(verdict, PeerError)
     assert verdict.cause is Cause.BAD_METADATA
+
+
+def test_epoch_in_use() -> None:
+    """The epoch is the newest that has begun, and none where no key is held."""
+    found = receiver().epoch(NOW)
+    assert found is not None
+    assert found.begins_ms <= NOW < found.ends_ms
+    assert Receiver(ServiceName("callee"), InstanceId(bytes(15) + b"1")).epoch(NOW) is None
+
+
+def test_a_revoked_caller_is_denied_under_seal() -> None:
+    """Its verdict is a denial before policy is asked, sealed; its number is used up; others go on."""
+    of = receiver()
+    of.revoke(Revoked({world.A: NOW + 1}))
+    sent = world.incoming(sealed(header()))
+    verdict = of.admit(sent, lambda *_: pytest.fail("policy was asked"), NOW).verdict
+    assert isinstance(verdict, Denied)
+    assert (verdict.rule, verdict.reason) == (REVOKED, Reason.REVOKED)
+    assert "revoked" in str(verdict)
+    assert cause_of(of, sent) is Cause.REPLAYED
+
+
+def test_keys_made_for_a_revoked_caller_are_dropped() -> None:
+    """What it was given is forgotten when it is revoked, and nobody else's."""
+    of = receiver()
+    admit(of, world.incoming(sealed(header())))
+    of.revoke(Revoked({world.B: NOW + 1}))
+    assert [len(inbound) for inbound in of._inbound.values()] == [1]
+    of.revoke(Revoked({world.A: NOW + 1}))
+    assert [len(inbound) for inbound in of._inbound.values()] == [0]

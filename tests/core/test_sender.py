@@ -132,6 +132,16 @@ def test_forgetting_one_destination() -> None:
     assert [known[0] for known in sender._sessions] == [world.EVIL]
 
 
+def test_revocation_drops_sessions() -> None:
+    """What was made for calling a revoked instance is forgotten; numbers to it never begin anew."""
+    sender = world.sender()
+    seal(sender)
+    seal(sender, D)
+    sender.revoke({world.B})
+    assert [known[1] for known in sender._sessions] == [D]
+    assert seal(sender)[0].sequence == 2
+
+
 def test_expiry_drops_sessions() -> None:
     """Sessions of an epoch go with it; those of the others stay."""
     sender = world.sender()

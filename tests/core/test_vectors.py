@@ -24,6 +24,7 @@ from mesh.core.policy import Policy, PolicyError, Section
 from mesh.core.receiver import Incoming, Peer, Receiver
 from mesh.core.replay import WINDOW, ReplayWindow
 from mesh.core.seal import CallSeal, End, FrameOpener, FrameSealer, Session
+from mesh.core.vouching import JoinKey, Proof
 from mesh.core.wire import CallHeader, Refusal, decode_call
 from mesh.v1 import auth_pb2
 from tests.vectors import make
@@ -407,6 +408,24 @@ def test_join_answer(case: Case, requester: JoinRequester) -> None:
     assert cause_of(requester.open, answer) == case["cause"]
     if case["cause"] is None:
         assert requester.open(answer).SerializeToString(deterministic=True).hex() == JOIN["bundle"]
+
+
+@each("vouching", "requests")
+def test_vouching(case: Case) -> None:
+    """A proof opens for the request that it was sealed for, and for no other."""
+    told = vectors("vouching")
+    join_key = JoinKey(bytes.fromhex(told["join_key_seeds"]))
+    assert join_key.text == told["join_key"]
+    assert twin_expand(told["secret"], b"mesh/v1/join/id")[:8].hex() == told["token_id"]
+    parts = {name: bytes.fromhex(case[name]) for name in ("body", "mac", "sealed_proof")}
+
+    def opened(request: auth_pb2.JoinRequest) -> Proof:
+        return join_key.open(read_request(request))
+
+    assert cause_of(opened, auth_pb2.JoinRequest(**parts)) == case["cause"]
+    if case["cause"] is None:
+        proof = opened(auth_pb2.JoinRequest(**parts))
+        assert (proof.secret.reveal().hex(), proof.token) == (told["secret"], told["service_account_token"])
 
 
 @each("audit")

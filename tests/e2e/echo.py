@@ -193,6 +193,8 @@ def reason(error: grpc.aio.AioRpcError) -> str:
         "SEAL_REJECTED",
         "STALE_PEER",
         "BAD_REQUEST",
+        "PEER_REVOKED",
+        "REVOKED",
     ):
         if any(key == DETAILS and name.encode() in bytes(value) for key, value in trailing(error)):
             return name

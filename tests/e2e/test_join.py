@@ -45,7 +45,7 @@ async def test_a_token_used_by_another_node_is_refused_and_raises_an_alarm(share
     async with sealmesh.join("orders", token=token, auth=shared.join_address) as first:
         assert REFUSED in await refusal(shared, token)
         public = JoinToken.parse(token).id
-        await shared.auth.says(rf'ERROR .*"token reused".*"alarm": true.*"{public}"', mark)
+        await shared.auth.says(rf'"level": "error".*"token reused".*"alarm": true.*"{public}"', mark)
         await first.ready()
 
 

@@ -43,7 +43,7 @@ def taken() -> Iterator[str]:
 async def complaint(process: Process) -> str:
     """Wait until a process has failed, and give the one line that it said about it."""
     assert await process.ended() != 0
-    lines = [line for line in process.log.splitlines() if not line.startswith("INFO ")]
+    lines = [line for line in process.log.splitlines() if '"level": "info"' not in line]
     assert len(lines) == 1, process.log
     assert lines[0].lower().startswith("error: ")
     return lines[0]

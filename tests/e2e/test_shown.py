@@ -22,8 +22,6 @@ from tests.e2e.world import TIMEOUT, Mesh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
-#: The kinds that something in the mesh leaves; there is no command yet that revokes instances or services.
-KINDS: Final = {*Kind} - {Kind.REVOCATION}
 #: Of a usual length, and long ones.
 CALLER, LONG = "reconciliation.accounts-payable.billing-team", "a-callee-with-a-name.of-the-warehouse-team"
 POLICY: Final = {
@@ -70,6 +68,7 @@ async def mesh() -> AsyncIterator[Mesh]:
                 async with sealmesh.join(CALLER, token=own.tokens[-1], auth=own.join_address):
                     pass
             await own.token("never-used", 3600)
+            await own.ban("a-banned-service.of-a-team-that-left")
             yield own
     finally:
         own.close()
@@ -98,8 +97,8 @@ async def test_every_kind_is_left_by_real_processes(mesh: Mesh) -> None:
     """Each kind of entry that the documentation lists is in the log of a mesh in use."""
     await settled(mesh, "audit", "query", "--kind", "audit", count=3)
     kinds = [option for kind in Kind for option in ("--kind", kind.value)]
-    assert {entry["kind"] for entry in await entries(mesh, *kinds)} == {kind.value for kind in KINDS}
-    for kind in KINDS:
+    assert {entry["kind"] for entry in await entries(mesh, *kinds)} == {kind.value for kind in Kind}
+    for kind in Kind:
         assert {entry["kind"] for entry in await entries(mesh, "--kind", kind.value)} == {kind.value}
 
 
@@ -138,6 +137,8 @@ TABLES: Final = {
     "policy history": "version applied operator bytes",
     "keys list": "kind id state since next until keeper",
     "status": "service instance address",
+    "edges": "source destination permitted denied unknown",
+    "revoked": "service instance state since forgotten by reason",
 }
 
 
@@ -145,8 +146,8 @@ TABLES: Final = {
 @pytest.mark.parametrize("command", TABLES)
 async def test_no_table_loses_a_cell(mesh: Mesh, command: str, columns: int) -> None:
     """However narrow the terminal is, each value of each row can be read on it."""
-    if command == "policy observed":
-        await settled(mesh, *command.split(), count=4)
+    if command in ("policy observed", "edges"):
+        await settled(mesh, "policy", "observed", count=4)
     rows = await shown(mesh, *command.split())
     rows = rows["nodes"] if command == "status" else rows
     # Whose instance is another one with every command.

@@ -19,7 +19,7 @@ from mesh.cli.data import DataDirectory
 from mesh.cli.operator import Operator, operator
 from mesh.cli.ports import Ports
 from mesh.core.names import GATEKEEPER, TrustDomain
-from mesh.v1 import auth_pb2, gatekeeper_pb2
+from mesh.v1 import auth_pb2, gatekeeper_pb2, revocation_pb2
 from services.auth.founding import found
 from tests.e2e.process import Process, until
 
@@ -185,6 +185,23 @@ class Mesh:
         request = auth_pb2.ApplyPolicyRequest(document=json.dumps(document).encode())
         async with self.operator() as connected:
             return (await connected.auth.ApplyPolicy(request, timeout=TIMEOUT)).version
+
+    async def revoke(self, service: str, instance: bytes = b"") -> revocation_pb2.RevokeResponse:
+        """Revoke an instance, or all that a service has."""
+        request = revocation_pb2.RevokeRequest(service=service, instance=instance, reason="a test")
+        async with self.operator() as connected:
+            return await connected.revocation.Revoke(request, timeout=TIMEOUT)
+
+    async def ban(self, service: str) -> revocation_pb2.BanResponse:
+        """Ban a service."""
+        request = revocation_pb2.BanRequest(service=service, reason="a test")
+        async with self.operator() as connected:
+            return await connected.revocation.Ban(request, timeout=TIMEOUT)
+
+    async def unban(self, service: str) -> None:
+        """Lift a ban."""
+        async with self.operator() as connected:
+            await connected.revocation.Unban(revocation_pb2.UnbanRequest(service=service), timeout=TIMEOUT)
 
     async def policy(self) -> auth_pb2.SignedPolicy:
         """Give the policy of record."""

@@ -81,7 +81,7 @@ async def shop(request: pytest.FixtureRequest, node_packages: Callable[[Path], N
         at = await served(stack, lambda to: payments_pb2_grpc.add_PaymentsServicer_to_server(books, to))
         to_payments = await opened(stack, at)
         orders = grpc.aio.server()
-        orders_pb2_grpc.add_OrdersServicer_to_server(Orders(to_inventory, to_payments), orders)
+        orders_pb2_grpc.add_OrdersServicer_to_server(Orders(to_inventory, to_payments, to_payments), orders)
         orders.add_insecure_port(orders_at)
         await orders.start()
         stack.push_async_callback(orders.stop, None)

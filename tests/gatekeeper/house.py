@@ -185,7 +185,9 @@ class House:
         self.auth = Recorder()
         self.forwarder = Forwarder(Peer(member.name, member.instance), self.auth)  # type: ignore[arg-type]
         self.ledger = Ledger(member.clock.now_ms)
-        self.judging = Judging(self.watchers.now, member.clock.now_ms, self.reporter, self.ledger)
+        self.judging = Judging(
+            self.watchers.now, member.clock.now_ms, self.reporter, self.ledger, lambda: self.watchers.banned
+        )
         serve = (self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter)
         self.server = service.serving(*serve, self.judging, self.ledger)
         self.nodes: list[Node] = []

@@ -11,9 +11,11 @@ import grpc
 import pytest
 
 from mesh.rpc.channel import MeshChannel
-from mesh.v1 import gatekeeper_pb2
+from mesh.v1 import gatekeeper_pb2, revocation_pb2
 from services.gatekeeper.judging import MAX_HEADERS
+from services.gatekeeper.revocations import Revocations
 from services.gatekeeper.service import MAX_REQUEST, seen_host
+from services.gatekeeper.slices import NOBODY
 from tests.gatekeeper.house import (
     House,
     Node,
@@ -337,3 +339,35 @@ def test_a_peer_without_an_address_is_nowhere(peer: str) -> None:
     """An endpoint is an IP address or it is not registered."""
     with pytest.raises(ValueError, match="does not appear to be"):
         seen_host(peer)
+
+
+async def test_calls_of_a_banned_service_are_denied_whatever_policy_says(house: House) -> None:
+    """Whoever asks gatekeeper cannot tell instances apart: there a ban counts, until it is lifted."""
+    house.watchers.take(policy(4))
+    orders = house.node("orders")
+    house.watchers.revoke(NOBODY, frozenset({"frontend"}))
+    answer = await authorize(orders, "frontend", "/shop.v1.Orders/Get")
+    assert (answer.permitted, answer.rule) == (False, "mesh/revoked")
+    house.watchers.revoke(NOBODY, frozenset())
+    assert (await authorize(orders, "frontend", "/shop.v1.Orders/Get")).permitted
+
+
+async def test_a_revoked_node_is_ended_and_let_in_no_more(house: House) -> None:
+    """Its stream ends with the reason, it leaves the directory, and others learn of it."""
+    house.watchers.take(policy(4))
+    bad, other = house.node("orders"), house.node("frontend")
+    stream, reader = await bad.watch(port=7), Reader(await other.watch())
+    await next_slice(stream)
+    await reader.next()
+    instance = bad.membership.instance
+    told = revocation_pb2.Revocations(
+        instances=[revocation_pb2.RevokedInstance(instance=instance.raw, until_ms=2**50)]
+    )
+    Revocations(house.member, house.watchers, house.server).take(told)
+    for call in (stream, await bad.watch()):
+        with pytest.raises(grpc.aio.AioRpcError, match="revoked") as ended:
+            await end_of(call)
+        assert ended.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    while not (await reader.next()).revoked:
+        pass
+    assert instance not in [node.instance for node in house.watchers.directory.nodes()]

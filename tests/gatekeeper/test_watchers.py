@@ -11,6 +11,7 @@ import pytest
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
+from mesh.core.revoked import Revoked
 from mesh.v1 import gatekeeper_pb2
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.signed import VersionedPolicy
@@ -299,3 +300,29 @@ async def test_instances_of_a_service_share_what_they_are_sent() -> None:
     assert after is not None
     assert after is both[1]._sent
     assert after.change(before) is after.change(before)
+
+
+async def test_a_revoked_instance_is_gone_from_the_directory_and_everyone_is_told_once() -> None:
+    """Callers lose the endpoint in the same message that names the instance; others are told the id alone."""
+    all_of = watchers()
+    all_of.take(policy(1))
+    frontend, inventory = enter(all_of, FRONTEND, 1), enter(all_of, INVENTORY, 2)
+    enter(all_of, ORDERS, 3, port=7)
+    await owed(frontend)
+    await owed(inventory)
+    bad = peer(ORDERS, 3).instance
+    all_of.revoke(Revoked({bad: 5000}), frozenset())
+    told = await owed(frontend)
+    assert told is not None
+    assert [one.instance for one in told.change.revoked] == [bad.raw]
+    assert [list(one.endpoints) for one in told.change.destinations] == [[]]
+    other = await owed(inventory)
+    assert other is not None
+    assert [one.until_ms for one in other.change.revoked] == [5000]
+    assert not other.change.destinations
+    all_of.revoke(Revoked({bad: 5000}), frozenset({"orders"}))
+    assert (await owed(frontend), await owed(inventory)) == (None, None)
+    assert all_of.banned == {"orders"}
+    late = await owed(enter(all_of, FRONTEND, 4))
+    assert late is not None
+    assert [one.instance for one in late.slice.revoked] == [bad.raw]

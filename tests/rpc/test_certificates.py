@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +14,6 @@ from mesh.core.names import Identity, InstanceId, ServiceName, TrustDomain
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import HELLO, MeshServer
-from mesh.rpc.svid import Svid
 from tests.rpc.app import Echo, path
 from tests.rpc.attack import Attacker, capture, eventually, shown_by
 from tests.rpc.pair import DOMAIN, World
@@ -92,7 +92,7 @@ async def test_strangers_certificates(
 ) -> None:
     """A certificate of another authority, though it says the same, gets no connection."""
     stranger = World().svid(caller.identity, caller.instance)
-    mixed = Svid(stranger.chain_pem, caller.svid.bundle_pem, stranger.not_after_ms, stranger.key_pem)
+    mixed = replace(stranger, bundle_pem=caller.svid.bundle_pem)
     attacker = Attacker(mixed, server.port)
     answer = await attacker.replay(capture(caller, path("Unary"), to=(callee.name, callee.instance)))
     assert answer.code is C.UNAVAILABLE

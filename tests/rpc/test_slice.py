@@ -13,6 +13,7 @@ from mesh.audits import QUIET, REMEMBERED
 from mesh.core.errors import Denied
 from mesh.core.matcher import Audited, Permit
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.revoked import MAX_REVOKED
 from mesh.rpc import targets
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
@@ -523,3 +524,46 @@ def test_a_version_that_no_policy_has(held: Slice) -> None:
     """A slice of a version beyond all policies is refused, for nothing could ever follow it."""
     with pytest.raises(ValueError, match="no policy has the version"):
         held.apply(made(2**63))
+
+
+def revoked_in(news: gatekeeper_pb2.Slice, *instances: bytes) -> gatekeeper_pb2.Slice:
+    for instance in instances:
+        news.revoked.add(instance=instance, until_ms=5000)
+    return news
+
+
+def test_a_revoked_instance_stays_so_whatever_comes_later() -> None:
+    """Neither a later slice without it, nor one that lists it, nor one of a gatekeeper that settles."""
+    held = Slice(Time(), clock_ms=lambda: 1000)
+    held.apply(made(endpoints=((A, "h:1"), (B, "h:2"))))
+    before = held.generation
+    held.apply(revoked_in(made(endpoints=((B, "h:2"),)), A))
+    assert held.generation == before + 1
+    for news in (made(2, endpoints=((A, "h:1"),)), made(3, settling=True)):
+        held.apply(news)
+        assert held.endpoints(ORDERS) == []
+        assert set(held.revoked) == {InstanceId(A)}
+    held.amend(gatekeeper_pb2.Change(policy_version=4, revoked=revoked_in(made(), B).revoked))
+    assert set(held.revoked) == {InstanceId(A), InstanceId(B)}
+
+
+def test_more_than_can_be_revoked_is_no_slice() -> None:
+    """A gatekeeper that tells of more gets no memory for it."""
+    held = Slice(Time())
+    many = revoked_in(made(), *(number.to_bytes(16, "big") for number in range(MAX_REVOKED + 1)))
+    with pytest.raises(ValueError, match="more than"):
+        held.apply(many)
+    assert not held.revoked
+
+
+async def test_a_node_that_was_revoked_has_nothing_in_force_ever_again() -> None:
+    """Who waits for it to be ready is told, and no sign of life brings anything back."""
+    held = Slice(Time())
+    held.apply(made())
+    held.withdraw()
+    held.alive()
+    assert not held.in_force
+    with pytest.raises(CallFailedError, match="revoked"):
+        await held.ready()
+    with pytest.raises(Denied):
+        held.authorize("frontend", METHOD, ())

@@ -24,6 +24,7 @@ from mesh.core.metadata import CALL, EMPTY_DIGEST, Entries, application_entries,
 from mesh.core.names import MAX_EPOCH, FullMethod, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.replay import MAX_SEQUENCE, WINDOW
 from mesh.core.seal import CallSeal, End, FrameSealer, Session
+from mesh.core.vouching import PRIVATE_BYTES, JoinKey, Proof, read_join_key
 from mesh.core.wire import (
     MAX_DEADLINE_MS,
     MAX_HEADER,
@@ -39,6 +40,7 @@ from tests.core.test_policy import FULL, GOOD, NOT_JSON, REFUSED
 HERE = Path(__file__).parent
 #: HPKE draws fresh randomness for every seal, so this one was made once and is kept.
 SEALED_BUNDLE = HERE / "sealed_bundle.hex"
+SEALED_PROOF = HERE / "sealed_proof.hex"
 
 Case = dict[str, Any]
 
@@ -71,6 +73,7 @@ def files() -> dict[str, bytes]:
         "receiver": receiver(),
         "policy": policy(),
         "join": joining(),
+        "vouching": vouching(),
         "audit": auditing(),
     }
     return {f"{name}.json": (json.dumps(made[name], indent=1) + "\n").encode() for name in made}
@@ -827,6 +830,56 @@ def joining() -> Case:
                 "BAD_PROOF",
             ),
             answer("nothing sealed", b"", reply_key.mac(lp(body) + lp(b"")), "MALFORMED"),
+        ],
+    }
+
+
+def vouching() -> Case:
+    """Give a proof sealed to a fixed join key, and requests that it does not go with."""
+    raw = bytes(range(PRIVATE_BYTES))
+    key, proof = JoinKey(raw), Proof(ROOT, "header.payload.signature")
+
+    def body(**changes: object) -> bytes:
+        fields: Case = {
+            "version": 1,
+            "token_id": proof.join_token.id,
+            "hpke_public_key": key.public,
+            "csr": b"not a certificate request, which this layer does not read",
+            "nonce": bytes(range(16)),
+        }
+        return auth_pb2.JoinBody(**(fields | changes)).SerializeToString(deterministic=True)
+
+    if not SEALED_PROOF.exists():
+        SEALED_PROOF.write_text(proof.seal(read_join_key(key.text), body()).hex() + "\n")
+    sealed = bytes.fromhex(SEALED_PROOF.read_text())
+
+    def request(
+        name: str, made: bytes, cause: str | None, *, carried: bytes = sealed, mac: bytes | None = None
+    ) -> Case:
+        shown = join_keys(ROOT)[0].mac(made) if mac is None else mac
+        return {
+            "name": name,
+            "body": made.hex(),
+            "mac": shown.hex(),
+            "sealed_proof": carried.hex(),
+            "cause": cause,
+        }
+
+    return {
+        "join_key_seeds": raw.hex(),
+        "join_key": key.text,
+        "secret": ROOT.reveal().hex(),
+        "token_id": proof.join_token.id,
+        "service_account_token": proof.token,
+        "requests": [
+            request("good", body(), None),
+            request("mac changed", body(), "BAD_PROOF", mac=flipped(join_keys(ROOT)[0].mac(body()), 0)),
+            request("ciphertext changed", body(), "MALFORMED", carried=flipped(sealed, len(sealed) * 8 - 1)),
+            request("encapsulated key changed", body(), "MALFORMED", carried=flipped(sealed, 0)),
+            request("with another request of the same secret", body(nonce=b"n" * 16), "MALFORMED"),
+            request("under another token id", body(token_id="0123456789abcdef"), "MALFORMED"),
+            request("nothing sealed", body(), "MALFORMED", carried=b""),
+            request("too large", body(), "TOO_LARGE", carried=bytes(join.MAX_PROOF + 1)),
         ],
     }
 

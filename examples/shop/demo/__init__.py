@@ -30,23 +30,33 @@ from examples.shop.demo.setting import stage, temporary_directory
 from examples.shop.demo.stage import Stage
 from examples.shop.demo.traffic import GOOD_CALLS, LAST_CALL, GoodCall
 from mesh.core.errors import MeshError
+from mesh.telemetry.backends import AMBIENT, Backend
+from mesh.telemetry.sdk import ENDPOINT, configured
 
 INTERRUPTED = 130
 
 
-def main(*, keep: bool) -> int:
-    """Run the demo; give the exit status: 0 only if all good calls succeeded and all attacks failed."""
-    return asyncio.run(run(keep=keep))
+def main(*, keep: bool, otlp: str | None = None) -> int:
+    """Run the demo; give the exit status: 0 only if all good calls succeeded and all attacks failed.
+
+    ``otlp``: where all its parts send their traces and metrics.
+    """
+    if otlp is not None:
+        os.environ[ENDPOINT] = otlp  # as a user would set it: it is inherited by every part
+    with configured() as telemetry:
+        return asyncio.run(run(keep=keep, telemetry=telemetry))
 
 
-async def run(*, keep: bool, attacks: Mapping[str, Sequence[Attack]] = ATTACKS) -> int:
+async def run(
+    *, keep: bool, attacks: Mapping[str, Sequence[Attack]] = ATTACKS, telemetry: Backend = AMBIENT
+) -> int:
     """Run the demo with these attacks; end early, but cleanly, at SIGINT and SIGTERM."""
     report = Report()
     interrupted = _cancel_at_signal()
     try:
         async with temporary_directory() as directory:
             with _stderr_to(directory / "demo.log"):
-                return await _play(report, directory, attacks, keep=keep)
+                return await _play(report, directory, attacks, telemetry, keep=keep)
     except asyncio.CancelledError:
         if not interrupted.is_set():
             raise
@@ -59,10 +69,15 @@ async def run(*, keep: bool, attacks: Mapping[str, Sequence[Attack]] = ATTACKS) 
 
 
 async def _play(
-    report: Report, directory: Path, attacks: Mapping[str, Sequence[Attack]], *, keep: bool
+    report: Report,
+    directory: Path,
+    attacks: Mapping[str, Sequence[Attack]],
+    telemetry: Backend,
+    *,
+    keep: bool,
 ) -> int:
     report.heading("Setting up, in a temporary directory and on free ports")
-    async with stage(report, directory) as shop:
+    async with stage(report, directory, telemetry) as shop:
         report.heading("Good calls; those to payments pass through the attacker's hands")
         for call in GOOD_CALLS:
             if shop.has_jail or not call.jailed:

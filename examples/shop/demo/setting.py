@@ -23,6 +23,7 @@ from mesh.cli.data import ADDRESSES, DataDirectory
 from mesh.cli.operator import Operator, operator
 from mesh.cli.policy_file import read_policy
 from mesh.core.names import TrustDomain
+from mesh.telemetry.backends import Backend
 from mesh.v1 import auth_pb2
 from services.auth.founding import found
 from services.lua_host.inspection import jail_lacks
@@ -45,7 +46,7 @@ class Ports:
 
 
 @asynccontextmanager
-async def stage(report: Report, directory: Path) -> AsyncIterator[Stage]:
+async def stage(report: Report, directory: Path, telemetry: Backend) -> AsyncIterator[Stage]:
     """Set all of it up in an empty directory, and take it down at the end of the block."""
     ports = Ports(*free_ports(4))
     data = DataDirectory(directory / "data")
@@ -90,7 +91,7 @@ async def stage(report: Report, directory: Path) -> AsyncIterator[Stage]:
         else:
             report.note(f"no services in Lua, and no attacks by their scripts: {lacking}")
         with report.step("orders, payments and mallory, embedded in this process, joined"):
-            nodes = await stack.enter_async_context(embedded(by_operator, auth_at, ports.tap))
+            nodes = await stack.enter_async_context(embedded(by_operator, auth_at, ports.tap, telemetry))
         customer = grpc.aio.insecure_channel(f"{LOCAL}:{ports.frontend}", _IMPATIENT)
         shown = Stage(
             operator=by_operator,

@@ -32,6 +32,7 @@ from mesh.cli.operator import Operator
 from mesh.core.errors import Cause
 from mesh.core.names import ServiceName
 from mesh.rpc.membership import Rejection
+from mesh.telemetry.backends import Backend
 from mesh.v1 import auth_pb2
 
 LOCAL = "127.0.0.1"
@@ -102,13 +103,17 @@ class Embedded:
 
 
 @asynccontextmanager
-async def embedded(operator: Operator, auth_at: str, tap_port: int) -> AsyncIterator[Embedded]:
+async def embedded(
+    operator: Operator, auth_at: str, tap_port: int, telemetry: Backend
+) -> AsyncIterator[Embedded]:
     """Join orders, payments and mallory, and put the tap between the first two."""
     async with AsyncExitStack() as stack:
 
         async def join(service: str, advertise_port: int | None = None) -> mesh.Node:
             token = await new_token(operator, service)
-            joining = mesh.join(service, token=token, auth=auth_at, advertise_port=advertise_port)
+            joining = mesh.join(
+                service, token=token, auth=auth_at, advertise_port=advertise_port, telemetry=telemetry
+            )
             return await stack.enter_async_context(joining)
 
         mallory, payments = await join("mallory"), await join("payments", tap_port)

@@ -182,6 +182,15 @@ async def price(stage: Stage) -> str:
     return ", ".join(f"{cents / 100:.2f}" for cents, _ in told)
 
 
+async def estimate(stage: Stage) -> str:
+    """Ask orders what a mug would be, past frontend's application, through its sidecar's socket."""
+    async with grpc.aio.insecure_channel(stage.orders_socket) as channel:
+        request = orders_pb2.EstimateRequest(item="mug", quantity=1)
+        estimated = await orders_pb2_grpc.OrdersStub(channel).Estimate(request, timeout=TIMEOUT)
+    _expect(estimated.cents, 900)
+    return f"{estimated.cents / 100:.2f}"
+
+
 async def still_open(stage: Stage) -> str:
     """Buy again, after all the attacks, through every service."""
     request = frontend_pb2.BuyRequest(customer="eve", item="mug", quantity=1)
@@ -202,6 +211,12 @@ GOOD_CALLS = (
     GoodCall("client stream, then server stream: a delivery", "orders > inventory", restock),
     GoodCall("a service in another language calls out", "orders > inventory > orders", reconcile),
     GoodCall("a service in Lua, in its jail, calls out", "orders > pricing > inventory", price, jailed=True),
+    GoodCall(
+        "an estimate, through all kinds of nodes",
+        "frontend > orders > pricing > inventory",
+        estimate,
+        jailed=True,
+    ),
     GoodCall("a refusal from the other branch", "frontend > orders > payments", declined),
 )
 

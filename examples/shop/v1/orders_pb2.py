@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65xamples/shop/v1/orders.proto\x12\x07shop.v1\"@\n\x0cPlaceRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r\">\n\rPlaceResponse\x12\r\n\x05order\x18\x01 \x01(\x04\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\x12\x0f\n\x07receipt\x18\x03 \x01(\x04\"\x1d\n\x0cWatchRequest\x12\r\n\x05order\x18\x01 \x01(\x04\"\x1e\n\rWatchResponse\x12\r\n\x05stage\x18\x01 \x01(\t\"0\n\rImportRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"/\n\x0eImportResponse\x12\x0e\n\x06orders\x18\x01 \x01(\r\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"5\n\x12ScreenOrderRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"&\n\x13ScreenOrderResponse\x12\x0f\n\x07welcome\x18\x01 \x01(\x08\"\r\n\x0bListRequest\"=\n\x0cListResponse\x12\r\n\x05order\x18\x01 \x01(\x04\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r2\xb7\x02\n\x06Orders\x12\x36\n\x05Place\x12\x15.shop.v1.PlaceRequest\x1a\x16.shop.v1.PlaceResponse\x12\x38\n\x05Watch\x12\x15.shop.v1.WatchRequest\x1a\x16.shop.v1.WatchResponse0\x01\x12;\n\x06Import\x12\x16.shop.v1.ImportRequest\x1a\x17.shop.v1.ImportResponse(\x01\x12G\n\x06Screen\x12\x1b.shop.v1.ScreenOrderRequest\x1a\x1c.shop.v1.ScreenOrderResponse(\x01\x30\x01\x12\x35\n\x04List\x12\x14.shop.v1.ListRequest\x1a\x15.shop.v1.ListResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65xamples/shop/v1/orders.proto\x12\x07shop.v1\"@\n\x0cPlaceRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r\">\n\rPlaceResponse\x12\r\n\x05order\x18\x01 \x01(\x04\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\x12\x0f\n\x07receipt\x18\x03 \x01(\x04\"1\n\x0f\x45stimateRequest\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\r\"!\n\x10\x45stimateResponse\x12\r\n\x05\x63\x65nts\x18\x01 \x01(\x04\"\x1d\n\x0cWatchRequest\x12\r\n\x05order\x18\x01 \x01(\x04\"\x1e\n\rWatchResponse\x12\r\n\x05stage\x18\x01 \x01(\t\"0\n\rImportRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"/\n\x0eImportResponse\x12\x0e\n\x06orders\x18\x01 \x01(\r\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"5\n\x12ScreenOrderRequest\x12\x10\n\x08\x63ustomer\x18\x01 \x01(\t\x12\r\n\x05\x63\x65nts\x18\x02 \x01(\x04\"&\n\x13ScreenOrderResponse\x12\x0f\n\x07welcome\x18\x01 \x01(\x08\"\r\n\x0bListRequest\"=\n\x0cListResponse\x12\r\n\x05order\x18\x01 \x01(\x04\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r2\xf8\x02\n\x06Orders\x12\x36\n\x05Place\x12\x15.shop.v1.PlaceRequest\x1a\x16.shop.v1.PlaceResponse\x12\x38\n\x05Watch\x12\x15.shop.v1.WatchRequest\x1a\x16.shop.v1.WatchResponse0\x01\x12;\n\x06Import\x12\x16.shop.v1.ImportRequest\x1a\x17.shop.v1.ImportResponse(\x01\x12G\n\x06Screen\x12\x1b.shop.v1.ScreenOrderRequest\x1a\x1c.shop.v1.ScreenOrderResponse(\x01\x30\x01\x12?\n\x08\x45stimate\x12\x18.shop.v1.EstimateRequest\x1a\x19.shop.v1.EstimateResponse\x12\x35\n\x04List\x12\x14.shop.v1.ListRequest\x1a\x15.shop.v1.ListResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEREQUEST']._serialized_end=106
   _globals['_PLACERESPONSE']._serialized_start=108
   _globals['_PLACERESPONSE']._serialized_end=170
-  _globals['_WATCHREQUEST']._serialized_start=172
-  _globals['_WATCHREQUEST']._serialized_end=201
-  _globals['_WATCHRESPONSE']._serialized_start=203
-  _globals['_WATCHRESPONSE']._serialized_end=233
-  _globals['_IMPORTREQUEST']._serialized_start=235
-  _globals['_IMPORTREQUEST']._serialized_end=283
-  _globals['_IMPORTRESPONSE']._serialized_start=285
-  _globals['_IMPORTRESPONSE']._serialized_end=332
-  _globals['_SCREENORDERREQUEST']._serialized_start=334
-  _globals['_SCREENORDERREQUEST']._serialized_end=387
-  _globals['_SCREENORDERRESPONSE']._serialized_start=389
-  _globals['_SCREENORDERRESPONSE']._serialized_end=427
-  _globals['_LISTREQUEST']._serialized_start=429
-  _globals['_LISTREQUEST']._serialized_end=442
-  _globals['_LISTRESPONSE']._serialized_start=444
-  _globals['_LISTRESPONSE']._serialized_end=505
-  _globals['_ORDERS']._serialized_start=508
-  _globals['_ORDERS']._serialized_end=819
+  _globals['_ESTIMATEREQUEST']._serialized_start=172
+  _globals['_ESTIMATEREQUEST']._serialized_end=221
+  _globals['_ESTIMATERESPONSE']._serialized_start=223
+  _globals['_ESTIMATERESPONSE']._serialized_end=256
+  _globals['_WATCHREQUEST']._serialized_start=258
+  _globals['_WATCHREQUEST']._serialized_end=287
+  _globals['_WATCHRESPONSE']._serialized_start=289
+  _globals['_WATCHRESPONSE']._serialized_end=319
+  _globals['_IMPORTREQUEST']._serialized_start=321
+  _globals['_IMPORTREQUEST']._serialized_end=369
+  _globals['_IMPORTRESPONSE']._serialized_start=371
+  _globals['_IMPORTRESPONSE']._serialized_end=418
+  _globals['_SCREENORDERREQUEST']._serialized_start=420
+  _globals['_SCREENORDERREQUEST']._serialized_end=473
+  _globals['_SCREENORDERRESPONSE']._serialized_start=475
+  _globals['_SCREENORDERRESPONSE']._serialized_end=513
+  _globals['_LISTREQUEST']._serialized_start=515
+  _globals['_LISTREQUEST']._serialized_end=528
+  _globals['_LISTRESPONSE']._serialized_start=530
+  _globals['_LISTRESPONSE']._serialized_end=591
+  _globals['_ORDERS']._serialized_start=594
+  _globals['_ORDERS']._serialized_end=970
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class OrdersStub(object):
                 request_serializer=examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderRequest.SerializeToString,
                 response_deserializer=examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderResponse.FromString,
                 _registered_method=True)
+        self.Estimate = channel.unary_unary(
+                '/shop.v1.Orders/Estimate',
+                request_serializer=examples_dot_shop_dot_v1_dot_orders__pb2.EstimateRequest.SerializeToString,
+                response_deserializer=examples_dot_shop_dot_v1_dot_orders__pb2.EstimateResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_stream(
                 '/shop.v1.Orders/List',
                 request_serializer=examples_dot_shop_dot_v1_dot_orders__pb2.ListRequest.SerializeToString,
@@ -95,6 +100,13 @@ class OrdersServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Estimate(self, request, context):
+        """Estimate says what a purchase would cost, by pricing. A refusal of pricing is passed on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def List(self, request, context):
         """List gives every order, oldest first. For inventory's stocktaking.
         """
@@ -124,6 +136,11 @@ def add_OrdersServicer_to_server(servicer, server):
                     servicer.Screen,
                     request_deserializer=examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderRequest.FromString,
                     response_serializer=examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderResponse.SerializeToString,
+            ),
+            'Estimate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Estimate,
+                    request_deserializer=examples_dot_shop_dot_v1_dot_orders__pb2.EstimateRequest.FromString,
+                    response_serializer=examples_dot_shop_dot_v1_dot_orders__pb2.EstimateResponse.SerializeToString,
             ),
             'List': grpc.unary_stream_rpc_method_handler(
                     servicer.List,
@@ -240,6 +257,33 @@ class Orders(object):
             '/shop.v1.Orders/Screen',
             examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderRequest.SerializeToString,
             examples_dot_shop_dot_v1_dot_orders__pb2.ScreenOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Estimate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.v1.Orders/Estimate',
+            examples_dot_shop_dot_v1_dot_orders__pb2.EstimateRequest.SerializeToString,
+            examples_dot_shop_dot_v1_dot_orders__pb2.EstimateResponse.FromString,
             options,
             channel_credentials,
             insecure,

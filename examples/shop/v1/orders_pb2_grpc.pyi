@@ -43,6 +43,8 @@ class OrdersStub:
     """Import takes orders made elsewhere, charges them as one batch, and books them."""
     Screen: _grpc.StreamStreamMultiCallable[_orders_pb2.ScreenOrderRequest, _orders_pb2.ScreenOrderResponse]
     """Screen judges purchases before they are made, one by one."""
+    Estimate: _grpc.UnaryUnaryMultiCallable[_orders_pb2.EstimateRequest, _orders_pb2.EstimateResponse]
+    """Estimate says what a purchase would cost, by pricing. A refusal of pricing is passed on."""
     List: _grpc.UnaryStreamMultiCallable[_orders_pb2.ListRequest, _orders_pb2.ListResponse]
     """List gives every order, oldest first. For inventory's stocktaking."""
 
@@ -61,6 +63,8 @@ class OrdersAsyncStub(OrdersStub):
     """Import takes orders made elsewhere, charges them as one batch, and books them."""
     Screen: _aio.StreamStreamMultiCallable[_orders_pb2.ScreenOrderRequest, _orders_pb2.ScreenOrderResponse]  # type: ignore[assignment]
     """Screen judges purchases before they are made, one by one."""
+    Estimate: _aio.UnaryUnaryMultiCallable[_orders_pb2.EstimateRequest, _orders_pb2.EstimateResponse]  # type: ignore[assignment]
+    """Estimate says what a purchase would cost, by pricing. A refusal of pricing is passed on."""
     List: _aio.UnaryStreamMultiCallable[_orders_pb2.ListRequest, _orders_pb2.ListResponse]  # type: ignore[assignment]
     """List gives every order, oldest first. For inventory's stocktaking."""
 
@@ -100,6 +104,14 @@ class OrdersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_orders_pb2.ScreenOrderResponse], _abc.AsyncIterator[_orders_pb2.ScreenOrderResponse]]:
         """Screen judges purchases before they are made, one by one."""
+
+    @_abc_1.abstractmethod
+    def Estimate(
+        self,
+        request: _orders_pb2.EstimateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orders_pb2.EstimateResponse, _abc.Awaitable[_orders_pb2.EstimateResponse]]:
+        """Estimate says what a purchase would cost, by pricing. A refusal of pricing is passed on."""
 
     @_abc_1.abstractmethod
     def List(

@@ -1,0 +1,124 @@
+"""``mesh describe``: from the id that a refused caller was told to the rule, and what would permit the call.
+
+The audit log has every denial, with the node that denied, its true cause and the rule; auth has the policy
+in force. Who asks is the operator, and nobody else learns what is said here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from mesh.cli.audit_filter import as_data
+from mesh.cli.audit_source import PATIENCE, Place, ask
+from mesh.cli.causes import HINTS
+from mesh.cli.checks import PAGE
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError
+from mesh.cli.operator import Operator, asked
+from mesh.cli.output import harmless, instant, output_option, show_json
+from mesh.cli.policy_explain import as_lines
+from mesh.core.audit import Entry, Kind
+from mesh.core.condition import Call
+from mesh.core.errors import Cause
+from mesh.core.explain import explain
+from mesh.core.policy import Policy
+from mesh.v1 import auth_pb2
+
+_ID: Final = re.compile(r"[0-9a-f]{16}")
+_LOG: Final = "denials"
+#: What policy decided, by the event of its entry; the detail of any other says why it was not believed.
+_BY_POLICY: Final = ("call denied", "would be denied")
+_REPLY: Final = "reply: "
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A denial in the log, and the policy that is in force now."""
+
+    sequence: int
+    entry: Entry
+    policy: Policy | None
+
+    @property
+    def destination(self) -> str:
+        """Who denied."""
+        return self.entry.by.partition("/")[0]
+
+
+@click.command()
+@click.argument("call_id", metavar="CALL-ID")
+@output_option
+@data_option
+def describe(call_id: str, output: str, data: Path) -> None:
+    """Say why a call was refused: CALL-ID is the id in the error that its caller got."""
+    if not _ID.fullmatch(call_id):
+        raise click.UsageError(
+            f"{call_id!r:.40} is no call id: it is 16 hex digits, as in [id 0123456789abcdef]"
+        )
+    found = asked(DataDirectory(data), lambda operator: _look(operator, call_id))
+    if output == "json":
+        show_json({**as_data(_LOG, found.sequence, found.entry), "say": list(_lines(found))})
+        return
+    for line in _lines(found):
+        click.echo(harmless(line))
+
+
+async def _look(operator: Operator, call_id: str) -> Found:
+    entries, _, _ = (await ask(operator, _LOG, Place())).entries(Place())
+    matching = [(number, entry) for number, entry in entries if entry.call_id == call_id]
+    if not matching:
+        raise CliError(
+            f"no denial {call_id} in the audit log: it may be too old, counted with others like it, or not "
+            f"reported yet; mesh audit tail shows what is, and {PAGE}#denials where else to look"
+        )
+    number, entry = matching[-1]
+    record = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
+    document = record.policy.document
+    return Found(number, entry, Policy.parse(document) if document else None)
+
+
+def _lines(found: Found) -> Iterator[str]:
+    entry = found.entry
+    caller = f"{entry.service}/{entry.instance}" if entry.instance else entry.service or "somebody unverified"
+    yield f"{instant(entry.at_ms)} {caller} -> {found.destination} {entry.method or 'an unknown method'}"
+    if entry.count > 1:
+        yield f"{entry.count} times alike, until {instant(entry.until_ms)}"
+    cause = "" if entry.event in _BY_POLICY else entry.detail.removeprefix(_REPLY)
+    if entry.kind is Kind.AUDIT:
+        yield "it passed, for the policy is in audit: enforced, it would be denied"
+    if cause:
+        about = (
+            "the reply was not believed" if entry.detail.startswith(_REPLY) else "the call was not believed"
+        )
+        yield f"why: {about}: {cause}"
+        yield from (f"do: {hint}" for hint in _hints(cause))
+    elif entry.rule:
+        yield f"why: rule {entry.rule!r} of {found.destination} denied it"
+    else:
+        yield f"why: no rule of {found.destination} allowed it, or {found.destination} had no policy in force"
+    if not cause and found.policy is not None and entry.service and entry.method:
+        yield "under the policy in force now:"
+        yield from (f"  {line}" for line in _now(found, found.policy))
+    yield f"more: {PAGE}#denials"
+
+
+def _hints(cause: str) -> Iterator[str]:
+    if cause in {known.value for known in Cause}:
+        yield HINTS[Cause(cause)]
+
+
+def _now(found: Found, policy: Policy) -> Iterator[str]:
+    entry = found.entry
+    if found.destination.startswith("mesh."):
+        yield f"no policy decides about calls to {found.destination}: the code does"
+        return
+    call = Call(entry.service, found.destination, entry.method, (), int(time.time() * 1000))
+    lines: list[Any] = list(as_lines(call, explain(policy, call)))
+    yield from lines

@@ -1,0 +1,114 @@
+"""``mesh revoke``, ``ban``, ``unban`` and ``revoked``: who is a member no more, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.kinds import instance_of, service
+from mesh.cli.operator import PATIENCE, Operator, asked
+from mesh.cli.output import harmless, instant, output_option, show_json, show_table
+from mesh.core.names import InstanceId, ServiceName
+from mesh.v1 import revocation_pb2
+
+_COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
+
+reason_option = click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log.")
+force_option = click.option("--force", is_flag=True, help="Even one of the mesh's own services.")
+
+
+@click.command()
+@click.argument("target", type=instance_of, metavar="SERVICE[/INSTANCE]")
+@reason_option
+@force_option
+@output_option
+@data_option
+def revoke(
+    target: tuple[ServiceName, InstanceId | None], reason: str, force: bool, output: str, data: Path
+) -> None:
+    """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place."""
+    name, instance = target
+
+    async def ask(operator: Operator) -> revocation_pb2.RevokeResponse:
+        raw = instance.raw if instance else b""
+        request = revocation_pb2.RevokeRequest(service=name.text, instance=raw, reason=reason, force=force)
+        return await operator.revocation.Revoke(request, timeout=PATIENCE)
+
+    done = asked(DataDirectory(data), ask)
+    _show(name, done.instances, done.tokens, output)
+
+
+@click.command()
+@click.argument("name", type=service, metavar="SERVICE")
+@reason_option
+@force_option
+@output_option
+@data_option
+def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) -> None:
+    """Revoke all that SERVICE has, and let none join as it until it is unbanned."""
+
+    async def ask(operator: Operator) -> revocation_pb2.BanResponse:
+        request = revocation_pb2.BanRequest(service=name.text, reason=reason, force=force)
+        return await operator.revocation.Ban(request, timeout=PATIENCE)
+
+    done = asked(DataDirectory(data), ask)
+    _show(name, done.instances, done.tokens, output)
+
+
+@click.command()
+@click.argument("name", type=service, metavar="SERVICE")
+@reason_option
+@data_option
+def unban(name: ServiceName, reason: str, data: Path) -> None:
+    """Let SERVICE join again, with new tokens. What was revoked stays so."""
+
+    async def ask(operator: Operator) -> revocation_pb2.UnbanResponse:
+        request = revocation_pb2.UnbanRequest(service=name.text, reason=reason)
+        return await operator.revocation.Unban(request, timeout=PATIENCE)
+
+    asked(DataDirectory(data), ask)
+    click.echo(f"{name} can join again: make tokens with mesh token create {name}")
+
+
+@click.command()
+@output_option
+@data_option
+def revoked(output: str, data: Path) -> None:
+    """List what is banned, and what is revoked and not forgotten yet."""
+
+    async def ask(operator: Operator) -> revocation_pb2.ListRevokedResponse:
+        return await operator.revocation.ListRevoked(revocation_pb2.ListRevokedRequest(), timeout=PATIENCE)
+
+    rows = [_row(found) for found in asked(DataDirectory(data), ask).revocations]
+    if output == "json":
+        show_json(rows)
+    else:
+        show_table(
+            _COLUMNS, [[harmless(row[column] or "-") for column in _COLUMNS] for row in rows], _COLUMNS[:3]
+        )
+
+
+def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: str) -> None:
+    ids = [str(InstanceId(raw)) for raw in instances]
+    if output == "json":
+        show_json({"service": name.text, "instances": ids, "tokens": tokens})
+        return
+    for instance in ids:
+        click.echo(f"revoked {name}/{instance}")
+    click.echo(f"{len(ids)} instances and {tokens} unused tokens of {name} revoked")
+
+
+def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:
+    return {
+        "service": found.service,
+        "instance": str(InstanceId(found.instance)) if found.instance else None,
+        "state": "revoked" if found.instance else "banned",
+        "since": instant(found.at_ms),
+        "forgotten": instant(found.until_ms) if found.until_ms else None,
+        "by": found.by,
+        "reason": found.reason or None,
+    }

@@ -1,0 +1,99 @@
+"""What is the same for every pod of a cluster: the injector's settings, read strictly.
+
+The chart writes them into a ConfigMap; ``mesh inject --settings`` takes the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
+
+from mesh.core.workloads import Rules
+
+#: Above this a port is none.
+MAX_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a sidecar listens in its pod: for other nodes, for its app (loopback), and for the kubelet."""
+
+    inbound: int = 7800
+    outbound: int = 7801
+    health: int = 7802
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one cluster. ``auth`` is ``host:port`` of auth's join port."""
+
+    image: str
+    auth: str
+    rules: Rules
+    image_pull_policy: str = "IfNotPresent"
+    audience: str = "sealmesh"
+    token_seconds: int = 600
+    join_config_map: str = "sealmesh-join"
+    uid: int = 65532
+    ports: Ports = Ports()
+    resources: Mapping[str, Any] | None = None
+
+    @classmethod
+    def parse(cls, found: object) -> Self:
+        """Read settings from plain data; raise ``ValueError`` with the place for what makes no sense."""
+        if not isinstance(found, Mapping):
+            msg = "settings have to be a mapping: see docs/kubernetes.md"
+            raise ValueError(msg)  # noqa: TRY004  wrong data, not a wrong program
+        given: dict[str, Any] = {_KEYS.get(str(key), str(key)): value for key, value in found.items()}
+        _check_keys(given, _TYPES, "")
+        for key in ("image", "auth", "rules"):
+            if key not in given:
+                msg = f"{key} is missing: add it"
+                raise ValueError(msg)
+        given["rules"] = Rules.parse(given["rules"])
+        if "ports" in given:
+            given["ports"] = _ports(given["ports"])
+        return cls(**given)
+
+
+_KEYS: Final = {
+    "imagePullPolicy": "image_pull_policy",
+    "tokenSeconds": "token_seconds",
+    "joinConfigMap": "join_config_map",
+}
+_SAID: Final = {inside: outside for outside, inside in _KEYS.items()}
+_TYPES: Final[dict[str, type]] = {
+    "image": str,
+    "auth": str,
+    "rules": list,
+    "image_pull_policy": str,
+    "audience": str,
+    "token_seconds": int,
+    "join_config_map": str,
+    "uid": int,
+    "ports": dict,
+    "resources": dict,
+}
+
+
+def _check_keys(given: Mapping[str, Any], types: Mapping[str, type], where: str) -> None:
+    for key, value in given.items():
+        said = where + _SAID.get(key, key)
+        if key not in types:
+            known = ", ".join(_SAID.get(one, one) for one in types)
+            msg = f"unknown key {said!r:.80}: use {known}"
+            raise ValueError(msg)
+        if not isinstance(value, types[key]) or isinstance(value, bool):
+            msg = f"{said}: has to be of type {types[key].__name__}"
+            raise ValueError(msg)  # noqa: TRY004  wrong data, not a wrong program
+
+
+def _ports(found: Mapping[str, Any]) -> Ports:
+    _check_keys(found, {field.name: int for field in fields(Ports)}, "ports.")
+    ports = Ports(**found)
+    three = (ports.inbound, ports.outbound, ports.health)
+    if len(set(three)) < len(three) or not all(0 < port <= MAX_PORT for port in three):
+        msg = f"ports: three different ones from 1 to {MAX_PORT} are needed"
+        raise ValueError(msg)
+    return ports

@@ -1,0 +1,166 @@
+"""Revoked instances and banned services in the database. One method, one transaction, as in ``store``.
+
+What goes with a revocation is written with it or not at all: the instances, their service's unused tokens,
+the ban, and the audit log's entries. So a join is either before it, and revoked, or after it, and refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
+
+from mesh.core.audit import Entry
+from mesh.core.names import InstanceId, ServiceName
+from services.auth.database import Database
+from services.auth.log_store import LogStore
+from services.auth.records import Kind
+from services.auth.schema import BAN, INSTANCE, REVOKED, TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator wants revoked: an instance, or all of a service and its unused tokens."""
+
+    service: ServiceName
+    instance: InstanceId | None
+    at_ms: int
+    keys_until_ms: int
+    by: str
+    reason: str
+    ban: bool = False
+    spared: InstanceId | None = None
+    """The operator's own instance, which has yet to be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an order came to: whom it revoked, how many tokens, and what is in the audit log."""
+
+    instances: Sequence[InstanceId]
+    tokens: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A revoked instance, or a banned service."""
+
+    service: str
+    instance: InstanceId | None
+    at_ms: int
+    until_ms: int
+    by: str
+    reason: str
+
+
+class RevocationStore:
+    """What auth remembers of revocations."""
+
+    def __init__(self, database: Database, logs: LogStore) -> None:
+        """Take an open database, and its logs."""
+        self._database, self._logs = database, logs
+
+    def revoke(self, order: Order, entry: Entry) -> Done:
+        """Carry an order out, with a copy of ``entry`` for each instance and for a ban; say what was done.
+
+        Raises ``AuditError``. Nothing is written, nor logged, of what was so before.
+        """
+        done = Done((), 0, ())
+
+        def work(connection: Connection) -> Sequence[Entry]:
+            nonlocal done
+            instances = _revoke_instances(connection, order)
+            tokens = 0 if order.instance else _revoke_tokens(connection, order)
+            entries = [replace(entry, event="revoke", instance=str(instance)) for instance in instances]
+            if order.ban and _ban(connection, order):
+                entries.insert(0, replace(entry, event="ban"))
+            elif tokens and not instances:
+                entries.append(replace(entry, event="revoke"))
+            done = Done(instances, tokens, entries)
+            return entries
+
+        self._logs.logged_all(work)
+        return done
+
+    def unban(self, service: ServiceName, entry: Entry) -> bool:
+        """Lift a ban and log it; False if there is none."""
+        which = BAN.c.service == service.text
+        return self._logs.logged(lambda one: bool(one.execute(delete(BAN).where(which)).rowcount), entry)
+
+    def revoked(self) -> list[Revocation]:
+        """Give the instances that are not forgotten, by service, then newest first."""
+        listed = select(REVOKED).order_by(REVOKED.c.service, REVOKED.c.at_ms.desc(), REVOKED.c.instance)
+        found = self._database.transact(lambda connection: list(connection.execute(listed)))
+        return [
+            Revocation(row.service, InstanceId(row.instance), row.at_ms, row.until_ms, row.by, row.reason)
+            for row in found
+        ]
+
+    def banned(self) -> list[Revocation]:
+        """Give the banned services, by name."""
+        listed = select(BAN).order_by(BAN.c.service)
+        found = self._database.transact(lambda connection: list(connection.execute(listed)))
+        return [Revocation(row.service, None, row.at_ms, 0, row.by, row.reason) for row in found]
+
+    def count(self) -> int:
+        """How many revoked instances are not forgotten."""
+        counted = select(func.count()).select_from(REVOKED)
+        return int(self._database.transact(lambda connection: connection.scalar(counted)) or 0)
+
+    def present(self, service: ServiceName, now_ms: int) -> int:
+        """How many instances of a service could renew now."""
+        counted = select(func.count()).select_from(INSTANCE).where(*_present(service, now_ms))
+        return int(self._database.transact(lambda connection: connection.scalar(counted)) or 0)
+
+    def sweep(self, now_ms: int) -> None:
+        """Forget those that hold nothing any more."""
+        self._database.transact(
+            lambda connection: connection.execute(delete(REVOKED).where(REVOKED.c.until_ms <= now_ms))
+        )
+
+
+def _present(service: ServiceName, now_ms: int) -> tuple[ColumnElement[bool], ...]:
+    return (
+        INSTANCE.c.service == service.text,
+        INSTANCE.c.revoked_ms.is_(None),
+        INSTANCE.c.expires_ms > now_ms,
+    )
+
+
+def _revoke_instances(connection: Connection, order: Order) -> list[InstanceId]:
+    chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_present(order.service, order.at_ms))
+    if order.instance:
+        chosen = chosen.where(INSTANCE.c.id == order.instance.raw)
+    elif order.spared:
+        chosen = chosen.where(INSTANCE.c.id != order.spared.raw)
+    found = connection.execute(chosen.order_by(INSTANCE.c.id)).all()
+    for row in found:
+        this = INSTANCE.c.id == row.id
+        connection.execute(update(INSTANCE).where(this).values(revoked_ms=order.at_ms))
+        until_ms = max(row.expires_ms, order.keys_until_ms)
+        values = {"instance": row.id, "until_ms": until_ms, **_why(order)}
+        connection.execute(insert(REVOKED).values(values))
+    return [InstanceId(row.id) for row in found]
+
+
+def _revoke_tokens(connection: Connection, order: Order) -> int:
+    # The operator's credential is no token of a service: it has a command of its own (mesh keys rotate).
+    mine = (TOKEN.c.service == order.service.text) & (TOKEN.c.kind == Kind.JOIN.value)
+    unused = TOKEN.c.used_ms.is_(None) & TOKEN.c.revoked_ms.is_(None) & (TOKEN.c.expires_ms > order.at_ms)
+    return connection.execute(update(TOKEN).where(mine & unused).values(revoked_ms=order.at_ms)).rowcount
+
+
+def _ban(connection: Connection, order: Order) -> bool:
+    if connection.scalar(select(exists().where(BAN.c.service == order.service.text))):
+        return False
+    connection.execute(insert(BAN).values(_why(order)))
+    return True
+
+
+def _why(order: Order) -> dict[str, object]:
+    return {
+        "service": order.service.text,
+        "at_ms": order.at_ms,
+        "by": order.by[:160],
+        "reason": order.reason[:200],
+    }

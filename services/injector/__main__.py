@@ -1,0 +1,5 @@
+"""``python -m services.injector``."""
+
+from services.injector.main import main
+
+main(prog_name="python -m services.injector")

@@ -1,0 +1,63 @@
+"""The sidecar's own health, as ``grpc.health.v1``: for a kubelet's probes, in plaintext.
+
+""       SERVING from when the sidecar is in the mesh: the port does not answer before
+"ready"  SERVING while its application accepts connections, or at once if it only calls; not once drained
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+READY: Final = "ready"
+_STATUS: Final = health_pb2.HealthCheckResponse
+#: A question is a name.
+_OPTIONS: Final = (("grpc.max_receive_message_length", 1024), ("grpc.max_concurrent_streams", 16))
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # published without types
+    """Answers ``Check``; what watches does so by asking again."""
+
+    def __init__(self) -> None:
+        """Begin in the mesh, and not ready."""
+        self._is_ready = False
+
+    def ready(self, is_ready: bool) -> None:
+        """Take note of whether calls can be served."""
+        self._is_ready = is_ready
+
+    async def Check(  # noqa: N802  gRPC's own
+        self,
+        request: Any,
+        context: Any,
+    ) -> Any:
+        """Say how it is."""
+        if request.service not in ("", READY):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown: ask for the empty name or {READY}")
+        good = not request.service or self._is_ready
+        return _STATUS(status=_STATUS.SERVING if good else _STATUS.NOT_SERVING)
+
+
+@asynccontextmanager
+async def serving_health(address: str | None) -> AsyncIterator[Health]:
+    """Serve it at ``host:port`` for the length of the block, if there is one; raise ``OSError`` if in use."""
+    health = Health()
+    if address is None:
+        yield health
+        return
+    server = grpc.aio.server(options=_OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        msg = f"cannot listen on {address}: the port is in use; choose another with --health"
+        raise OSError(msg) from None
+    await server.start()
+    try:
+        yield health
+    finally:
+        await server.stop(None)

@@ -1,0 +1,311 @@
+"""The control plane's chart: golden renderings, valid for each Kubernetes it is for, restricted, strict."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from mesh.core.names import GATEKEEPER, OPERATOR
+from mesh.core.workloads import Rules, Workload
+from mesh.inject.pod import inject
+from mesh.inject.settings import Settings
+from tests.charts.rendered import CHART, HERE, ROOT, VALUES, manifests, merged, pods, render, values
+from tests.charts.restricted import faults
+
+SETS = [*VALUES, "ha"]
+#: The oldest that has native sidecars by default, and the newest there are schemas for.
+KUBERNETES = ("1.29", kubernetes_validate.latest_version())
+#: Kinds that are not Kubernetes' own.
+FOREIGN = {"Issuer", "Certificate"}
+
+
+@cache
+def objects(name: str) -> list[dict[str, Any]]:
+    return list(manifests(render(values(name))))
+
+
+def found(name: str, kind: str, part: str) -> dict[str, Any]:
+    (one,) = [o for o in objects(name) if o["kind"] == kind and o["metadata"]["name"].endswith(part)]
+    return one
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_it_renders_as_before(name: str) -> None:
+    """Byte for byte; ``GOLDEN=write`` writes them anew, to be read in the difference."""
+    text = "".join(f"# {path}\n{made.strip()}\n" for path, made in render(values(name)).items())
+    golden = HERE / "golden" / f"{name}.yaml"
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_twice_gives_the_same(name: str) -> None:
+    """Nothing is made by chance: no key, no certificate, no time. That is also what makes a rollback one."""
+    assert render(values(name)) == render(values(name))
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("name", SETS)
+def test_kubernetes_takes_it(name: str, version: str) -> None:
+    """Each object, strictly by the API's own schema."""
+    made = [one for one in objects(name) if one["kind"] not in FOREIGN]
+    assert len(made) > 8
+    for one in made:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_lint_finds_nothing(name: str) -> None:
+    """Strictly, but for an icon."""
+    said = helm.lint(CHART, values(name), strict=True, namespace="mesh")["messages"]
+    assert [one["error"] for one in said if "icon" not in one["error"]] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_pod_is_restricted(name: str) -> None:
+    """Not root, no privileges, a root file system that is read only."""
+    specs = dict(pods(objects(name)))
+    assert len(specs) >= 2
+    assert {pod: faults(spec) for pod, spec in specs.items()} == {pod: [] for pod in specs}
+
+
+def test_a_pod_that_is_not_restricted_is_seen() -> None:
+    """The test above can fail."""
+    spec = {"hostPID": True, "volumes": [{"name": "v", "hostPath": {}}], "containers": [{"name": "c"}]}
+    assert len(faults(spec)) == 8
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_object_has_the_standard_labels(name: str) -> None:
+    """By which tools find what belongs together; a namespaced one names its namespace."""
+    for one in objects(name):
+        labels = one["metadata"]["labels"]
+        for key in ("name", "instance", "component", "version", "managed-by", "part-of"):
+            assert labels[f"app.kubernetes.io/{key}"]
+        is_cluster = one["kind"].startswith("Cluster") or one["kind"] == "MutatingWebhookConfiguration"
+        assert is_cluster or one["metadata"]["namespace"] == "mesh"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_selectors_find_their_pods_and_nothing_else(name: str) -> None:
+    """A label that changes with a version would make an upgrade impossible."""
+    made = objects(name)
+    templates = [
+        one["spec"]["template"]["metadata"]["labels"] for one in made if "template" in one.get("spec", {})
+    ]
+    for one in made:
+        spec = one.get("spec", {})
+        selector = spec.get("selector") or spec.get("podSelector")
+        if one["kind"] in ("Service", "Deployment", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget"):
+            wanted = (selector.get("matchLabels") or selector).items()
+            assert "app.kubernetes.io/version" not in dict(wanted)
+            assert len([labels for labels in templates if wanted <= labels.items()]) == 1
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_secret_is_in_it(name: str) -> None:
+    """Neither in values nor in what is made of them."""
+    assert [one for one in objects(name) if one["kind"] == "Secret"] == []
+    text = "".join(render(values(name)).values())
+    assert not re.search(r"PRIVATE KEY|mesh1\.|caBundle: \S", text)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "bare"])
+def test_the_programs_read_what_the_chart_writes(name: str) -> None:
+    """The injector's settings by the injector's parser; the rules lead to gatekeeper and operators."""
+    data = found(name, "ConfigMap", "-config")["data"]
+    settings = Settings.parse(yaml.safe_load(data["sidecars.yaml"]))
+    rules = Rules.parse(yaml.safe_load(data["auth.yaml"])["rules"])
+    accounts = {one["metadata"]["name"] for one in objects(name) if one["kind"] == "ServiceAccount"}
+    (gatekeeper,) = [one for one in accounts if one.endswith("-gatekeeper")]
+    (operator,) = [one for one in accounts if one.endswith("-operator")]
+    assert rules.service_of(Workload("mesh", gatekeeper, "x")) == GATEKEEPER
+    assert rules.service_of(Workload("mesh", operator, "")) == OPERATOR
+    assert rules.service_of(Workload("elsewhere", gatekeeper, "x")) is None
+    assert settings.auth == json.loads(data["addresses.json"])["join"]
+
+
+def test_an_injected_pod_is_restricted_and_valid() -> None:
+    """What the injector adds by the chart's settings does not take a pod out of the standard."""
+    data = found("full", "ConfigMap", "-config")["data"]
+    settings = Settings.parse(yaml.safe_load(data["sidecars.yaml"]))
+    app = {"name": "app", "image": "x", "resources": {}, "securityContext": {}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "orders-1", "namespace": "shop"},
+        "spec": {"serviceAccountName": "orders", "containers": [app]},
+    }
+    made = inject(pod, "shop", settings)
+    for version in KUBERNETES:
+        kubernetes_validate.validate(made, version, strict=True)
+    assert [fault for fault in faults(made["spec"]) if fault.startswith("mesh-sidecar")] == []
+    assert faults(made["spec"]) != []  # the app is its owner's to restrict
+
+
+def test_the_webhook_fails_closed_for_namespaces_that_asked_alone() -> None:
+    """Nobody else's pods hang on the injector, its own least of all."""
+    (hook,) = found("default", "MutatingWebhookConfiguration", "-mesh")["webhooks"]
+    assert hook["failurePolicy"] == "Fail"
+    assert hook["namespaceSelector"]["matchLabels"] == {"sealmesh.dev/inject": "enabled"}
+    assert "mesh" in hook["namespaceSelector"]["matchExpressions"][0]["values"]
+    assert "caBundle" not in hook["clientConfig"]
+
+
+def test_each_part_may_do_what_it_does_and_no_more() -> None:
+    """The verbs of every role, all of them."""
+    allowed = {
+        (
+            one["metadata"]["name"],
+            tuple(rule["resources"]),
+            tuple(rule.get("resourceNames", ())),
+            tuple(rule["verbs"]),
+        )
+        for one in objects("default")
+        if one["kind"] in ("Role", "ClusterRole")
+        for rule in one["rules"]
+    }
+    assert allowed == {
+        ("sealmesh-auth-mesh", ("tokenreviews",), (), ("create",)),
+        ("sealmesh-auth", ("configmaps",), (), ("create",)),
+        ("sealmesh-auth", ("configmaps",), ("sealmesh-join",), ("get", "update")),
+        ("sealmesh-injector-mesh", ("namespaces",), (), ("list",)),
+        ("sealmesh-injector-mesh", ("configmaps",), (), ("create",)),
+        ("sealmesh-injector-mesh", ("configmaps",), ("sealmesh-join",), ("get", "update")),
+        (
+            "sealmesh-injector-mesh",
+            ("mutatingwebhookconfigurations",),
+            ("sealmesh-injector-mesh",),
+            ("get", "patch"),
+        ),
+        ("sealmesh-injector", ("secrets",), (), ("create",)),
+        ("sealmesh-injector", ("secrets",), ("sealmesh-injector-tls",), ("get", "update")),
+    }
+
+
+def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
+    """The last line is a command."""
+    assert render(values("default"))["NOTES.txt"].strip().splitlines()[-1].strip() == "mesh status"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"trustDomain": ""}, "trustDomain is missing: set it"),
+        ({"trustDomain": "Shop"}, "'/trustDomain': 'Shop' does not match pattern"),
+        ({"auth": {"replicas": 3}}, "auth.replicas: auth takes no database URL yet"),
+        ({"database": {"existingSecret": "pg"}}, "database.existingSecret: auth takes no database URL yet"),
+        ({"database": {"password": "x"}}, "additional properties 'password' not allowed"),
+        ({"gatekeeper": {"replicas": 2}}, "gatekeeper.replicas: nodes are registered with one"),
+        ({"gatekeeper": {"leaseSeconds": 5}}, "'/gatekeeper/leaseSeconds': minimum: got 5, want 10"),
+        ({"gatekeeper": {"decisions": {"days": 400}}}, "days': maximum: got 400, want 366"),
+        ({"auth": {"svidSeconds": 86400, "caSeconds": 86400}}, "auth.caSeconds: a CA has to last six times"),
+        ({"auth": {"kms": "vault:mesh"}}, "'/auth/kms': 'vault:mesh' does not match pattern"),
+        ({"injector": {"minAvailable": 1}}, "injector.minAvailable: it has to be less"),
+        ({"injector": {"sidecar": {"tokenSeconds": 60}}}, "tokenSeconds': minimum: got 60, want 600"),
+        ({"injector": {"sidecar": {"uid": 0}}}, "uid': minimum: got 0, want 1"),
+        ({"rules": [{"namespace": "a", "service": "b"}]}, "missing property 'serviceAccount'"),
+        ({"rules": [{"namespace": "a*b", "serviceAccount": "a", "service": "b"}]}, "does not match pattern"),
+        ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+        ({"images": {"sidecar": {"digest": "latest"}}}, "digest': 'latest' does not match pattern"),
+    ],
+)
+def test_bad_values_are_refused(change: dict[str, Any], why: str) -> None:
+    """With the place and what is wrong."""
+    with pytest.raises(helm.HelmError, match=re.escape(why)):
+        render(merged(values("default"), change))
+
+
+def test_an_upgrade_replaces_nothing_that_cannot_be() -> None:
+    """Selectors, claims and names stay through a change of version and values, so rollback is one, too."""
+    before, after = (
+        objects("default"),
+        list(manifests(render(merged(values("ha"), {"images": {"control": {"tag": "9"}}})))),
+    )
+    old, new = ({(o["kind"], o["metadata"]["name"]): o for o in made} for made in (before, after))
+    assert old.keys() <= new.keys()
+    for key, one in old.items():
+        spec, later = one.get("spec", {}), new[key].get("spec", {})
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            for fixed in ("selector", "serviceName", "volumeClaimTemplates"):
+                assert spec.get(fixed) == later.get(fixed)
+
+
+def test_the_pod_that_restores_is_restricted_and_finds_the_claim() -> None:
+    """The one in docs/kubernetes.md: it runs as auth does, on auth's volume."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+    (pod,) = [one for one in map(yaml.safe_load, blocks) if one.get("kind") == "Pod"]
+    for version in KUBERNETES:
+        kubernetes_validate.validate(pod, version, strict=True)
+    auth = found("default", "StatefulSet", "-auth")
+    spec = auth["spec"]["template"]["spec"]
+    assert faults(pod["spec"]) == []
+    assert pod["spec"]["securityContext"] == spec["securityContext"]
+    assert pod["spec"]["serviceAccountName"] == spec["serviceAccountName"]
+    (claim,) = auth["spec"]["volumeClaimTemplates"]
+    named = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert named == f"{claim['metadata']['name']}-{auth['metadata']['name']}-0"
+
+
+def test_a_kms_is_asked_by_what_makes_the_kek_and_by_auth() -> None:
+    """Both have the environment that says where it is; without one nothing is said of it."""
+    spec = found("full", "StatefulSet", "-auth")["spec"]["template"]["spec"]
+    (first,), (auth,) = spec["initContainers"], spec["containers"]
+    assert first["command"][-2:] == ["--kms", "aws:alias/mesh"]
+    assert first["env"] == auth["env"] == [{"name": "AWS_REGION", "value": "eu-central-1"}]
+    default = found("default", "StatefulSet", "-auth")["spec"]["template"]["spec"]
+    assert "--kms" not in default["initContainers"][0]["command"]
+
+
+def test_gatekeeper_has_what_was_asked_for_alone() -> None:
+    """A port for proxies and a volume for decisions, each with all that belongs to it, or nothing of it."""
+    for name, there in (("default", False), ("full", True)):
+        text = yaml.safe_dump(
+            [one for one in objects(name) if one["metadata"]["name"].endswith("gatekeeper")]
+        )
+        for word in ("ext-authz=0.0.0.0:7703", "decisions=/data/decisions.db", "PersistentVolumeClaim"):
+            assert (word in text) is there, (name, word)
+        (service,) = [one for one in objects(name) if one["kind"] == "Service" and "gatekeeper" in str(one)]
+        assert (7703 in [port["port"] for port in service["spec"]["ports"]]) is there
+
+
+def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:
+    """The injector is never fewer than before; the others end in order, and nodes go on meanwhile."""
+    strategy = found("ha", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
+    assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
+    assert found("ha", "PodDisruptionBudget", "-injector")["spec"]["minAvailable"] == 2
+    assert found("ha", "Deployment", "-gatekeeper")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_schema_is_one_and_knows_the_defaults() -> None:
+    """Every value of the chart is in it; nothing else is."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def known(shape: dict[str, Any], found: Any, where: str) -> None:
+        if "properties" in shape and isinstance(found, dict):
+            assert shape["additionalProperties"] is False, where
+            for key, value in found.items():
+                known(shape["properties"][key], value, f"{where}.{key}")
+
+    known(schema, defaults, "values")
+    assert set(defaults) == set(schema["properties"]) - {"global"}
+
+
+def test_no_chart_holds_an_address_of_ours() -> None:
+    """Images come from wherever their user pushes them."""
+    for path in Path(CHART).rglob("*"):
+        if path.is_file() and path.suffix in (".yaml", ".tpl"):
+            assert not re.search(r"docker\.io|ghcr\.io|quay\.io", path.read_text()), path

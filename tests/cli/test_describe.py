@@ -1,0 +1,189 @@
+"""``mesh check`` and ``mesh describe`` on a running mesh: from a refusal to its rule, from a fault to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import mesh
+from mesh.cli.checks import State
+from tests.cli.command import Up, run, until, up
+
+POLICY = """\
+services:
+  frontend: {}
+  orders:
+    allow: [{name: buys, principals: [frontend], paths: ["/shop.v1.Orders/Place"]}]
+    deny: [{name: no-purge, principals: ["*"], paths: ["/shop.v1.Orders/Purge"]}]
+"""
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Run a mesh with a policy."""
+    with up(tmp_path_factory.mktemp("running") / "mesh") as started:
+        started.json("policy", "apply", "-", stdin=POLICY)
+        yield started
+
+
+class Anything(grpc.GenericRpcHandler):
+    """Serves whatever is called."""
+
+    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Give back what comes."""
+
+        async def echo(request: bytes, _context: Any) -> bytes:
+            return request
+
+        return grpc.unary_unary_rpc_method_handler(echo)
+
+
+def token(running: Up, service: str) -> str:
+    return running.mesh("token", "create", service).stdout.strip()
+
+
+async def refused(running: Up, *methods: str) -> list[str]:
+    """Have frontend call methods of orders that it may not, and give the ids that it is told."""
+    auth = json.loads((running.data / "addresses.json").read_text())["join"]
+    ids = []
+    async with mesh.join("orders", token=token(running, "orders"), auth=auth) as orders:
+        orders.server().add_generic_rpc_handlers((Anything(),))
+        await orders.server().start()
+        async with mesh.join("frontend", token=token(running, "frontend"), auth=auth) as frontend:
+            for method in methods:
+                call: Any = frontend.channel("orders").unary_unary(method)
+                made = call(b"", wait_for_ready=True, timeout=20)
+                assert await made.code() is grpc.StatusCode.PERMISSION_DENIED
+                found = re.search(r"\[id ([0-9a-f]{16})\]", await made.details())
+                assert found
+                ids.append(found[1])
+    return ids
+
+
+async def test_from_the_id_to_the_rule(running: Up) -> None:
+    """The id in the caller's error leads to caller, node, rule, and to what would permit the call."""
+    by_rule, by_none = await refused(running, "/shop.v1.Orders/Purge", "/shop.v1.Orders/Count")
+    done = running.mesh("describe", by_rule)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"frontend/[0-9a-f]{32} -> orders /shop.v1.Orders/Purge", done.stdout)
+    assert "why: rule 'no-purge' of orders denied it" in done.stdout
+    assert "smallest change:" in done.stdout
+    found = running.json("describe", by_none)
+    assert (found["service"], found["method"]) == ("frontend", "/shop.v1.Orders/Count")
+    assert "why: no rule of orders allowed it, or orders had no policy in force" in found["say"]
+    assert any("nearest: rule 'buys'" in line for line in found["say"])
+
+
+def test_diagnostics(running: Up, tmp_path: Path) -> None:
+    """The bundle has what the commands show, and none of the secrets of the data directory."""
+    out = tmp_path / "report.zip"
+    done = running.mesh("diagnostics", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(out) as packed:
+        told = {name: packed.read(name) for name in packed.namelist()}
+    names = ("versions", "status", "check", "policy", "edges", "denials")
+    assert set(told) == {f"{name}.json" for name in names}
+    assert "orders" in json.loads(told["policy.json"])["policy"]["services"]
+    assert json.loads(told["status.json"])["trust_domain"]
+    assert not any("missing" in json.loads(content) for content in told.values())
+    secret = json.loads((running.data / "operator.json").read_text())["token"].rpartition(".")[2]
+    kek = (running.data / "kek").read_bytes().strip()
+    for content in told.values():
+        assert secret.encode() not in content
+        assert kek not in content
+    assert running.mesh("diagnostics", "--out", str(out)).returncode == 1
+
+
+def test_diagnostics_without_a_mesh(running: Up, tmp_path: Path) -> None:
+    """Where nothing answers the bundle says so, part by part."""
+    (tmp_path / "operator.json").write_bytes((running.data / "operator.json").read_bytes())
+    out = tmp_path / "report.zip"
+    assert run("diagnostics", "--data", tmp_path, "--out", str(out)).returncode == 0
+    with zipfile.ZipFile(out) as packed:
+        assert "is not running" in json.loads(packed.read("status.json"))["missing"]
+        assert json.loads(packed.read("versions.json"))["packages"]["grpcio"]
+
+
+async def test_edges(running: Up) -> None:
+    """Who calls whom is there, and what was denied last."""
+    await refused(running, "/shop.v1.Orders/Purge")
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in running.json("edges", "--denied") if one["destination"] == "orders"]
+
+    until(lambda: bool(told()), "the denial is recorded")
+    (edge,) = told()
+    assert (edge["source"], edge["permitted"], edge["unknown"]) == ("frontend", 0, 0)
+    assert edge["denied"] >= 1
+    assert edge["last_denied"]["method"] in ("/shop.v1.Orders/Purge", "/shop.v1.Orders/Count")
+    table = running.mesh("edges").stdout
+    assert table.split()[:4] == ["SOURCE", "DESTINATION", "PERMITTED", "DENIED"]
+    assert "frontend" in table
+    assert running.json("edges", "--service", "frontend") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [("0" * 16, 1, "no denial 0000000000000000 in the audit log"), ("zz", 2, "'zz' is no call id")],
+)
+def test_no_such_call(running: Up, asked: str, status: int, said: str) -> None:
+    """An id that is unknown, or none, is one line, and its own status."""
+    done = running.mesh("describe", asked)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_mesh_in_order(running: Up) -> None:
+    """Nothing is wrong with a mesh that was just started; what is not there yet is doubtful."""
+    done = running.mesh("check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert State.WRONG not in done.stdout
+    assert "‼ services   no instance of orders takes calls" in done.stdout
+    assert "docs/troubleshooting.md#services" in done.stdout
+    told = running.json("check")
+    assert {one["category"] for one in told} >= {"ports", "store", "clocks", "keys", "policy", "gatekeeper"}
+    assert "\x1b" not in done.stdout
+
+
+def test_a_gatekeeper_that_hangs(running: Up) -> None:
+    """A gatekeeper that answers nobody is found, and waited for."""
+    pid = running.child("services.gatekeeper")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = running.mesh("check")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert done.returncode == 1
+    assert f"{State.WRONG} gatekeeper gatekeeper does not answer" in done.stdout
+    assert re.search(r"error: 1 of \d+ checks failed: see the hints above\n", done.stderr)
+    assert running.mesh("check", "--wait", "30s").returncode == 0
+
+
+def test_a_secret_that_others_can_read(running: Up) -> None:
+    """The mode of the operator's credential is looked at."""
+    (running.data / "operator.json").chmod(0o644)
+    try:
+        done = running.mesh("check")
+    finally:
+        (running.data / "operator.json").chmod(0o600)
+    assert done.returncode == 1
+    assert f"chmod 600 {running.data / 'operator.json'}" in done.stdout
+
+
+def test_no_mesh(tmp_path: Path) -> None:
+    """Where nothing is, or nothing runs, both say so as every command does."""
+    for command in (("check",), ("describe", "0" * 16)):
+        assert run(*command, "--data", tmp_path).returncode == 5

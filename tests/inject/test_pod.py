@@ -1,0 +1,212 @@
+"""A pod gets its sidecar, once, as Kubernetes runs native ones; a pod that could get around it is refused."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mesh.inject.errors import RefusedError
+from mesh.inject.pod import inject
+from mesh.inject.settings import Settings
+from tests.inject.pods import DOCUMENT, SETTINGS, annotated, pod
+
+
+def injected(made: dict[str, Any]) -> dict[str, Any]:
+    return inject(made, "shop", SETTINGS)
+
+
+def sidecar(made: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = made["spec"]["initContainers"][0]
+    assert found["name"] == "mesh-sidecar"
+    return found
+
+
+def option(made: dict[str, Any], name: str) -> str:
+    arguments = sidecar(made)["args"]
+    value: str = arguments[arguments.index(name) + 1]
+    return value
+
+
+def app_env(made: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["value"] for one in made["spec"]["containers"][0].get("env", [])}
+
+
+def test_a_pod_gets_a_native_sidecar() -> None:
+    """It starts before the app and its init containers, and its app stays the default for kubectl."""
+    made = injected(pod(initContainers=[{"name": "migrate", "image": "x"}]))
+    assert [one["name"] for one in made["spec"]["initContainers"]] == ["mesh-sidecar", "migrate"]
+    assert sidecar(made)["restartPolicy"] == "Always"
+    assert sidecar(made)["startupProbe"]["grpc"]["port"] == 7802
+    assert sidecar(made)["readinessProbe"]["grpc"]["service"] == "ready"
+    assert sidecar(made)["lifecycle"]["preStop"]["exec"]["command"] == ["python", "-m", "sidecar.drain"]
+    annotations = made["metadata"]["annotations"]
+    assert annotations["kubectl.kubernetes.io/default-container"] == "app"
+    assert annotations["sealmesh.dev/injected"] == option(made, "--service") == "orders"
+    assert option(made, "--app-port") == "9000"
+    assert app_env(made) == {"MESH_OUTBOUND": "127.0.0.1:7801"}
+
+
+def test_no_token_and_no_key_is_in_the_specification() -> None:
+    """The proof is a projected token with the mesh's own audience, which the app's containers do not see."""
+    made = injected(pod())
+    volumes = {one["name"]: one for one in made["spec"]["volumes"]}
+    source = volumes["mesh-token"]["projected"]["sources"][0]["serviceAccountToken"]
+    assert source == {"path": "token", "audience": "sealmesh", "expirationSeconds": 600}
+    assert volumes["mesh-join"]["configMap"]["name"] == "sealmesh-join"
+    assert "volumeMounts" not in made["spec"]["containers"][0]
+
+
+def test_twice_is_once() -> None:
+    """What is injected already comes out as it went in."""
+    once = injected(pod(initContainers=[{"name": "migrate", "image": "x"}], volumes=[{"name": "v"}]))
+    assert injected(deepcopy(once)) == once
+
+
+def test_the_input_stays_as_it_is() -> None:
+    """A pod that is refused later must not be half changed."""
+    given = pod()
+    before = deepcopy(given)
+    injected(given)
+    assert given == before
+
+
+def test_a_sidecar_of_ones_own_is_replaced() -> None:
+    """Who brings a container of that name gets the mesh's in its place."""
+    own = {"name": "mesh-sidecar", "image": "evil", "restartPolicy": "Always"}
+    made = injected(pod(initContainers=[own]))
+    assert [one["image"] for one in made["spec"]["initContainers"]] == ["sidecar:1"]
+    assert made == injected(pod())
+
+
+def test_a_change_of_settings_reaches_an_injected_pod() -> None:
+    """An upgrade injects with the new image."""
+    newer = replace(SETTINGS, image="sidecar:2")
+    assert sidecar(inject(injected(pod()), "shop", newer))["image"] == "sidecar:2"
+
+
+@pytest.mark.parametrize("where", ["annotations", "labels"])
+def test_a_pod_may_opt_out(where: str) -> None:
+    """By annotation or label; then nothing at all is changed."""
+    given = pod(hostNetwork=True)
+    given["metadata"][where] = {"sealmesh.dev/inject": "disabled"}
+    assert injected(given) == given
+
+
+def test_tuning() -> None:
+    """Ports and resources are the pod's to choose."""
+    made = injected(annotated(app_port="9001", outbound_port="4000", memory_limit="128Mi", cpu_limit="1"))
+    assert option(made, "--app-port") == "9001"
+    assert app_env(made)["MESH_OUTBOUND"] == "127.0.0.1:4000"
+    assert sidecar(made)["resources"] == {
+        "limits": {"memory": "128Mi", "cpu": "1"},
+        "requests": {"cpu": "20m", "memory": "64Mi"},
+    }
+
+
+def test_a_pod_without_a_grpc_port_only_calls() -> None:
+    """Nothing is guessed."""
+    made = injected(pod(containers=[{"name": "app", "image": "x", "ports": [{"containerPort": 80}]}]))
+    assert "--app-port" not in sidecar(made)["args"]
+
+
+@pytest.mark.parametrize("place", ["pod", "container"])
+def test_an_app_of_the_same_user_gets_the_sockets(place: str) -> None:
+    """The sidecar runs as the app's user if that is known and not root."""
+    given = pod()
+    where = given["spec"] if place == "pod" else given["spec"]["containers"][0]
+    where["securityContext"] = {"runAsUser": 1000}
+    made = injected(given)
+    assert sidecar(made)["securityContext"]["runAsUser"] == 1000
+    assert app_env(made)["MESH_RUN_DIR"] == option(made, "--run-dir") == "/run/mesh/sockets"
+    assert made["spec"]["containers"][0]["volumeMounts"] == [{"name": "mesh-run", "mountPath": "/run/mesh"}]
+    assert injected(made) == made
+
+
+def test_an_app_of_root_does_not_make_a_sidecar_of_root() -> None:
+    """It uses the loopback port."""
+    made = injected(pod(securityContext={"runAsUser": 0}))
+    assert sidecar(made)["securityContext"]["runAsUser"] == 65532
+    assert "MESH_RUN_DIR" not in app_env(made)
+
+
+def test_a_name_that_is_not_made_yet_begins_as_it_will() -> None:
+    """A ReplicaSet's pods are named by the API server, after admission."""
+    given = pod(serviceAccountName="default")
+    given["metadata"] = {"generateName": "frontend-7d9f-"}
+    assert option(injected(given), "--service") == "frontend"
+
+
+def container(**fields: Any) -> dict[str, Any]:
+    return {"containers": [{"name": "app", "image": "x", **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hostNetwork": True}, "hostNetwork"),
+        ({"hostPID": True}, "hostPID"),
+        ({"hostIPC": True}, "hostIPC"),
+        ({"shareProcessNamespace": True}, "shareProcessNamespace"),
+        (container(securityContext={"privileged": True}), "privileged"),
+        (container(securityContext={"capabilities": {"add": ["CAP_SYS_PTRACE"]}}), "SYS_PTRACE"),
+        (container(securityContext={"capabilities": {"add": ["all"]}}), "ALL"),
+        (container(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort"),
+        (container(volumeMounts=[{"name": "mesh-token", "mountPath": "/t"}]), "mounts a volume"),
+        ({"initContainers": [{"name": "i", "securityContext": {"privileged": True}}]}, "privileged"),
+        (container(ports=[{"containerPort": 7800}]), "port 7800 is the sidecar's"),
+        ({"containers": []}, "no containers"),
+        ({"serviceAccountName": "stranger"}, "no rule makes service account stranger"),
+    ],
+)
+def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: str) -> None:
+    """With what to change."""
+    with pytest.raises(RefusedError, match=why):
+        injected(pod(**spec))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "why"),
+    [
+        ({"inject": "yes"}, "use enabled or disabled"),
+        ({"app_prot": "1"}, "unknown annotation"),
+        ({"app_port": "0"}, "use a port"),
+        ({"app_port": "99999999999"}, "use a port"),
+        ({"app_port": "٣"}, "use a port"),
+        ({"app_port": "7801"}, "port 7801 is the sidecar's"),
+        ({"memory_limit": "lots"}, "use a quantity"),
+        ({"service": "payments"}, "the rules make this pod orders"),
+    ],
+)
+def test_annotations_are_read_strictly(annotations: dict[str, str], why: str) -> None:
+    """A typing error is told, not ignored."""
+    with pytest.raises(RefusedError, match=why):
+        injected(annotated(**annotations))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"images": "x"}, "unknown key 'images'"),
+        ({"image": 1}, "image: has to be of type str"),
+        ({"tokenSeconds": "600"}, "tokenSeconds: has to be of type int"),
+        ({"uid": True}, "uid: has to be of type int"),
+        ({"ports": {"inbound": 1, "health": 1}}, "three different ones"),
+        ({"ports": {"outbund": 1}}, "unknown key 'ports.outbund'"),
+        ({"rules": [{}]}, "namespace is missing"),
+    ],
+)
+def test_settings_are_read_strictly(change: dict[str, Any], why: str) -> None:
+    """With the name that the file has for it."""
+    with pytest.raises(ValueError, match=why):
+        Settings.parse({**DOCUMENT, **change})
+
+
+def test_settings_need_what_has_no_default() -> None:
+    """An image is not guessed."""
+    with pytest.raises(ValueError, match="image is missing"):
+        Settings.parse({key: value for key, value in DOCUMENT.items() if key != "image"})
+    with pytest.raises(ValueError, match="have to be a mapping"):
+        Settings.parse([])
