@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakMethod
 
 import grpc
 
@@ -68,22 +69,26 @@ class Connection:
         self.calls = 0
         self.address = address
         self._cut: Outcome | None = None
-        self._cutting: set[Callable[[Outcome], None]] = set()
+        # Weak: a call that its application has let go of is to end, not to be kept for this.
+        self._cutting: set[WeakMethod[Callable[[Outcome], None]]] = set()
 
     def cut(self) -> Outcome | None:
         """Give how every call on it has ended, once its instance was revoked."""
         return self._cut
 
     def on_cut(self, end: Callable[[Outcome], None]) -> Callable[[object], None]:
-        """Have ``end`` called if the connection is cut; give what takes that back."""
-        self._cutting.add(end)
-        return lambda _: self._cutting.discard(end)
+        """Have a method called if the connection is cut; give what takes that back."""
+        held = WeakMethod(end)
+        self._cutting.add(held)
+        return lambda _: self._cutting.discard(held)
 
     def sever(self, outcome: Outcome) -> None:
         """Cut it: end every call with an outcome, and take no other. It has yet to be closed."""
         self._cut = outcome
-        for end in list(self._cutting):
-            end(outcome)
+        for held in list(self._cutting):
+            end = held()
+            if end is not None:
+                end(outcome)
 
     def unary(self, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
         """Give a raw unary call of a method."""

@@ -27,7 +27,7 @@ from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
 from services.auth.auditor import Auditor
 from services.auth.ca import ends_ms, read_csr
-from services.auth.deferred import about
+from services.auth.deferred import STRANGERS, about
 from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
 from services.auth.failpoints import reach
 from services.auth.records import Instance, Kind, Token, token_place
@@ -41,8 +41,6 @@ Issue = Callable[[ServiceName, InstanceId, ec.EllipticCurvePublicKey, int], byte
 REFUSED: Final = (
     "join refused: the token is unknown, expired, used or wrong: make a new one with mesh token create"
 )
-#: Whom refusals count to that nobody has proved himself for.
-STRANGERS: Final = "strangers at the join port"
 #: How long a token of a node's own making is good for, as long as the shortest token that vouches for it.
 VOUCHED_MS: Final = 600_000
 DENIED: Final = EntryVerdict.DENIED

@@ -17,7 +17,7 @@ from mesh.v1 import audit_pb2
 from services.auth import reports
 from services.auth.audit import report, unlogged
 from services.auth.audit_log import ACTIONS, DENIALS
-from services.auth.deferred import AUDITS, COUNTS, OWN, SESSIONS, Deferred, about, source
+from services.auth.deferred import AUDITS, COUNTS, OWN, SESSIONS, UNHEARD, Deferred, about, source
 from services.auth.errors import MissingError
 from services.auth.store import Store
 
@@ -44,6 +44,15 @@ class Auditor:
         report(join)
         self.denials.note(join, source, join.at_ms)
         self.denials.try_to_flush(join.at_ms)
+
+    def not_heard(self, count: int) -> None:
+        """Note joins that were refused unheard, because too many from there had been refused before."""
+        now_ms = self._now()
+        until_ms = now_ms if count > 1 else 0
+        why = "too many from there were refused before"
+        unheard = Entry(now_ms, Kind.JOIN, "joins not heard", Verdict.DENIED, detail=why)
+        self.denials.note(replace(unheard, count=count, until_ms=until_ms), UNHEARD, now_ms)
+        self.denials.try_to_flush(now_ms)
 
     def began(self, session: Entry) -> None:
         """Note that an operator joined, and write it if that is possible now."""

@@ -40,6 +40,10 @@ OWN: Final = Limits(burst=1_048_576, per_second=65_536, capacity=1024, sources=2
 BATCH: Final = AUDITS.capacity + AUDITS.sources + 1
 #: What counts of denials say beside whose they are.
 COUNTS: Final = Entry(0, Kind.DENIAL, "denials counted", Verdict.DENIED, detail="too many to be told singly")
+#: The source of what comes from those who have not proved who they are.
+STRANGERS: Final = "strangers at the join port"
+#: And of those who are not heard: they take nothing from strangers who are.
+UNHEARD: Final = "those not heard at the join port"
 #: What stands before the name in the source of entries that are about a service and nobody's word. It has a
 #: blank, so no service is called so.
 _ABOUT: Final = "about "

@@ -53,7 +53,7 @@ class Vouching:
         rules: Rules,
         banned: Callable[[ServiceName], bool],
     ) -> None:
-        """Take what makes tokens and its thread, the key of proofs, whom to ask, who is who, who banned."""
+        """Take what makes tokens, its thread, the key of proofs, whom to ask, who is who and who banned."""
         self._admission, self._worker, self._key, self._banned = admission, worker, key, banned
         self._reviewer, self._rules = reviewer, rules
         self._asking = asyncio.Semaphore(AT_ONCE)

@@ -12,6 +12,7 @@ import pytest
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
+from mesh.core.names import InstanceId
 from mesh.core.policy import Section
 from mesh.rpc import open_calls
 from mesh.rpc.channel import MeshChannel
@@ -349,7 +350,7 @@ async def test_many_ends_leave_turns_for_others(callee: Membership) -> None:
     callee.authorize = deny_all
     calls.recall()
     tasks = [asyncio.create_task(calls.keep()), asyncio.create_task(take_turns())]
-    await asyncio.wait(waiting)
+    await asyncio.wait(waiting, timeout=30)
     assert turns >= 1000 / BATCH - 1
     assert all(task.cancelled() for task in waiting)
     for task in tasks:
@@ -360,6 +361,7 @@ async def test_many_ends_leave_turns_for_others(callee: Membership) -> None:
 class _Header:
     def __init__(self) -> None:
         self.source = self.method = type("Text", (), {"text": "caller"})()
+        self.source_instance = InstanceId(bytes(16))
 
 
 async def test_a_thousand_open_streams_end(
