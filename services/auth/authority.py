@@ -68,9 +68,7 @@ class Authority:
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self.admission = Admission(
-            self._store, directory.vault, self._certificate, self.auditor.denials, self._now
-        )
+        self.admission = Admission(self._store, directory.vault, self._certificate, self.auditor, self._now)
         self._roots = Roots(
             self._store,
             directory.vault,

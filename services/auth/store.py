@@ -127,7 +127,7 @@ class Store:
 
         return self.logs.logged(work, entry)
 
-    def consume(self, joining: Sequence[tuple[Instance, Entry]]) -> list[bool]:
+    def consume(self, joining: Sequence[tuple[Instance, Entry | None]]) -> list[bool]:
         """Use each instance's token up and write the instance, both or neither; say which were written.
 
         An instance is not written if its token is not open at ``joined_ms``, whoever was faster, one before
@@ -137,7 +137,9 @@ class Store:
 
         def work(connection: Connection) -> list[Entry]:
             written.extend(_consume(connection, instance) for instance, _ in joining)
-            return [entry for (_, entry), is_written in zip(joining, written, strict=True) if is_written]
+            return [
+                entry for (_, entry), is_written in zip(joining, written, strict=True) if is_written and entry
+            ]
 
         self.logs.logged_all(work)
         return written
