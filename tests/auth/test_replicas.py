@@ -300,4 +300,4 @@ def test_what_is_refused(worlds: tuple[World, World], tmp_path: Path, postgres: 
     first.sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StartError, match="of a newer sealmesh"):
         DataDirectory(second.path)
-    first.sql("UPDATE alembic_version SET version_num = '0006'")
+    first.sql("UPDATE alembic_version SET version_num = '0007'")
