@@ -34,6 +34,9 @@ EVENTS: Final = {
     # auth
     "auth of %s is ready: join at %s": "auth.ready",
     "cannot answer: %s": "auth.cannot-answer",
+    "whether the last commit was made cannot be found out: ending, to recover at the next start": (
+        "store.in-doubt"
+    ),
     "the machine's clock leapt %.0f s ahead, not followed for now: is it right?": "clock.leapt",
     "%s: THIS AUTH IS UNDER TEST AND KILLS ITSELF at the step %r of a join": "auth.under-test",
     "cannot keep epochs and certificate fresh, trying on: %s": "auth.upkeep-failed",
