@@ -11,7 +11,7 @@
     check      check              what is wrong (``checks`` judges)
     edges      edges              who calls whom
     diagnostics diagnostics       what a bug report needs
-    describe   describe           why a call was refused (``causes`` has what to do)
+    describe   describe           why a call was refused (``causes``), or of a service all (``dossier``)
     workloads  run, sidecar       an application's way into the mesh
     svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
