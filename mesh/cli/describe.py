@@ -1,8 +1,8 @@
 """``mesh describe``: from the id that a refused caller was told to the rule, and what would permit the call.
 
 The audit log has every denial, with the node that denied, its true cause and the rule; auth has the policy
-in force. Who asks is the operator, and nobody else learns what is said here. What is no call id is the name of
-a service, and for ``describe_service``.
+in force. Who asks is the operator, and nobody else learns what is said here. What is no call id is the name
+of a service, and for ``describe_service``.
 """
 
 from __future__ import annotations

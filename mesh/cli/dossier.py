@@ -124,7 +124,7 @@ def _by_whom(one: revocation_pb2.RevocationInfo) -> dict[str, Any]:
 
 def _joined(found: Dossier, raw: bytes) -> str | None:
     at_ms = found.joined.get(str(InstanceId(raw)))
-    return at_ms and instant(at_ms)
+    return None if at_ms is None else instant(at_ms)
 
 
 def _node(found: Dossier, node: gatekeeper_pb2.NodeInfo) -> dict[str, Any]:

@@ -208,6 +208,28 @@ def registered(running: Up, name: str) -> dict[str, Any]:
     return found
 
 
+async def test_stat(running: Up) -> None:
+    """Denied calls lower the success of their method; the span and the service choose."""
+    await refused(running, "/shop.v1.Orders/Lose", "/shop.v1.Orders/Lose")
+
+    def told(*arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = running.json("stat", *arguments)
+        return [one for one in rows if one["method"] == "/shop.v1.Orders/Lose"]
+
+    until(lambda: sum(one["denied"] for one in told()) == 2, "the denials are recorded")
+    (row,) = told("orders", "--since", "1h")
+    assert (row["source"], row["destination"]) == ("frontend", "orders")
+    assert (row["permitted"], row["success"], row["unknown"]) == (0, 0.0, 0)
+    assert row["per_second"] == pytest.approx(2 / 3600, rel=0.05)
+    assert len(told("frontend")) == 1
+    assert running.json("stat", "stranger") == []
+    assert running.json("stat", "--since", "2h", "--until", "1h") == []
+    assert "0.00 %" in running.mesh("stat", "orders").stdout
+    turned = running.mesh("stat", "--since", "1h", "--until", "2h")
+    assert turned.returncode == 2
+    assert "--until is not later than --since" in turned.stderr
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "said"),
     [
