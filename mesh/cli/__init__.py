@@ -11,8 +11,9 @@
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
     edges      edges              who calls whom
+    stat       stat               how many calls, by edge and method
     diagnostics diagnostics       what a bug report needs
-    describe   describe           why a call was refused (``causes`` has what to do)
+    describe   describe           why a call was refused (``causes``), or of a service all (``dossier``)
     workloads  run, sidecar       an application's way into the mesh
     svid       svid               certificates in files, for proxies
     lua        lua run …          services in Lua
@@ -47,6 +48,7 @@ from mesh.cli.lua import lua
 from mesh.cli.making import demo, generate
 from mesh.cli.policies import policy
 from mesh.cli.revocations import ban, revoke, revoked, unban
+from mesh.cli.stat import stat
 from mesh.cli.status import status
 from mesh.cli.svid import svid
 from mesh.cli.tokens import token
@@ -75,6 +77,7 @@ for _command in (
     status,
     check,
     edges,
+    stat,
     describe,
     diagnostics,
     token,

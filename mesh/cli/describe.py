@@ -1,7 +1,8 @@
 """``mesh describe``: from the id that a refused caller was told to the rule, and what would permit the call.
 
 The audit log has every denial, with the node that denied, its true cause and the rule; auth has the policy
-in force. Who asks is the operator, and nobody else learns what is said here.
+in force. Who asks is the operator, and nobody else learns what is said here. What is no call id is the name
+of a service, and for ``describe_service``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mesh.cli.audit_source import PATIENCE, Place, ask
 from mesh.cli.causes import HINTS
 from mesh.cli.checks import PAGE
 from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.describe_service import describe_service
 from mesh.cli.errors import CliError
 from mesh.cli.operator import Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json
@@ -28,6 +30,7 @@ from mesh.core.audit import Entry, Kind
 from mesh.core.condition import Call
 from mesh.core.errors import Cause
 from mesh.core.explain import explain
+from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.v1 import auth_pb2
 
@@ -53,21 +56,30 @@ class Found:
 
 
 @click.command()
-@click.argument("call_id", metavar="CALL-ID")
+@click.argument("what", metavar="SERVICE|CALL-ID")
 @output_option
 @data_option
-def describe(call_id: str, output: str, data: Path) -> None:
-    """Say why a call was refused: CALL-ID is the id in the error that its caller got."""
-    if not _ID.fullmatch(call_id):
-        raise click.UsageError(
-            f"{call_id!r:.40} is no call id: it is 16 hex digits, as in [id 0123456789abcdef]"
-        )
-    found = asked(DataDirectory(data), lambda operator: _look(operator, call_id))
+def describe(what: str, output: str, data: Path) -> None:
+    """Say what is known of SERVICE, or why a call was refused: CALL-ID is in its caller's error."""
+    if not _ID.fullmatch(what):
+        describe_service(_service(what), output, DataDirectory(data))
+        return
+    found = asked(DataDirectory(data), lambda operator: _look(operator, what))
     if output == "json":
         show_json({**as_data(_LOG, found.sequence, found.entry), "say": list(_lines(found))})
         return
     for line in _lines(found):
         click.echo(harmless(line))
+
+
+def _service(text: str) -> ServiceName:
+    try:
+        return ServiceName(text)
+    except ValueError:
+        raise click.UsageError(
+            f"{text!r:.40} is neither a service's name nor a call id, which is 16 hex digits, as in "
+            f"[id 0123456789abcdef]"
+        ) from None
 
 
 async def _look(operator: Operator, call_id: str) -> Found:

@@ -70,6 +70,11 @@ def edges_of(seen: Iterable[Seen]) -> list[Edge]:
     return [found[pair] for pair in sorted(found)]
 
 
+def show(found: Iterable[Edge]) -> None:
+    """Show edges as a table."""
+    show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found])
+
+
 def as_json(edge: Edge) -> dict[str, object]:
     """Give an edge as it is shown in JSON."""
     last = edge.last_denied

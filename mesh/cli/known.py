@@ -19,6 +19,10 @@ def warn_of_unknown(names: Iterable[ServiceName], policy: Policy) -> None:
     for name in dict.fromkeys(names):
         if not policy.services or name in policy.services or name.reserved:
             continue
-        near = get_close_matches(name.text, sorted(service.text for service in policy.services), 1)
-        meant = f": did you mean {near[0]}?" if near else ""
-        click.echo(f"warning: the policy has no service {name}{meant}", err=True)
+        click.echo(f"warning: the policy has no service {name}{meant(name, policy)}", err=True)
+
+
+def meant(name: ServiceName, policy: Policy) -> str:
+    """Ask whether the service of a policy with the nearest name is meant; empty if none is near."""
+    near = get_close_matches(name.text, sorted(service.text for service in policy.services), 1)
+    return f": did you mean {near[0]}?" if near else ""

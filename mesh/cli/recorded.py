@@ -110,18 +110,19 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 
 def fetched(wanted: Wanted, data: DataDirectory, patience: float = PATIENCE) -> list[Seen]:
     """Ask gatekeeper, as the operator, for what is recorded."""
+    return asked(data, lambda operator: listed(operator, wanted, patience))
+
+
+async def listed(operator: Operator, wanted: Wanted, patience: float = PATIENCE) -> list[Seen]:
+    """Ask gatekeeper for what is recorded, by an operator's stubs."""
     request = decisions_pb2.ListDecisionsRequest(
         since_ms=wanted.since_ms, until_ms=wanted.until_ms or 0, destinations=wanted.services
     )
-
-    async def ask(operator: Operator) -> list[Seen]:
-        return [
-            _seen(one)
-            async for part in operator.decisions.ListDecisions(request, timeout=patience)
-            for one in part.decisions
-        ]
-
-    return asked(data, ask)
+    return [
+        _seen(one)
+        async for part in operator.decisions.ListDecisions(request, timeout=patience)
+        for one in part.decisions
+    ]
 
 
 def _seen(one: decisions_pb2.ListedDecision) -> Seen:

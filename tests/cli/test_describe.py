@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -134,12 +135,111 @@ async def test_edges(running: Up) -> None:
     assert running.json("edges", "--service", "frontend") == []
 
 
+async def test_a_service(running: Up) -> None:
+    """All that is known of a service: while it runs, and what is left when it is revoked and banned."""
+    auth = json.loads((running.data / "addresses.json").read_text())["join"]
+    async with mesh.join("orders", token=token(running, "orders"), auth=auth) as orders:
+        orders.server().add_generic_rpc_handlers((Anything(),))
+        await orders.server().start()
+        there = await asyncio.to_thread(registered, running, "orders")
+        (told,) = (one for one in there["instances"] if one["address"])
+        version = running.json("status")["policy_version"]
+        assert (there["policy"], there["banned"]) == ({"version": version, "listed": True}, None)
+        assert told["joined"]
+        assert 0 <= told["age_seconds"] < 120
+        assert there["callers"] == ["frontend"]
+        assert [rule["name"] for rule in there["rules"]["allow"]] == ["buys"]
+        text = (await asyncio.to_thread(running.mesh, "describe", "orders")).stdout
+        assert "allow 'buys': frontend -> /shop.v1.Orders/Place" in text
+        assert "deny 'no-purge': * -> /shop.v1.Orders/Purge" in text
+        assert told["instance"] in text
+    calls = running.json("describe", "frontend")["calls"]
+    assert calls == [{"service": "orders", "rules": ["buys"]}]
+    assert "orders (buys)" in running.mesh("describe", "frontend").stdout
+
+
+async def test_what_was_denied_to_a_service(running: Up) -> None:
+    """Both the caller and the callee of a denied call have it, and the callee the edge."""
+    (call_id,) = await refused(running, "/shop.v1.Orders/Purge")
+    for name in ("frontend", "orders"):
+        found = running.json("describe", name)
+        assert found["denials"][-1]["call_id"] == call_id
+        assert len(found["denials"]) <= 5
+    until(lambda: bool(running.json("describe", "orders")["last_hour"]), "the denial is recorded")
+    (edge,) = running.json("describe", "frontend")["last_hour"]
+    assert (edge["source"], edge["destination"]) == ("frontend", "orders")
+    text = running.mesh("describe", "orders").stdout
+    assert call_id in text
+    assert "calls of the last hour" in text
+
+
+def test_a_service_that_is_banned(running: Up) -> None:
+    """A ban is told, with who did it and why; of a name that only was banned, too."""
+    running.json("ban", "stranger", "--reason", "leaked")
+    found = running.json("describe", "stranger")
+    assert (found["policy"]["listed"], found["instances"]) == (False, [])
+    assert found["banned"]["reason"] == "leaked"
+    assert found["banned"]["by"].startswith("mesh.operator/")
+    text = running.mesh("describe", "stranger").stdout
+    assert re.search(r"banned +since \S+ by mesh.operator/[0-9a-f]{32}: leaked", text)
+    assert "which does not have it: nobody can call it" in text
+
+
+def test_an_instance_that_is_revoked(running: Up) -> None:
+    """Revoked instances stay in it until they are forgotten; the mesh's own services are no policy's."""
+    done = running.json("revoke", "mesh.operator", "--force", "--reason", "drill")
+    found = running.json("describe", "mesh.operator")
+    assert {one["instance"] for one in found["revoked"]} == set(done["instances"])
+    assert {one["reason"] for one in found["revoked"]} == {"drill"}
+    text = running.mesh("describe", "mesh.operator").stdout
+    assert "no policy decides about calls to it: the code does" in text
+    assert "callers" not in text
+
+
+def registered(running: Up, name: str) -> dict[str, Any]:
+    """Wait until an instance that takes calls is told of."""
+    found: dict[str, Any] = {}
+
+    def there() -> bool:
+        found.update(running.json("describe", name))
+        return any(one["address"] and one["policy_version"] for one in found["instances"])
+
+    until(there, f"{name} is registered")
+    return found
+
+
+async def test_stat(running: Up) -> None:
+    """Denied calls lower the success of their method; the span and the service choose."""
+    await refused(running, "/shop.v1.Orders/Lose", "/shop.v1.Orders/Lose")
+
+    def told(*arguments: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = running.json("stat", *arguments)
+        return [one for one in rows if one["method"] == "/shop.v1.Orders/Lose"]
+
+    until(lambda: sum(one["denied"] for one in told()) == 2, "the denials are recorded")
+    (row,) = told("orders", "--since", "1h")
+    assert (row["source"], row["destination"]) == ("frontend", "orders")
+    assert (row["permitted"], row["success"], row["unknown"]) == (0, 0.0, 0)
+    assert row["per_second"] == pytest.approx(2 / 3600, rel=0.05)
+    assert len(told("frontend")) == 1
+    assert running.json("stat", "stranger") == []
+    assert running.json("stat", "--since", "2h", "--until", "1h") == []
+    assert "0.00 %" in running.mesh("stat", "orders").stdout
+    turned = running.mesh("stat", "--since", "1h", "--until", "2h")
+    assert turned.returncode == 2
+    assert "--until is not later than --since" in turned.stderr
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "said"),
-    [("0" * 16, 1, "no denial 0000000000000000 in the audit log"), ("zz", 2, "'zz' is no call id")],
+    [
+        ("0" * 16, 1, "no denial 0000000000000000 in the audit log"),
+        ("Zz", 2, "'Zz' is neither a service's name nor a call id"),
+        ("order", 1, "nothing is known of a service order: did you mean orders?: mesh status"),
+    ],
 )
 def test_no_such_call(running: Up, asked: str, status: int, said: str) -> None:
-    """An id that is unknown, or none, is one line, and its own status."""
+    """An id or a service that is unknown, or what is neither, is one line, and its own status."""
     done = running.mesh("describe", asked)
     assert (done.returncode, done.stdout) == (status, "")
     assert said in done.stderr
@@ -164,8 +264,12 @@ def test_a_gatekeeper_that_hangs(running: Up) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
         done = running.mesh("check")
+        described = running.mesh("describe", "orders")
     finally:
         os.kill(pid, signal.SIGCONT)
+    assert described.returncode == 4
+    assert "callers       frontend" in described.stdout
+    assert "gatekeeper does not answer" in described.stderr
     assert done.returncode == 1
     assert f"{State.WRONG} gatekeeper gatekeeper does not answer" in done.stdout
     assert re.search(r"error: 1 of \d+ checks failed: see the hints above\n", done.stderr)
