@@ -27,19 +27,16 @@ class Audits:
         self._now = now
         self._told: dict[tuple[str, str, str | None], tuple[float, int]] = {}
 
-    def note(self, permit: Permit, version: int, destination: str = "") -> int:
-        """Take note of a permit in audit under a version of the policy, for a service if not one's own.
-
-        Gives how many calls that tells of: none if alike ones were told of a short time ago.
-        """
+    def note(self, permit: Permit, version: int, destination: str = "") -> None:
+        """Take note of a permit in audit under a version of the policy, for a service if not one's own."""
         if permit.audited is None:
-            return 0
+            return
         key = (f"{permit.source} {destination}", permit.method, permit.audited.rule)
         now = self._now()
         told, untold = self._told.get(key, (-QUIET, 0))
         if now - told < QUIET:
             self._told[key] = (told, untold + 1)
-            return 0
+            return
         if len(self._told) >= REMEMBERED:
             self._told.clear()
         self._told[key] = (now, 0)
@@ -53,4 +50,3 @@ class Audits:
             version,
             untold,
         )
-        return untold + 1

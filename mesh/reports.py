@@ -6,6 +6,9 @@ What could not be sent yet is kept, within the bounds of a ``tally``: alike ones
 caller so many different ones and exact counts of the rest. A call that the peer may repeat elsewhere (it was
 sealed for an instance that is gone) is no denial and not reported.
 
+What audit lets pass is told the same way, from a tally of its own, so that neither takes room from the other;
+no call waits for it, and alike ones are told once in ``AGAIN``.
+
 What is lost: if a node is killed, what it had not sent. If an answer of gatekeeper is lost, what was sent is
 sent again, and stands in the log twice under the same call id.
 """
@@ -16,7 +19,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import grpc
@@ -25,7 +28,7 @@ from mesh.core.errors import Cause
 from mesh.core.matcher import Permit
 from mesh.core.names import FullMethod, InstanceId, ServiceName
 from mesh.core.receiver import Peer
-from mesh.core.tally import Tally, Told
+from mesh.core.tally import Limits, Tally, Told
 from mesh.enrol import backoff
 from mesh.rpc.membership import Membership, Rejection
 from mesh.v1 import audit_pb2
@@ -42,6 +45,8 @@ TIMEOUT: Final = 5.0
 LOOK: Final = 1.0
 #: Seconds that a node which leaves has for what it has left to tell.
 LEAVE: Final = 1.0
+#: Milliseconds for which what audit lets pass is not told again.
+AGAIN: Final = 60_000
 #: The cause of what is no denial yet: the policy is in audit.
 AUDITED: Final = "audited"
 #: Causes that are no denials: the caller finds the instance that took over, or the newer key.
@@ -86,27 +91,31 @@ class Reporter:
         self._membership, self._send = membership, send
         self.own = Peer(membership.name, membership.instance)
         self._tally = Tally[Denial]()
+        self._audits = Tally[Denial](Limits(counts_every_ms=AGAIN, again_every_ms=AGAIN))
         self._noted = self._sent = self._waiting = 0
         self._away = False
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         membership.on_rejected(self._rejected)
         membership.written = self.written
 
-    def audited(self, permit: Permit, count: int) -> None:
-        """Take calls to this node that audit alone let pass; the source is a verified service."""
+    def audited(self, permit: Permit, by: Peer | None = None) -> None:
+        """Take a call that audit alone let pass, to this node or to the one that asks about it."""
         if permit.audited is not None:
             rule = permit.audited.rule or ""
-            self.note(Denial(self.own, permit.source, "", permit.method, rule, AUDITED), count=count)
+            audited = Denial(by or self.own, permit.source, "", permit.method, rule, AUDITED)
+            self._note(self._audits, audited)
 
-    def note(self, denial: Denial, call_id: str = "", count: int = 1) -> None:
-        """Take a denial, or so many alike ones."""
+    def note(self, denial: Denial, call_id: str = "") -> None:
+        """Take a denial."""
+        if self._note(self._tally, denial, call_id):
+            self._noted += 1
+        self._wake.set()
+
+    def _note(self, tally: Tally[Denial], denial: Denial, call_id: str = "") -> bool:
         now_ms = self._membership.clock.now_ms()
         # Who asks gatekeeper to judge may name whom it likes as the caller: that has no budget of its own.
         source = denial.source if denial.by == self.own else denial.by.service.text
-        told = Told(denial, source, call_id, count, now_ms, now_ms)
-        if self._tally.note(told, now_ms):
-            self._noted += 1
-        self._wake.set()
+        return tally.note(Told(denial, source, call_id, 1, now_ms, now_ms), now_ms)
 
     async def written(self) -> None:
         """Wait until what was noted by itself is in the log, within the bounds of this module."""
@@ -142,12 +151,13 @@ class Reporter:
             await asyncio.wait_for(self._tell(everything=True), LEAVE)
 
     async def _tell(self, *, everything: bool = False) -> bool:
-        while told := self._tally.take(BATCH, self._membership.clock.now_ms(), everything=everything):
+        while (taken := self._take(everything=everything)) is not None:
+            tally, told = taken
             goal = self._noted if not len(self._tally) else self._sent
             try:
-                await self._send(told)
+                await self._send(told if tally is self._tally else [self._audit(one) for one in told])
             except BaseException as error:
-                self._tally.give_back(told)
+                tally.give_back(told)
                 if not isinstance(error, (grpc.aio.AioRpcError, OSError)):
                     raise
                 self._is_away(True)
@@ -155,6 +165,17 @@ class Reporter:
             self._sent = max(self._sent, goal)
             self._is_away(False)
         return True
+
+    def _take(self, *, everything: bool) -> tuple[Tally[Denial], list[Told[Denial]]] | None:
+        now_ms = self._membership.clock.now_ms()
+        for tally in (self._tally, self._audits):
+            if told := tally.take(BATCH, now_ms, everything=everything):
+                return tally, told
+        return None
+
+    def _audit(self, told: Told[Denial]) -> Told[Denial]:
+        # Counts say of what, or they would be taken for denials.
+        return replace(told, what=told.what or Denial(self.own, told.source, "", "", "", AUDITED))
 
     def _is_away(self, away: bool) -> None:
         self._away = away

@@ -37,7 +37,7 @@ MAX_STALE: Final = 86_400.0
 INSTANT: Final = 0.001
 
 
-def nobody_is_told(_permit: Permit, _count: int) -> None:
+def nobody_is_told(_permit: Permit) -> None:
     """Let what audit let pass stand in the node's own log alone."""
 
 
@@ -59,8 +59,8 @@ class Slice:
         """
         self._now, self._certified, self._clock_ms = now, certified, clock_ms
         self._audits = Audits(now)
-        self.audited: Callable[[Permit, int], None] = nobody_is_told
-        """Told of calls that audit alone let pass, and how many alike ones (``mesh.reports``)."""
+        self.audited: Callable[[Permit], None] = nobody_is_told
+        """Told of each call that audit alone let pass (``mesh.reports``)."""
         self._matcher: Matcher | None = None
         self._held = gatekeeper_pb2.Slice()
         self._destinations: dict[ServiceName, list[Endpoint]] = {}
@@ -96,12 +96,9 @@ class Slice:
             raise Denied(source, method, None)
         permit = self._matcher.permit(source, method, entries, self._clock_ms())
         if permit.audited is not None:
-            self._tell(permit)
+            self._audits.note(permit, self.version)
+            self.audited(permit)
         return permit
-
-    def _tell(self, permit: Permit) -> None:
-        if count := self._audits.note(permit, self.version):
-            self.audited(permit, count)
 
     def standing(self, permit: Permit) -> float:
         """Give until when, by ``now``, a permit that was just given needs no judging again.

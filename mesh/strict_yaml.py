@@ -23,6 +23,15 @@ _PLAIN: Final = (
     (_INT, r"[-+]?(?:0|[1-9][0-9]*)", tuple("-+0123456789")),
     (_FLOAT, r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", tuple("-+0123456789")),
 )
+_STAR: Final = "a text that begins with a star has to stand in quotes"
+#: What libyaml says, and PyYAML in Python, by its first words; and what to do about it.
+_ADVICE: Final = {
+    "found undefined alias": _STAR,
+    "did not find expected alphabetic or numeric": f"{_STAR}, and so has one that begins with & or !",
+    "expected alphabetic or numeric": f"{_STAR}, and so has one that begins with & or !",
+    "found character": "put a text that begins with such a sign into quotes",
+    "mapping values are not allowed": "put a text with a colon and a blank in it into quotes",
+}
 #: The deepest nesting of lists and mappings.
 MAX_DEPTH: Final = 200
 #: libyaml's is twenty times faster; every wheel of PyYAML has it, a build from source may not.
@@ -148,7 +157,7 @@ def _check(root: yaml.Node) -> None:
     while waiting:
         node = waiting.pop()
         if id(node) in met:
-            raise wrong(node, "aliases are not supported: write it out")
+            raise wrong(node, f"aliases are not supported: write it out; {_STAR}")
         met.add(id(node))
         if node.tag in (_INT, _FLOAT) and not math.isfinite(float(node.value)):
             raise wrong(node, "the number is too large: make it shorter")
@@ -170,7 +179,9 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
 
 
 def _told(error: yaml.MarkedYAMLError) -> YamlError:
-    return YamlError(error.problem or "not YAML", *_place(error.problem_mark))
+    problem = error.problem or "not YAML"
+    advice = next((f": {what}" for begin, what in _ADVICE.items() if problem.startswith(begin)), "")
+    return YamlError(problem + advice, *_place(error.problem_mark))
 
 
 def _place(mark: Any) -> tuple[int, int]:

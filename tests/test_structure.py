@@ -35,6 +35,7 @@ PURE = {
     "collections.abc",
     "cryptography",
     "dataclasses",
+    "difflib",
     "enum",
     "functools",
     "google.protobuf.message",

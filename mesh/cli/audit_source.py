@@ -15,6 +15,8 @@ from mesh.v1 import audit_pb2
 LOGS: Final = ("actions", "denials")
 #: Behind every segment: asked from here, auth gives the anchor and nothing else.
 _NOTHING: Final = 2**62
+#: How often a log is read whose oldest segment goes while it is.
+TRIES: Final = 5
 #: Seconds that auth may take for all that it has.
 PATIENCE: Final = 120.0
 
@@ -53,7 +55,23 @@ class Read:
 
 
 async def ask(operator: Operator, log: str, start: Place) -> Read:
-    """Read a log of a running auth from a place on."""
+    """Read a log of a running auth from a place on.
+
+    Anew if its oldest segment went to make room meanwhile: a part of it would look as if it had been removed.
+    """
+    for _ in range(TRIES):
+        read = await _ask(operator, log, start)
+        oldest = read.head.first_segment
+        if start.segment > oldest or (await _head_of(operator, log)).first_segment == oldest:
+            return read
+    raise CliError(f"the log of {log} grows faster than it can be read: try again, or with --offline")
+
+
+async def _head_of(operator: Operator, log: str) -> Head:
+    return (await _ask(operator, log, Place(_NOTHING))).head
+
+
+async def _ask(operator: Operator, log: str, start: Place) -> Read:
     request = audit_pb2.ReadRequest(log=log, segment=start.segment, offset=start.offset)
     read: Read | None = None
     pieces: dict[int, list[bytes]] = {}
@@ -70,7 +88,7 @@ async def ask(operator: Operator, log: str, start: Place) -> Read:
 
 async def near_the_end(operator: Operator, log: str) -> Place:
     """Give the place where the last segment but one of a log begins."""
-    head = (await ask(operator, log, Place(_NOTHING))).head
+    head = await _head_of(operator, log)
     return Place(max(head.first_segment, head.segment - 1))
 
 

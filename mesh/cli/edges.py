@@ -18,6 +18,8 @@ from mesh.cli.recorded import Wanted, choosing, fetched
 from mesh.core.observed import DENY, Gap, Observation, Seen
 
 COLUMNS = ("source", "destination", "permitted", "denied", "unknown", "last call", "last denied", "rule")
+#: What of it is shown whole, however narrow the terminal is.
+WHOLE = ("SOURCE", "DESTINATION", "PERMITTED", "DENIED")
 
 
 @dataclass(slots=True)
@@ -56,7 +58,7 @@ def edges(wanted: Wanted, output: str, data: Path, *, denied: bool) -> None:
     if output == "json":
         show_json([as_json(edge) for edge in found])
     else:
-        show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found])
+        show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found], WHOLE)
 
 
 def edges_of(seen: Iterable[Seen]) -> list[Edge]:

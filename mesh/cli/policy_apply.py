@@ -6,8 +6,8 @@ nothing is overwritten that nobody has seen.
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mesh.cli.policy_diff import compared, difference_data
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import Record, fetched, listed
 from mesh.cli.policy_replay import forecast
-from mesh.core.difference import Difference, differences
+from mesh.core.difference import Difference, differences, taken_from
 from mesh.core.names import OPERATOR
 from mesh.core.policy import Policy
 from mesh.v1 import auth_pb2
@@ -33,6 +33,19 @@ class _Wish:
     cut_operator: bool
     yes: bool
     output: str
+    #: The version that a rollback goes back to.
+    restores: int | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to ask."""
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        return self.output != "json" and not self.yes and terminal
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether calls of the last day are judged first: not if a rollback is to be quick."""
+        return self.output != "json" and (self.dry_run or self.restores is None or not self.yes)
 
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -52,8 +65,8 @@ _cut_operator = click.option(
 def apply(file: str, dry_run: bool, cut_operator: bool, yes: bool, output: str, data: Path) -> None:
     """Put the policy in FILE (YAML or JSON; - for standard input) in force, everywhere within a second.
 
-    Shows first which calls are granted otherwise, and on a terminal what would have become of those of the
-    last day, and asks.
+    Shows first which calls are granted otherwise, and what would have become of those of the last day; on a
+    terminal it asks. A policy that says what the one in force says changes nothing.
     """
     policy = load_policy(file)
     record = fetched(DataDirectory(data))
@@ -79,51 +92,91 @@ def rollback(
 ) -> None:
     """Put an earlier policy in force again: VERSION, or the one before the one in force.
 
-    It gets a new version, for versions never go back.
+    It gets a new version, for versions never go back. After a rollback, another one goes on backwards, from
+    the version whose text is in force.
     """
     directory = DataDirectory(data)
     record = fetched(directory)
-    wanted = _before(directory, record) if version is None else version
-    document = json.loads(fetched(directory, wanted).document)
-    document.pop("version", None)
-    _put(directory, record, Policy.parse(json.dumps(document)), _Wish(dry_run, cut_operator, yes, output))
+    wanted = _before(directory, record) if version is None else fetched(directory, version)
+    wish = _Wish(dry_run, cut_operator, yes, output, restores=wanted.version)
+    if output != "json":
+        click.echo(f"rollback of policy {record.version} to the text of {wanted.version}")
+    _put(directory, record, wanted.text, wish)
 
 
-def _before(directory: DataDirectory, record: Record) -> int:
-    earlier = [info.version for info in listed(directory) if info.version < record.version]
-    if not earlier:
-        raise CliError("no earlier policy is kept: see mesh policy history", Exit.REFUSED)
-    return max(earlier)
+def _before(directory: DataDirectory, record: Record) -> Record:
+    infos = listed(directory)
+    stands = text_of(record.version, infos)
+    for version in earlier(stands, infos):
+        found = fetched(directory, version)
+        if found.text != record.text:
+            return found
+    raise CliError(
+        f"no other policy from before {stands} is kept but the first, which permits nothing: "
+        "say which version, see mesh policy history",
+        Exit.REFUSED,
+    )
+
+
+def text_of(version: int, infos: Iterable[auth_pb2.PolicyInfo]) -> int:
+    """Give the version whose text another has: of a rollback to a rollback, the one that was applied."""
+    restored = {info.version: info.restores for info in infos if info.HasField("restores")}
+    while version in restored:
+        version = restored[version]
+    return version
+
+
+def earlier(version: int, infos: Iterable[auth_pb2.PolicyInfo]) -> list[int]:
+    """Give the versions before one, the newest first, without the empty policy of a new trust domain."""
+    return sorted((info.version for info in infos if 0 < info.version < version), reverse=True)
 
 
 def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) -> None:
-    before = record.policy
-    found = differences(before, policy)
-    as_text = wish.output != "json"
-    if as_text:
-        for line in compared(before, policy):
-            click.echo(line)
-    if not wish.cut_operator:
-        spare_operator(found)
-    asking = as_text and not wish.yes and sys.stdin.isatty() and sys.stdout.isatty()
-    if asking or (as_text and wish.dry_run):
-        click.echo(forecast(policy, directory))
+    if policy.version_guard is None and policy == record.text:
+        _told(
+            f"nothing changed: policy {record.version} says the same and stays in force",
+            record.version,
+            [],
+            wish,
+        )
+        return
+    found = _shown(directory, record, policy, wish)
     if wish.dry_run:
-        if not as_text:
+        if wish.output == "json":
             show_json({"differences": [difference_data(one) for one in found]})
         return
-    if asking:
-        click.confirm(f"replace policy {record.version}?", abort=True)
-    version = _applied(directory, record, policy)
-    if as_text:
-        click.echo(f"policy {version} is in force")
+    if wish.asks and not click.confirm(f"replace policy {record.version}?"):
+        click.echo(f"not applied: policy {record.version} stays in force")
+        raise click.exceptions.Exit(Exit.FAILED)
+    version = _applied(directory, record, policy, wish.restores)
+    text = "" if wish.restores is None else f", with the text of {wish.restores}"
+    _told(f"policy {version} is in force{text}", version, found, wish)
+
+
+def _told(line: str, version: int, found: list[Difference], wish: _Wish) -> None:
+    if wish.output == "json":
+        told = {"version": version, "differences": [difference_data(one) for one in found]}
+        show_json(told if wish.restores is None else told | {"restores": wish.restores})
     else:
-        show_json({"version": version, "differences": [difference_data(one) for one in found]})
+        click.echo(line)
 
 
-def spare_operator(found: list[Difference]) -> None:
-    """Raise ``CliError`` if a difference may take a permission from the operator."""
-    taken = [one for one in found if one.may_take_from(OPERATOR.text)]
+def _shown(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) -> list[Difference]:
+    """Show what changes, and give it; raise ``CliError`` where the operator would be cut off."""
+    before = record.policy
+    found = differences(before, policy)
+    if wish.output != "json":
+        for line in compared(before, policy, found):
+            click.echo(line)
+    if not wish.cut_operator:
+        spare_operator(taken_from(OPERATOR.text, before, policy))
+    if wish.forecasts:
+        click.echo(forecast(policy, directory))
+    return found
+
+
+def spare_operator(taken: list[Difference]) -> None:
+    """Raise ``CliError`` if there is a difference that takes, or may take, a permission from the operator."""
     if taken:
         one = taken[0]
         what = ", ".join(one.methods[:3]) or "every method"
@@ -134,8 +187,10 @@ def spare_operator(found: list[Difference]) -> None:
         )
 
 
-def _applied(directory: DataDirectory, record: Record, policy: Policy) -> int:
-    request = auth_pb2.ApplyPolicyRequest(document=policy.encode(), replaces=record.version)
+def _applied(directory: DataDirectory, record: Record, policy: Policy, restores: int | None) -> int:
+    request = auth_pb2.ApplyPolicyRequest(
+        document=policy.encode(), replaces=record.version, restores=restores
+    )
 
     async def ask(operator: Operator) -> auth_pb2.ApplyPolicyResponse:
         return await operator.auth.ApplyPolicy(request, timeout=6 * PATIENCE)

@@ -10,10 +10,10 @@ import click
 
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_file import load_policy
-from mesh.core.condition import Call, Condition
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
 from mesh.core.policy import Mode, Policy
+from mesh.core.zones import is_known
 
 SCHEMA: Final = "policy.schema.json"
 #: How many notes are shown of one policy.
@@ -30,7 +30,7 @@ def check(files: tuple[str, ...], output: str) -> None:
         show_json([{"file": file, **_counts(policy), "notes": notes(policy)} for file, policy in found])
         return
     for file, policy in found:
-        counted = ", ".join(f"{number} {what}" for what, number in _counts(policy).items())
+        counted = ", ".join(_counted(what, number) for what, number in _counts(policy).items())
         click.echo(f"{file}: good: {counted}")
         said = notes(policy)
         for note in said[:SHOWN]:
@@ -53,6 +53,10 @@ def notes(policy: Policy) -> list[str]:
 def _counts(policy: Policy) -> dict[str, int]:
     rules = [rule for section in policy.services.values() for _, rule in section.rules("")]
     return {"services": len(policy.services), "groups": len(policy.groups.members), "rules": len(rules)}
+
+
+def _counted(what: str, number: int) -> str:
+    return f"{number} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _principals(policy: Policy) -> Iterator[tuple[str, str]]:
@@ -91,11 +95,5 @@ def _zones(policy: Policy) -> Iterator[str]:
     for name, section in policy.services.items():
         for at, rule in section.rules(f"services.{name}"):
             for zone in rule.when.zones if rule.when else ():
-                if not _known(zone):
+                if not is_known(zone):
                     yield f"{at}: cannot be judged where, as here, the time zone {zone!r} is not known"
-
-
-def _known(zone: str) -> bool:
-    # Asked of what judges conditions, for only its own list counts.
-    judged = Condition.parse(f'time.getHours("{zone}") >= 0').holds(Call("", "", "", (), 0))
-    return judged is not None

@@ -12,12 +12,23 @@ from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_record import fetched, named
 from mesh.core.difference import Difference, differences
+from mesh.core.grants import Grant, Scope
 from mesh.core.patterns import ANY
 from mesh.core.policy import Policy
 
 #: How many lines are shown, and how many names or methods in one.
 LINES: Final = 200
 SHOWN: Final = 6
+#: How many characters are shown of a condition.
+WIDTH: Final = 400
+
+_OTHERWISE: Final = "but not as before"
+_SCOPES: Final = {
+    Scope.WIDER: "wider than before",
+    Scope.NARROWER: "narrower than before",
+    Scope.SAME: "as wide as before",
+    Scope.UNKNOWN: f"{_OTHERWISE} (if wider or narrower is not known)",
+}
 
 
 @click.command()
@@ -36,18 +47,19 @@ def diff(old: str, new: str | None, output: str, data: Path) -> None:
     if output == "json":
         show_json([difference_data(one) for one in differences(before, after)])
         return
-    for line in compared(before, after):
+    for line in compared(before, after, differences(before, after)):
         click.echo(line)
 
 
-def compared(old: Policy, new: Policy) -> Iterator[str]:
+def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]:
     """Give lines for people: services that come and go, then what is granted otherwise, then a summary."""
     for name in sorted(new.services.keys() - old.services.keys()):
         yield f"+ service {name}"
     for name in sorted(old.services.keys() - new.services.keys()):
         yield f"- service {name}"
-    found = differences(old, new)
-    yield from map(shown, found[:LINES])
+    for one in found[:LINES]:
+        yield shown(one)
+        yield from _terms(one)
     if len(found) > LINES:
         yield f"  and {len(found) - LINES} more: see mesh policy diff -o json"
     yield _summary(found)
@@ -61,10 +73,17 @@ def shown(one: Difference) -> str:
     if one.sign == "?":
         grants = f"{one.after}, or not all"
     elif one.before is one.after:
-        grants = f"{one.after}, but not as before"
+        grants = f"{one.after}, {_SCOPES[one.scope] if one.before is Grant.CONDITION else _OTHERWISE}"
     return (
         f"{one.sign} {sources or 'every caller'} -> {one.destination} {methods or 'every method'}: {grants}"
     )
+
+
+def _terms(one: Difference) -> Iterator[str]:
+    for sign, terms in (("-", one.lost), ("+", one.gained)):
+        yield from (f"    {sign} {term[:WIDTH]}{'...' * (len(term) > WIDTH)}" for term in terms[:SHOWN])
+        if len(terms) > SHOWN:
+            yield f"    {sign} and {len(terms) - SHOWN} more"
 
 
 def _listed(names: Iterable[str], count: int) -> str:
@@ -91,4 +110,7 @@ def difference_data(one: Difference) -> dict[str, object]:
         "every_method": not one.methods,
         "before": one.before,
         "after": one.after,
+        "scope": one.scope,
+        "lost": one.lost,
+        "gained": one.gained,
     }

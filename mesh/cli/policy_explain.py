@@ -22,6 +22,7 @@ from mesh.core.explain import Explanation
 from mesh.core.explain import explain as explained
 from mesh.core.metadata import Entries, checked_entries
 from mesh.core.names import FullMethod, ServiceName
+from mesh.core.nearest import unjudged
 from mesh.core.remedy import Change
 from mesh.core.rules import Placed
 
@@ -78,20 +79,30 @@ def as_lines(call: Call, found: Explanation) -> Iterator[str]:
     """Say what came of it, line by line."""
     yield f"{call.source} -> {call.destination} {call.method}: {found.verdict.word}: {found.verdict.why}"
     if found.deciding:
-        yield f"decided by {_named(found.deciding)}"
+        yield f"decided by {placed(found.deciding)}"
         yield from (f"  {line}" for line in _shown(found.deciding.rule.principals, found.deciding))
+        yield from _doubt(found, found.deciding, call)
     for one in found.denying:
         if one is not found.deciding:
-            yield f"also speaks against it: {_named(one)}"
+            yield f"also speaks against it: {placed(one)}"
+            yield from _doubt(found, one, call)
     if found.nearest:
-        yield f"nearest: {_named(found.nearest)}"
+        yield f"nearest: {placed(found.nearest)}"
         yield from (f"  {lack.text}" for lack in found.lacks)
     if found.changes:
         yield "smallest change:"
         for change in found.changes:
             yield from (f"  {line}" for line in _change(change))
+    elif found.broken:
+        yield f"no change is proposed: first correct the condition of {', '.join(map(placed, found.broken))}"
     elif not found.verdict.permitted:
         yield "no single change permits it: the rules that deny it would have to be written anew"
+
+
+def _doubt(found: Explanation, one: Placed, call: Call) -> Iterator[str]:
+    why = unjudged(one.rule, call) if one in found.denying else ""
+    if why:
+        yield f"  {why}: so it denies"
 
 
 def _shown(principals: tuple[str, ...], one: Placed) -> Iterator[str]:
@@ -103,7 +114,8 @@ def _shown(principals: tuple[str, ...], one: Placed) -> Iterator[str]:
         yield f"when: {one.rule.when.text}"
 
 
-def _named(one: Placed) -> str:
+def placed(one: Placed) -> str:
+    """Name a rule and the place where it stands."""
     return f"rule {one.rule.name!r} at {_path(one.place)}"
 
 
@@ -114,12 +126,19 @@ def _path(place: tuple[str | int, ...]) -> str:
 def _change(change: Change) -> Iterator[str]:
     if change.action == "remove":
         yield f"remove {_path(change.place)}"
+        yield from _drops("it denies no more than this caller and method, and only with", change)
         return
     adding = change.action == "add"
     value: Any = [change.value] if adding else {change.place[-1]: change.value}
     yield f"add to {_path(change.place if adding else change.place[:-1])}:"
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=10_000)
     yield from (f"  {line}" for line in text.splitlines())
+    yield from _drops("without what the nearest rule asks besides:", change)
+
+
+def _drops(what: str, change: Change) -> Iterator[str]:
+    if change.drops:
+        yield f"{what} {'; '.join(change.drops)}"
 
 
 def _data(call: Call, found: Explanation) -> dict[str, object]:
@@ -134,7 +153,13 @@ def _data(call: Call, found: Explanation) -> dict[str, object]:
         "nearest": found.nearest and {"name": found.nearest.rule.name, "place": _path(found.nearest.place)},
         "lacks": [lack.text for lack in found.lacks],
         "changes": [
-            {"action": change.action, "place": _path(change.place), "value": change.value}
+            {
+                "action": change.action,
+                "place": _path(change.place),
+                "value": change.value,
+                "drops": change.drops,
+            }
             for change in found.changes
         ],
+        "broken": [{"name": one.rule.name, "place": _path(one.place)} for one in found.broken],
     }

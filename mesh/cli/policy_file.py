@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from zoneinfo import available_timezones
 
 import yaml
 
@@ -16,6 +17,7 @@ from mesh.cli.yaml_file import load_yaml, one_line, read_text
 from mesh.core.burden import check_burden
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
+from mesh.core.zones import check_zones
 from mesh.uncollected import uncollected
 
 
@@ -46,6 +48,7 @@ def _checked(text: str) -> Policy:
     policy = Policy.parse(text)
     check_reach(policy)
     check_burden(policy)
+    check_zones(policy, available_timezones)
     return policy
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -27,6 +27,11 @@ class Record:
     def policy(self) -> Policy:
         """The policy; auth has checked that it is one."""
         return Policy.parse(self.document)
+
+    @property
+    def text(self) -> Policy:
+        """The policy without its own guard: equal for versions that say the same."""
+        return replace(self.policy, version_guard=None)
 
 
 def fetched(data: DataDirectory, version: int | None = None) -> Record:
@@ -82,7 +87,10 @@ def get(version: int | None, output: str, data: Path) -> None:
 @output_option
 @data_option
 def history(output: str, data: Path) -> None:
-    """List the policies that auth keeps, newest first. The first one is in force."""
+    """List the policies that auth keeps, newest first. The first one is in force.
+
+    FROM is the version whose text a rollback has put in force again.
+    """
     found = listed(DataDirectory(data))
     if output == "json":
         show_json(
@@ -92,10 +100,15 @@ def history(output: str, data: Path) -> None:
                     "applied": instant(info.applied_ms),
                     "operator": info.instance,
                     "bytes": info.size,
+                    "restores": info.restores if info.HasField("restores") else None,
                 }
                 for info in found
             ]
         )
         return
-    rows = [[str(one.version), instant(one.applied_ms), one.instance or "-", str(one.size)] for one in found]
-    show_table(("VERSION", "APPLIED", "OPERATOR", "BYTES"), rows)
+    show_table(("VERSION", "FROM", "APPLIED", "OPERATOR", "BYTES"), [_row(info) for info in found])
+
+
+def _row(info: auth_pb2.PolicyInfo) -> list[str]:
+    restores = str(info.restores) if info.HasField("restores") else "-"
+    return [str(info.version), restores, instant(info.applied_ms), info.instance or "-", str(info.size)]

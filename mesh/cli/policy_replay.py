@@ -56,8 +56,8 @@ def replay(
     """Judge recorded calls again under POLICY, and say what changes.
 
     RECORDED is a file of lines, - for standard input, or live for what the running mesh recorded. POLICY is
-    a file, or the number of a version that auth keeps. Status 1 if a call would be newly denied, or if that
-    cannot be told of one.
+    a file, or the number of a version that auth keeps. Status 1 if a call would be newly denied, if that
+    cannot be told of one, or if there are no calls.
     """
     directory = DataDirectory(data)
     replayed = Replayed(named(policy, directory))
@@ -69,6 +69,8 @@ def replay(
     else:
         for line in _lines(replayed, rows):
             click.echo(line)
+    if not replayed.calls:
+        raise CliError(f"{observed}: no calls to judge: see --since, --until, --service", Exit.FAILED)
     failing = [f"{replayed.calls[one]} {_said(one)}" for one in _FAILING if replayed.calls[one]]
     if failing:
         raise CliError(

@@ -59,7 +59,8 @@ def suggest(
     if output == "json" and not file:
         show_json(json.loads(suggestion.document()))
         return
-    text = suggestion.document().decode() if output == "json" else "\n".join(written(suggestion))
+    held = suggesting.held
+    text = suggestion.document().decode() if output == "json" else "\n".join(written(suggestion, held=held))
     if file:
         file.write_text(f"{text}\n")
     else:
@@ -72,11 +73,14 @@ def _base(name: str | None, observed: str, directory: DataDirectory) -> Policy |
     return fetched(directory).policy if observed == LIVE else None
 
 
-def written(suggestion: Suggestion) -> Iterator[str]:
+def written(suggestion: Suggestion, *, held: bool = True) -> Iterator[str]:
     """Give a suggestion as lines of YAML, with remarks."""
     yield f"# Suggested by mesh policy suggest for {_seen(suggestion.use)}: these callers and methods, and no"
     yield "# other, whatever their metadata and the time. Headers, conditions and deny rules are not made up:"
     yield "# put back those that are needed. Who calls a service is that service's word: read it first."
+    if not held:
+        yield "# Not held against a policy, --base: that calls came by a rule with headers or condition is"
+        yield "# only remarked if metadata was recorded that the policy looked at."
     yield "services:" if suggestion.services else "services: {}"
     for service, rules in suggestion.services.items():
         for use in filter(None, (suggestion.unrecorded.get(service),)):

@@ -12,10 +12,14 @@ import click
 from mesh.cli.cases import Case, load_cases
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.output import harmless, output_option, show_json
+from mesh.cli.policy_explain import placed
 from mesh.cli.policy_file import load_policy
+from mesh.cli.policy_observed import counted
 from mesh.core.condition import Call
-from mesh.core.names import AUTH, GATEKEEPER, OPERATOR
+from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
+from mesh.core.nearest import instead, unjudged
 from mesh.core.policy import Policy
+from mesh.core.rules import ALLOW, DENY
 from mesh.core.verdict import Judge, Verdict
 
 #: How many rules without a case are named.
@@ -62,11 +66,13 @@ def test(policy: str, cases: tuple[str, ...], output: str) -> None:
     else:
         for outcome in failed:
             click.echo(_line(outcome))
+            for line in _reasons(read, outcome):
+                click.echo(f"  {line}")
         for note in _notes(read, outcomes):
             click.echo(f"note: {note}")
-        click.echo(f"{len(outcomes)} calls, {len(failed)} not as expected")
+        click.echo(f"{counted(len(outcomes))}, {len(failed)} not as expected")
     if failed:
-        raise CliError(f"{policy}: {len(failed)} of {len(outcomes)} calls are not as expected", Exit.FAILED)
+        raise CliError(f"{policy}: of {counted(len(outcomes))}, {len(failed)} not as expected", Exit.FAILED)
 
 
 def _outcomes(judge: Judge, cases: list[Case]) -> Iterator[Outcome]:
@@ -83,6 +89,24 @@ def _line(outcome: Outcome) -> str:
         f"{case.place}: {name}{call.source} -> {call.destination} {call.method}: "
         f"expected {expected}, is {outcome.verdict.word}: {outcome.verdict.why}"
     )
+
+
+def _reasons(policy: Policy, outcome: Outcome) -> Iterator[str]:
+    """Say why the rule that was to decide does not apply, or else the one that comes nearest to it."""
+    section = policy.section(ServiceName(outcome.call.destination))
+    wanted = outcome.case.rule if outcome.case.rule != outcome.decider else None
+    if wanted is not None and all(rule.name != wanted for _, rule in section.rules("")):
+        yield f"{outcome.call.destination} has no rule {wanted!a:.80}: is it spelt right?"
+        return
+    if wanted is None and outcome.decider is not None and not outcome.verdict.permitted:
+        found = [rule for rule in section.deny if rule.name == outcome.decider]
+        yield from filter(None, (unjudged(rule, outcome.call) for rule in found))
+        return
+    effect = DENY if outcome.verdict.word == "allow" else ALLOW
+    near = instead(section, outcome.call, effect, wanted)
+    if near is not None:
+        yield f"{'nearest: ' if wanted is None else ''}{placed(near.placed)}"
+        yield from (f"  {lack.text}" for lack in near.lacks)
 
 
 def _data(outcome: Outcome) -> dict[str, object]:

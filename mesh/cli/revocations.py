@@ -87,7 +87,9 @@ def revoked(output: str, data: Path) -> None:
     if output == "json":
         show_json(rows)
     else:
-        show_table(_COLUMNS, [[harmless(row[column] or "-") for column in _COLUMNS] for row in rows])
+        show_table(
+            _COLUMNS, [[harmless(row[column] or "-") for column in _COLUMNS] for row in rows], _COLUMNS[:3]
+        )
 
 
 def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: str) -> None:

@@ -43,12 +43,12 @@ def create(name: ServiceName, ttl: int, output: str, data: Path) -> None:
         return made, await _in_force(operator)
 
     made, policy = asked(DataDirectory(data), ask)
-    if policy is not None:
-        warn_of_unknown((name,), policy)
     if output == "json":
         show_json({"token": made.token, "expires": instant(made.expires_ms)})
     else:
         click.echo(made.token)
+    if policy is not None:
+        warn_of_unknown((name,), policy)
 
 
 @token.command(name="list")
@@ -84,9 +84,9 @@ async def _in_force(operator: Operator) -> Policy | None:
     # Without a policy, or with one that does not come in time, there is nothing to compare a name with.
     try:
         found = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
-    except grpc.aio.AioRpcError:
+        return Policy.parse(found.policy.document)
+    except (grpc.aio.AioRpcError, ValueError):
         return None
-    return Policy.parse(found.policy.document)
 
 
 def _row(found: auth_pb2.TokenInfo) -> dict[str, str | None]:

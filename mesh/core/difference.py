@@ -10,33 +10,23 @@ What would take too long is not compared, and told as such: only silence means t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
 from mesh.core.apart import Apart
 from mesh.core.clauses import Clause, Said, Side, Work
+from mesh.core.grants import Grant, Judgement, Scope, judgement, scope
 from mesh.core.names import OPERATOR
 from mesh.core.patterns import ANY, wider_paths, wider_principals
 from mesh.core.policy import Policy
-from mesh.core.reach import NOTHING, Demand
-from mesh.core.rules import Section
+from mesh.core.reach import Demand
+from mesh.core.rules import Mode, Section
 
 #: How many names that a prefix and a suffix match both are compared: callers, or methods of one of them.
 MEETINGS: Final = 10_000
 #: How many patterns and rules are looked at to judge, and six times as many to find whom they speak of: less
 #: than ten seconds, and enough for a thousand services that all change.
 LOOKED_AT: Final = 2_000_000
-
-
-class Grant(StrEnum):
-    """What a caller may do with a method."""
-
-    DENY = "deny"
-    CONDITION = "on condition"
-    AUDIT = "audit"
-    ALLOW = "allow"
-    UNKNOWN = "not compared"
 
 
 _RANK: Final = {Grant.DENY: 0, Grant.CONDITION: 1, Grant.AUDIT: 2, Grant.ALLOW: 2}
@@ -55,6 +45,11 @@ class Difference:
     methods: tuple[str, ...]
     before: Grant
     after: Grant
+    #: Which of the two permits more calls. Where both hang on conditions, or both are the same grant, what
+    #: those rules asked that are gone, and what those ask that are new.
+    scope: Scope = Scope.UNKNOWN
+    lost: tuple[str, ...] = ()
+    gained: tuple[str, ...] = ()
 
     @property
     def sign(self) -> str:
@@ -62,27 +57,29 @@ class Difference:
         if self.after is Grant.UNKNOWN:
             return "?"
         gained = _RANK[self.after] - _RANK[self.before]
-        return "+" if gained > 0 else "-" if gained < 0 else "~"
+        if gained:
+            return "+" if gained > 0 else "-"
+        return {Scope.WIDER: "+", Scope.NARROWER: "-"}.get(self.scope, "~")
 
     def may_take_from(self, source: str) -> bool:
-        """Whether a caller may lose calls by it: of one condition for another, nobody can tell."""
+        """Whether a caller may lose calls by it; of one condition for another, often nobody can tell."""
         concerned = not self.sources or source in self.sources
-        return concerned and (self.sign in "-?" or self.before is self.after is Grant.CONDITION)
+        doubtful = self.before is self.after is Grant.CONDITION and self.scope is Scope.UNKNOWN
+        return concerned and (self.sign in "-?" or doubtful)
 
 
-class _Judgement(NamedTuple):
-    """A grant with all that it hangs on; ``undenied`` is what it would be but for conditional deny rules."""
+class _Turn(NamedTuple):
+    """What a grant was, what it is, and what it hung and hangs on where that is a difference."""
 
-    grant: Grant
-    undenied: Grant = Grant.DENY
-    allowing: frozenset[Demand] = frozenset()
-    trying: frozenset[Demand] = frozenset()
-    denying: frozenset[Demand] = frozenset()
-    recording: frozenset[Demand] = frozenset()
+    before: Grant
+    after: Grant
+    scope: Scope = Scope.UNKNOWN
+    lost: tuple[str, ...] = ()
+    gained: tuple[str, ...] = ()
 
 
-_DENIED: Final = _Judgement(Grant.DENY)
-_Change: TypeAlias = tuple[tuple[str, ...], Grant, Grant]
+_NOT_COMPARED: Final = _Turn(Grant.UNKNOWN, Grant.UNKNOWN)
+_Change: TypeAlias = tuple[tuple[str, ...], _Turn]
 #: Callers, each with the principals that match it.
 _Patterns: TypeAlias = dict[str, tuple[str, ...]]
 
@@ -100,6 +97,26 @@ def differences(old: Policy, new: Policy, looked_at: int = LOOKED_AT) -> list[Di
     ]
 
 
+def taken_from(source: str, old: Policy, new: Policy) -> list[Difference]:
+    """Give what takes, or may take, from a caller what rules permit it: not what only an audit let pass."""
+    return [one for one in differences(_earned(old), _earned(new)) if one.may_take_from(source)]
+
+
+def _earned(policy: Policy) -> Policy:
+    """Give a policy in which no call is permitted for want of a rule, and all rules do what they did."""
+    services = {
+        name: replace(
+            section,
+            mode=None,
+            deny=tuple(replace(rule, mode=rule.mode or Mode.AUDIT) for rule in section.deny),
+        )
+        if (section.mode or policy.mode) is Mode.AUDIT
+        else section
+        for name, section in policy.services.items()
+    }
+    return replace(policy, services=services, mode=None)
+
+
 def _patterns(callers: Iterable[str]) -> _Patterns:
     return {caller: wider_principals(caller) for caller in callers}
 
@@ -110,7 +127,7 @@ def _of_service(
     if old == new:
         return
     if work.finding < 0 or work.judging < 0:
-        yield Difference((), name, (), Grant.UNKNOWN, Grant.UNKNOWN)
+        yield Difference((), name, (), *_NOT_COMPARED)
         return
     alike, unknown = _alike(Side(old, work), Side(new, work), callers)
     found: dict[_Change, list[str]] = {}
@@ -121,12 +138,15 @@ def _of_service(
         for change in _changes(_Methods(old, had, work), _Methods(new, has, work), had ^ has, work):
             found.setdefault(change, []).extend(sources)
     if unknown:
-        found.setdefault(_NOT_COMPARED, []).extend(unknown)
-    for (methods, grant, now), sources in found.items():
-        yield Difference(tuple(dict.fromkeys(sources)), name, methods, grant, now)
+        found.setdefault(((), _NOT_COMPARED), []).extend(unknown)
+    told = [(sorted(set(sources), key=_place), methods, turn) for (methods, turn), sources in found.items()]
+    for sources, methods, turn in sorted(told, key=lambda one: [*map(_place, one[0])]):
+        yield Difference(tuple(sources), name, methods, *turn)
 
 
-_NOT_COMPARED: Final[_Change] = ((), Grant.UNKNOWN, Grant.UNKNOWN)
+def _place(source: str) -> tuple[bool, bool, str]:
+    # Whom nobody named and the operator come first: of many, only the first are shown.
+    return source != ANY, source != OPERATOR.text, source
 
 
 def _alike(
@@ -162,19 +182,26 @@ def _changes(before: _Methods, after: _Methods, otherwise: Said, work: Work) -> 
         concerned.update(apart.names)
     names = [name for name in apart.names if not concerned.isdisjoint(wider_paths(name))]
     met, too_many = apart.meetings(concerned, MEETINGS)
-    changed: dict[tuple[Grant, Grant], list[str]] = {}
+    changed: dict[_Turn, list[str]] = {}
     for method in (*names, *met):
         had, has = before.judge(method), after.judge(method)
         if had is None or has is None:
-            yield _NOT_COMPARED
+            yield (), _NOT_COMPARED
             break
         if had != has:
-            changed.setdefault((had.grant, has.grant), []).append(method)
+            changed.setdefault(_turn(had, has), []).append(method)
     if too_many:
-        yield tuple(too_many), Grant.UNKNOWN, Grant.UNKNOWN
+        yield tuple(too_many), _NOT_COMPARED
     every = len(apart.names) + len(met) if not too_many and len(names) == len(apart.names) else None
-    for (grant, now), methods in changed.items():
-        yield () if len(methods) == every else tuple(methods), grant, now
+    for turn, methods in changed.items():
+        yield () if len(methods) == every else tuple(methods), turn
+
+
+def _turn(had: Judgement, has: Judgement) -> _Turn:
+    if had.grant is not has.grant and Grant.CONDITION not in (had.grant, has.grant):
+        return _Turn(had.grant, has.grant, scope(had, has))
+    lost, gained = had.terms - has.terms, has.terms - had.terms
+    return _Turn(had.grant, has.grant, scope(had, has), tuple(sorted(lost)), tuple(sorted(gained)))
 
 
 class _Methods:
@@ -191,7 +218,7 @@ class _Methods:
                 self._by_path.setdefault(path, []).append(clause)
         self.paths = self._by_path.keys()
 
-    def judge(self, method: str) -> _Judgement | None:
+    def judge(self, method: str) -> Judgement | None:
         """Judge a method, or all others that a wildcard matches, if there is time to."""
         if self._work.judging < 0:
             return None
@@ -201,24 +228,4 @@ class _Methods:
         self._work.judging -= len(patterns) + len(clauses)
         for clause in clauses:
             asked[clause.does].add(clause.demand)
-        return _judgement(*map(frozenset, asked), audits=self.audits)
-
-
-_Demands: TypeAlias = frozenset[Demand]
-
-
-def _judgement(
-    deny: _Demands, record: _Demands, allow: _Demands, trial: _Demands, *, audits: bool
-) -> _Judgement:
-    if NOTHING in deny:
-        return _DENIED
-    free = NOTHING in allow
-    if free:
-        grant, allow, trial = Grant.ALLOW, frozenset(), frozenset()
-    elif audits or NOTHING in trial:
-        grant = Grant.AUDIT
-    elif allow or trial:
-        grant = Grant.CONDITION
-    else:
-        return _DENIED
-    return _Judgement(Grant.CONDITION if deny else grant, grant, allow, trial, deny, record)
+        return judgement(*map(frozenset, asked), audits=self.audits)

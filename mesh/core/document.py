@@ -104,7 +104,8 @@ def some(at: str, node: Node) -> list[tuple[str, Node]]:
 def text(at: str, node: Node) -> str:
     """Give a text."""
     if not isinstance(node, str):
-        raise PolicyError(at, f"has to be a text, not {_kind(node)}")
+        quoted = "" if isinstance(node, (Object, list)) else ": put it into quotes"
+        raise PolicyError(at, f"has to be a text, not {_kind(node)}{quoted}")
     return node
 
 

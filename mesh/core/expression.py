@@ -145,7 +145,8 @@ def _zone(node: ConditionExpr) -> str:
     # CEL opens what it is given here as a file, and keeps it: so only what the policy says, and no path.
     zone = node.const_expr.string_value
     if not _ZONE.fullmatch(zone):
-        msg = 'write the time zone out, as "Europe/Berlin", "UTC" or "+02:00"'
+        said = f"{zone!a:.80} is none: " if zone else ""
+        msg = f'{said}write the time zone out, as "Europe/Berlin", "UTC" or "+02:00"'
         raise ValueError(msg)
     return zone
 

@@ -7,7 +7,7 @@
 
     {"destination": "orders", "unrecorded": 3, "first": ..., "last": ...}
 
-    first, last   or ``time`` for both: RFC 3339, or whole Unix milliseconds
+    first, last   or ``time`` for both: RFC 3339, or whole Unix milliseconds, not seconds
     count         calls that were alike; 1 unless said
     verdict       allow, deny or audit; with ``rule``, which gave it, and ``by``, which denies but for audit
     policy        the version that gave it
@@ -40,6 +40,10 @@ MAX_LINE: Final = 64 * 1024
 MAX_COUNT: Final = 2**53
 #: The end of the year 9999, where times end for those who show them.
 MAX_TIME: Final = 253_402_300_799_999
+
+#: From here on, up to a hundred times that, a number is the seconds of a time from 1973 to 2286, and hardly
+#: the milliseconds of one in the first months of 1970.
+_SECONDS: Final = 100_000_000
 
 _AT: Final = "call"
 _REQUIRED: Final = ("source", "destination", "method")
@@ -77,7 +81,7 @@ class Observation:
         return tuple(key for key, _ in self.metadata)
 
     def encode(self) -> str:
-        """Give the line, without its end: ``parse`` gives an equal observation back."""
+        """Give the line, without its end: ``parse`` gives an equal observation back, if it is not of 1970."""
         data: dict[str, object] = {
             "source": self.source,
             "destination": self.destination,
@@ -223,6 +227,8 @@ def _time(found: Mapping[str, Node], name: str) -> int:
         raise PolicyError(at, "has to be a time: use RFC 3339, or whole milliseconds since 1970")
     if not 0 <= moment <= MAX_TIME:
         raise PolicyError(at, "has to lie between the years 1970 and 9999")
+    if isinstance(node, int) and _SECONDS <= moment < _SECONDS * 100:
+        raise PolicyError(at, f"{moment} looks like seconds: use milliseconds since 1970, or RFC 3339")
     return moment
 
 

@@ -135,6 +135,18 @@ def value_matches(value: str, patterns: Iterable[str]) -> bool:
     return False
 
 
+def value_covered(value: str, by: Iterable[str]) -> bool:
+    """Whether one pattern ``by`` matches every value that a pattern of values matches."""
+    if not value.startswith(ANY) and not value.endswith(ANY):
+        return value_matches(value, by)
+    return any(
+        wide == ANY
+        or (wide.endswith(ANY) and value.endswith(ANY) and value.startswith(wide[:-1]))
+        or (wide.startswith(ANY) and value.startswith(ANY) and value.endswith(wide[1:]))
+        for wide in by
+    )
+
+
 def _example(text: str, joint: str, first: str) -> str:
     # A shortest name that the pattern matches. Only one wildcard is replaced: another is left to be refused.
     if text.startswith(ANY + joint):

@@ -162,11 +162,11 @@ def _service(at: str, key: str) -> ServiceName:
 def _check_names(at: str, services: Mapping[ServiceName, Section], groups: Groups) -> None:
     declared = {name.text for name in services} | OWN
     for group, members in groups.members.items():
-        _check_declared(f"policy.groups.{group}", members, declared)
+        _check_declared(f"policy.groups.{group}", members, declared, groups)
     conditions = set()
     for name, section in services.items():
         for place, rule in section.rules(f"{at}.{name}"):
-            _check_declared(f"{place}.principals", rule.principals, declared)
+            _check_declared(f"{place}.principals", rule.principals, declared, groups)
             groups.check(f"{place}.principals", rule.principals)
             if rule.when:
                 conditions.add(rule.when)
@@ -177,10 +177,13 @@ def _check_names(at: str, services: Mapping[ServiceName, Section], groups: Group
         raise PolicyError(at, f"{len(conditions)} different conditions: use at most {MAX_CONDITIONS}")
 
 
-def _check_declared(at: str, principals: Iterable[str], declared: Container[str]) -> None:
+def _check_declared(at: str, principals: Iterable[str], declared: Container[str], groups: Groups) -> None:
     for place, principal in enumerate(principals):
         if ANY not in principal and not principal.startswith(GROUP) and principal not in declared:
-            raise PolicyError(f"{at}[{place}]", _undeclared(principal))
+            wrong = _undeclared(principal)
+            if principal in groups.members:
+                wrong = f"{principal!r} is a group, not a service: write '{GROUP}{principal}'"
+            raise PolicyError(f"{at}[{place}]", wrong)
 
 
 def _undeclared(name: str) -> str:

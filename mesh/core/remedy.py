@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
 from mesh.core.burden import check_burden
 from mesh.core.condition import Call
 from mesh.core.document import PolicyError
+from mesh.core.matcher import applies
 from mesh.core.names import ServiceName
+from mesh.core.patterns import ANY, checked_value
 from mesh.core.policy import OWN, Policy
 from mesh.core.reach import check_reach
-from mesh.core.rules import ALLOW, Mode, Placed
+from mesh.core.rules import ALLOW, HeaderRule, Mode, Placed, Rule
 from mesh.core.verdict import Judge
 
 #: A value of JSON, and an object or a list of it.
 Json: TypeAlias = "str | list[Json] | dict[str, Json]"
+#: A rule that asks nothing.
+_NONE: Final = Rule("", (ANY,), (ANY,))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One edit of a document: ``add`` to the list at a place, ``set`` what is there, or ``remove`` it."""
+    """One edit of a document: ``add`` to the list at a place, ``set`` what is there, or ``remove`` it.
+
+    ``drops`` says what the nearest rule, or the removed one, asks and this does not.
+    """
 
     action: str
     place: tuple[str | int, ...]
     value: Json = ""
+    drops: tuple[str, ...] = ()
 
 
 def smallest(
@@ -84,13 +92,51 @@ def _edit(data: Json, change: Change) -> None:
 
 
 def _allowing(call: Call, nearest: Placed | None) -> Iterator[list[Change]]:
-    if nearest is not None and not nearest.rule.conditional and nearest.rule.mode is None:
-        if nearest.rule.paths == (call.method,):
+    rule = nearest.rule if nearest else _NONE
+    if nearest is not None and rule.mode is None and applies(rule, call, denying=False):
+        if rule.paths == (call.method,):
             yield [Change("add", (*nearest.place, "principals"), call.source)]
-        if nearest.rule.principals == (call.source,):
+        if rule.principals == (call.source,):
             yield [Change("add", (*nearest.place, "paths"), call.method)]
-    rule: Json = {"principals": [call.source], "paths": [call.method]}
-    yield [Change("add", ("services", call.destination, ALLOW), rule)]
+    place = ("services", call.destination, ALLOW)
+    speaks: dict[str, Json] = {"principals": [call.source], "paths": [call.method]}
+    asks, drops = _kept(rule, call)
+    yield [Change("add", place, speaks | asks, drops)]
+
+
+def _kept(rule: Rule, call: Call) -> tuple[dict[str, Json], tuple[str, ...]]:
+    """Give what a rule may ask besides caller and method so that it applies, and what it cannot ask."""
+    headers: list[Json] = []
+    drops = []
+    for header in rule.headers:
+        values = header.values
+        if not applies(replace(_NONE, headers=(header,)), call, denying=False):
+            values = _as_sent(header.key, call)
+        if values:
+            headers.append({"key": header.key, "values": list(values)})
+        else:
+            drops.append(_header(header))
+    asks: dict[str, Json] = {"headers": headers} if headers else {}
+    if rule.when and rule.when.holds(call):
+        asks["when"] = rule.when.text
+    elif rule.when:
+        drops.append(f"when: {rule.when.text}")
+    return asks, tuple(drops)
+
+
+def _as_sent(key: str, call: Call) -> tuple[str, ...]:
+    # As values that are written out, if they can be: a star would stand for more than itself.
+    sent = tuple(dict.fromkeys(value for name, value in call.entries if name == key))
+    if any(not isinstance(value, str) or ANY in value for value in sent):
+        return ()
+    try:
+        return tuple(checked_value(str(value)) for value in sent)
+    except ValueError:
+        return ()
+
+
+def _header(header: HeaderRule) -> str:
+    return f"header {header.key}: {' or '.join(header.values)}"
 
 
 def _exception(denying: Placed, call: Call) -> Change:
@@ -101,7 +147,9 @@ def _exception(denying: Placed, call: Call) -> Change:
     if rule.paths != (call.method,):
         parts.append(f'method != "{call.method}"')
     if not parts:
-        return Change("remove", denying.place)
+        asked = [_header(header) for header in rule.headers]
+        asked += [f"when: {rule.when.text}"] if rule.when else []
+        return Change("remove", denying.place, drops=tuple(asked))
     text = " || ".join(parts)
     if rule.when:
         text = f"({rule.when.text}) && ({text})"

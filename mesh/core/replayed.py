@@ -23,7 +23,7 @@ class Change(StrEnum):
     UNKNOWN = "cannot be told"
     ALLOWED = "newly allowed"
     AUDIT = "audit changes"
-    """Permitted under both, and under one of them only in audit."""
+    """Permitted under both, and under one of them only in audit, or perhaps so."""
     JUDGED = "without a verdict before"
     UNCHANGED = "unchanged"
 

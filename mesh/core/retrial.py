@@ -2,7 +2,8 @@
 
 A call is recorded in part: not all of its metadata, and of many alike the first and the last time. So every
 answer that the missing rest could give to a rule is tried, through ``matcher.weigh``: if they all come to one
-verdict, that is it; if they do not, the outcome is that it cannot be told, and why. Never a guess.
+verdict, that is it; if they all permit, then that; else the outcome is that it cannot be told, and why. Never
+a guess.
 
 With time a verdict changes at full minutes and at the moments that conditions name (``Condition.turns``), so
 it is enough to look at those between first and last. Of two calls, one was the first, the other the last.
@@ -18,12 +19,14 @@ from mesh.core.condition import Call, Condition
 from mesh.core.errors import Denied
 from mesh.core.matcher import ALLOWING, DENYING, Applies, Matcher, Permit, Undecided, applies, weigh
 from mesh.core.names import ServiceName
-from mesh.core.observed import ALLOW, Observation
+from mesh.core.observed import ALLOW, DENY, Observation
 from mesh.core.policy import Policy
 from mesh.core.rules import Rule, Section
 from mesh.core.verdict import Verdict
 
 UNKNOWN: Final = "unknown"
+#: Permitted, and whether only because of an audit cannot be told.
+PERMITTED: Final = "allow or audit"
 #: The most minutes of one observation that are looked at: a day of them. And the most that is tried of one.
 MOMENTS: Final = 24 * 60
 TRIED: Final = 2 * (MOMENTS + 2)
@@ -35,7 +38,10 @@ _MINUTE: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``word`` is that of the verdicts, if they all have the same; else ``unknown``, for a reason."""
+    """``word`` is that of the verdicts, if they all have the same.
+
+    Else it is ``allow or audit`` if they all permit, and ``unknown`` if one denies, both for a reason.
+    """
 
     word: str
     verdicts: tuple[Verdict, ...]
@@ -92,13 +98,18 @@ class _Court:
         moments = _moments(seen, timed)
         trial = _Trial(self.section, rules, frozenset(seen.keys), timeless=moments is None)
         found: dict[Verdict, None] = {}
+        words: dict[str, str] = {}
         for tried, (verdict, why) in enumerate(trial.verdicts(seen, moments or (seen.first_ms,))):
             found[verdict] = None
-            if verdict.word != next(iter(found)).word:
-                return Outcome(UNKNOWN, tuple(found), why or _at_times(timed)), not timed
+            words.setdefault(verdict.word, why or _at_times(timed))
+            if DENY in words and len(words) > 1:
+                return Outcome(UNKNOWN, tuple(found), words[verdict.word]), not timed
             if tried >= TRIED:
                 return Outcome(UNKNOWN, tuple(found), "more than can be tried was not recorded"), not timed
-        return Outcome(next(iter(found)).word, tuple(found)), not timed
+        word, *other = words
+        if other:
+            return Outcome(PERMITTED, tuple(found), words[other[0]]), not timed
+        return Outcome(word, tuple(found)), not timed
 
 
 @dataclass(frozen=True, slots=True)

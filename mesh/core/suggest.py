@@ -2,7 +2,8 @@
 
 For each service, callers with the same methods share a rule. A caller stands in one rule alone, so it permits
 him what he was seen to do and no more. No wildcards, groups, headers or conditions are made up: where calls
-came by a rule that had some, that is noted, for a person to put them back.
+came by a rule that had some, that is noted, for a person to put them back, and so is how many calls were
+denied that the suggested rule permits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
 from mesh.core import document
@@ -90,7 +92,13 @@ class Suggesting:
         self._include_denied = include_denied
         self._names: set[str] = set()
         self._calls: dict[str, dict[str, dict[str, _Call]]] = {}
+        self._denied = Counter[tuple[str, str, str]]()
         self._unrecorded: dict[str, Use] = {}
+
+    @property
+    def held(self) -> bool:
+        """Whether it is held against a policy."""
+        return self._retrial is not None
 
     def take(self, seen: Seen) -> None:
         """Take what was seen."""
@@ -100,6 +108,7 @@ class Suggesting:
             return
         self._names.add(seen.source)
         if seen.verdict == DENY and not self._include_denied:
+            self._denied[seen.destination, seen.source, seen.method] += seen.count
             return
         methods = self._calls.setdefault(seen.destination, {}).setdefault(seen.source, {})
         call = methods.setdefault(seen.method, _Call())
@@ -122,7 +131,7 @@ class Suggesting:
     def suggestion(self) -> Suggestion:
         """Give the least policy that permits what was taken so far."""
         names = sorted(self._names - OWN)
-        services = {name: _suggested(self._calls.get(name, {})) for name in names}
+        services = {name: self._suggested(name) for name in names}
         whole = Use()
         for rules in services.values():
             for rule in rules:
@@ -133,25 +142,33 @@ class Suggesting:
         )
         return Suggestion(services, whole, unused, dict(sorted(self._unrecorded.items())))
 
+    def _suggested(self, service: str) -> list[Suggested]:
+        callers = self._calls.get(service, {})
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for source in sorted(callers):
+            alike.setdefault(tuple(sorted(callers[source])), []).append(source)
+        return [
+            Suggested(
+                {source: _sum(callers[source][method].use for method in methods) for source in sources},
+                {method: _sum(callers[source][method].use for source in sources) for method in methods},
+                (
+                    *_notes(call for source in sources for call in callers[source].values()),
+                    *self._too_much(service, sources, methods),
+                ),
+            )
+            for methods, sources in alike.items()
+        ]
+
+    def _too_much(self, service: str, sources: Iterable[str], methods: Iterable[str]) -> Iterator[str]:
+        denied = sum(self._denied[service, *pair] for pair in product(sources, methods))
+        if denied:
+            yield f"would also permit calls that were denied: {denied}"
+
 
 def _rules(base: Policy) -> Iterator[tuple[tuple[str, str], Rule]]:
     for name, section in base.services.items():
         for rule in section.allow:
             yield (name.text, rule.name), rule
-
-
-def _suggested(callers: dict[str, dict[str, _Call]]) -> list[Suggested]:
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for source in sorted(callers):
-        alike.setdefault(tuple(sorted(callers[source])), []).append(source)
-    return [
-        Suggested(
-            {source: _sum(callers[source][method].use for method in methods) for source in sources},
-            {method: _sum(callers[source][method].use for source in sources) for method in methods},
-            tuple(_notes(call for source in sources for call in callers[source].values())),
-        )
-        for methods, sources in alike.items()
-    ]
 
 
 def _sum(uses: Iterable[Use]) -> Use:

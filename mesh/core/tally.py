@@ -2,9 +2,10 @@
 
 Things that are alike while they wait are one, with a count. A source that brings too many different ones (a
 hostile member that tries every method) has them counted, not kept: a bucket of ``burst``, filled again by
-``per_second``, and the counts themselves are told once in ``counts_every_ms``. What is above ``capacity`` is
-counted by source as well, and the sources above ``sources`` together. So what this holds and what comes out
-of it are bounded whatever is put in, and the counts that come out add up to it.
+``per_second``, and the counts themselves are told once in ``counts_every_ms``. What was told and comes
+again may be held for ``again_every_ms``, with a count. What is above ``capacity`` is counted by source as
+well, and the sources above ``sources`` together. So what this holds and what comes out of it are bounded
+whatever is put in, and the counts that come out add up to it.
 
 Budgets go by the ``now_ms`` of whoever keeps the tally, never by the times in what is told; a time before one
 that was seen is taken for that one, so nobody gains by a clock that goes back.
@@ -31,6 +32,7 @@ class Limits:
     capacity: int = 256
     sources: int = 64
     counts_every_ms: int = 10_000
+    again_every_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Tally(Generic[_T]):
         self._waiting: dict[tuple[str, _T | None], Told[_T]] = {}
         self._counted = 0
         self._buckets: dict[str, _Bucket] = {}
-        self._counts_at_ms: dict[str, int] = {}
+        self._due_at_ms: dict[tuple[str, _T | None], int] = {}
         self._latest_ms = 0
 
     def __len__(self) -> int:
@@ -79,20 +81,22 @@ class Tally(Generic[_T]):
         return itself
 
     def take(self, most: int, now_ms: int, *, everything: bool = False) -> list[Told[_T]]:
-        """Take out up to ``most`` of what is due; with ``everything``, counts before their time as well."""
+        """Take out up to ``most`` of what is due; with ``everything``, also what is before its time."""
         now_ms = self._reach(now_ms)
         due = [key for key in self._waiting if everything or self._is_due(key, now_ms)][:most]
-        for source, what in due:
-            if what is None:
-                self._counted -= 1
-                self._counts_at_ms[source] = now_ms + self._limits.counts_every_ms
+        for key in due:
+            is_count = key[1] is None
+            self._counted -= is_count
+            every_ms = self._limits.counts_every_ms if is_count else self._limits.again_every_ms
+            if every_ms:
+                self._due_at_ms[key] = now_ms + every_ms
         self._forget(now_ms)
         return [self._waiting.pop(key) for key in due]
 
     def give_back(self, told: Iterable[Told[_T]]) -> None:
-        """Take again what could not be told: nothing is lost, and its counts are due at once."""
+        """Take again what could not be told: nothing is lost, and it is due at once."""
         for one in told:
-            self._counts_at_ms.pop(one.source, None)
+            self._due_at_ms.pop((one.source, one.what), None)
             self._add(one)
 
     def copy(self) -> Tally[_T]:
@@ -100,7 +104,7 @@ class Tally(Generic[_T]):
         other = Tally[_T](self._limits)
         other._waiting, other._counted = dict(self._waiting), self._counted
         other._buckets = {source: replace(bucket) for source, bucket in self._buckets.items()}
-        other._counts_at_ms, other._latest_ms = dict(self._counts_at_ms), self._latest_ms
+        other._due_at_ms, other._latest_ms = dict(self._due_at_ms), self._latest_ms
         return other
 
     def is_due(self, now_ms: int) -> bool:
@@ -113,8 +117,7 @@ class Tally(Generic[_T]):
         return self._latest_ms
 
     def _is_due(self, key: tuple[str, _T | None], now_ms: int) -> bool:
-        source, what = key
-        return what is not None or self._counts_at_ms.get(source, 0) <= now_ms
+        return self._due_at_ms.get(key, 0) <= now_ms
 
     def _add(self, told: Told[_T]) -> None:
         key = (told.source, told.what)
@@ -159,5 +162,5 @@ class Tally(Generic[_T]):
         ]
         for source in full:
             del self._buckets[source]
-        for source in [source for source, at_ms in self._counts_at_ms.items() if at_ms <= now_ms]:
-            del self._counts_at_ms[source]
+        for key in [key for key, at_ms in self._due_at_ms.items() if at_ms <= now_ms]:
+            del self._due_at_ms[key]

@@ -44,8 +44,10 @@ class Denial(_message.Message):
     rule: _builtins.str
     """Name of the rule that denied; empty where no rule allowed it."""
     cause: _builtins.str
-    """Why: "denied", or the check of the seal that failed. Empty: counts denials that were too many to be told
-    one by one.
+    """Why: "denied", "name unavailable", the check of the seal that failed, or "reply: " and the check that a reply
+    failed. Empty: counts denials that were too many to be told one by one. "audited": no denial, the call passed
+    because of "mode: audit", and rule says what would have denied it; without a method it counts such calls that
+    were too many.
     """
     call_id: _builtins.str
     """Id of the first call, as its caller was told it."""

@@ -734,25 +734,34 @@ class ApplyPolicyRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
+    RESTORES_FIELD_NUMBER: _builtins.int
     document: _builtins.bytes
     """JSON, UTF-8, at most 10 MiB."""
     replaces: _builtins.int
     """The version of record that the operator has seen and means to replace: if it is another by now, this one
     is refused. Not set: replace whichever there is.
     """
+    restores: _builtins.int
+    """The kept version whose text this is, in a rollback. Not set: it is no rollback."""
     def __init__(
         self,
         *,
         document: _builtins.bytes = ...,
         replaces: _builtins.int | None = ...,
+        restores: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replaces", b"_replaces", "replaces", b"replaces"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replaces", b"_replaces", "_restores", b"_restores", "replaces", b"replaces", "restores", b"restores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replaces", b"_replaces", "document", b"document", "replaces", b"replaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replaces", b"_replaces", "_restores", b"_restores", "document", b"document", "replaces", b"replaces", "restores", b"restores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replaces: _TypeAlias = _typing.Literal["replaces"]  # noqa: Y015
     _WhichOneofArgType__replaces: _TypeAlias = _typing.Literal["_replaces", b"_replaces"]  # noqa: Y015
+    _WhichOneofReturnType__restores: _TypeAlias = _typing.Literal["restores"]  # noqa: Y015
+    _WhichOneofArgType__restores: _TypeAlias = _typing.Literal["_restores", b"_restores"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replaces) -> _WhichOneofReturnType__replaces | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restores) -> _WhichOneofReturnType__restores | None: ...
 
 Global___ApplyPolicyRequest: _TypeAlias = ApplyPolicyRequest  # noqa: Y015
 
@@ -877,6 +886,7 @@ class PolicyInfo(_message.Message):
     APPLIED_MS_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    RESTORES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its version."""
     applied_ms: _builtins.int
@@ -885,6 +895,8 @@ class PolicyInfo(_message.Message):
     """The instance of the operator that did it, 32 hex digits; empty if that is not known any more."""
     size: _builtins.int
     """How many bytes its document has."""
+    restores: _builtins.int
+    """The version whose text it got by a rollback. Not set: it came by none, or that is not known any more."""
     def __init__(
         self,
         *,
@@ -892,12 +904,15 @@ class PolicyInfo(_message.Message):
         applied_ms: _builtins.int = ...,
         instance: _builtins.str = ...,
         size: _builtins.int = ...,
+        restores: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_restores", b"_restores", "restores", b"restores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_ms", b"applied_ms", "instance", b"instance", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_restores", b"_restores", "applied_ms", b"applied_ms", "instance", b"instance", "restores", b"restores", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__restores: _TypeAlias = _typing.Literal["restores"]  # noqa: Y015
+    _WhichOneofArgType__restores: _TypeAlias = _typing.Literal["_restores", b"_restores"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restores) -> _WhichOneofReturnType__restores | None: ...
 
 Global___PolicyInfo: _TypeAlias = PolicyInfo  # noqa: Y015
 

@@ -25,9 +25,10 @@ from mesh.core.receiver import Peer
 from mesh.core.workloads import Workload
 from services.auth import tokens
 from services.auth.audit import by_whom, report, unlogged
+from services.auth.auditor import Auditor
 from services.auth.ca import ends_ms, read_csr
-from services.auth.deferred import Deferred, about
-from services.auth.errors import ConflictError, MissingError, RefusedError
+from services.auth.deferred import STRANGERS, about
+from services.auth.errors import ConflictError, InvalidError, MissingError, RefusedError
 from services.auth.failpoints import reach
 from services.auth.records import Instance, Kind, Token, token_place
 from services.auth.store import Store
@@ -40,8 +41,6 @@ Issue = Callable[[ServiceName, InstanceId, ec.EllipticCurvePublicKey, int], byte
 REFUSED: Final = (
     "join refused: the token is unknown, expired, used or wrong: make a new one with mesh token create"
 )
-#: Whom refusals count to that nobody has proved himself for.
-STRANGERS: Final = "strangers at the join port"
 #: How long a token of a node's own making is good for, as long as the shortest token that vouches for it.
 VOUCHED_MS: Final = 600_000
 DENIED: Final = EntryVerdict.DENIED
@@ -73,16 +72,21 @@ class _Joining:
     instance: Instance
     entry: Entry
 
+    @property
+    def logged(self) -> Entry | None:
+        """What is logged with it: nothing of an operator's session, which is bounded (``auditor``)."""
+        return None if self.entry.kind is EntryKind.SESSION else self.entry
+
 
 class Admission:
     """Makes tokens and lets in who holds one."""
 
     def __init__(
-        self, store: Store, vault: Vault, issue: Issue, denials: Deferred, now_ms: Callable[[], int]
+        self, store: Store, vault: Vault, issue: Issue, auditor: Auditor, now_ms: Callable[[], int]
     ) -> None:
         """Take rows, secrets, what makes certificates, where refusals are noted, and the clock."""
         self._now_ms = now_ms
-        self._store, self._vault, self._issue, self._denials = store, vault, issue, denials
+        self._store, self._vault, self._issue, self._auditor = store, vault, issue, auditor
         self._decoy = self._new_decoy()
 
     def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
@@ -191,15 +195,16 @@ class Admission:
     def _written(self, joining: Sequence[_Joining]) -> list[Admitted | None]:
         if not joining:
             return []
-        written = self._store.consume([(one.instance, one.entry) for one in joining])
+        written = self._store.consume([(one.instance, one.logged) for one in joining])
         reach("written")
+        admitted: list[Admitted | None] = []
         for one, is_written in zip(joining, written, strict=True):
+            admitted.append((one.secret, one.instance) if is_written else None)
             if is_written:
                 report(one.entry)
-        return [
-            (one.secret, one.instance) if is_written else None
-            for one, is_written in zip(joining, written, strict=True)
-        ]
+            if is_written and one.logged is None:
+                self._auditor.began(one.entry)
+        return admitted
 
     def _new_decoy(self) -> Token:
         # What a request for an unknown token is verified against. Nobody knows its secret, us included.
@@ -221,7 +226,12 @@ class Admission:
         return True, before if alive else None
 
     def _joining(self, token: Token, secret: Key, asked: JoinAsked, now_ms: int) -> _Joining:
-        key = read_csr(asked.csr)
+        try:
+            key = read_csr(asked.csr)
+        except InvalidError as error:
+            entry = _failed(now_ms, "join request bad", token.id, token.service, detail=str(error))
+            self._auditor.refused(entry, about(token.service.text))
+            raise
         new = InstanceId(os.urandom(INSTANCE_BYTES))
         certificate = self._issue(token.service, new, key, now_ms)
         ends = ends_ms(certificate)
@@ -248,10 +258,7 @@ class Admission:
         return self._refuse(entry, about(token.service.text))
 
     def _refuse(self, entry: Entry, source: str) -> RefusedError:
-        # In the log before the answer, if it can be written; refused in any case.
-        report(entry)
-        self._denials.note(entry, source, entry.at_ms)
-        self._denials.try_to_flush(entry.at_ms)
+        self._auditor.refused(entry, source)
         return RefusedError(REFUSED)
 
 

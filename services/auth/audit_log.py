@@ -148,18 +148,18 @@ class AuditLog:
         head = chain.head
         there = files.size(head.segment)
         if there < head.size or not self._ends_as_left(log):
-            what = f"segment {head.segment} is not as it was left: see mesh audit verify"
-            entry = Entry(now_ms, Kind.LOG, DAMAGED, alarm=True, detail=f"{log}: {what}")
-            self._moved[log] = chain
-            self._put(connection, log, self._next(log, chain, [entry]))
-            return entry
+            return self._left_damaged(connection, log, chain, now_ms)
         most = self._limits.segment_bytes + MAX_LINE
-        adopted, torn = chain.adopt(files.read(head.segment, head.size, most))
+        behind = files.read(head.segment, head.size, most)
+        adopted, torn = chain.adopt(behind)
         following = files.read(head.segment + 1, 0, most)
         if following and not torn:
-            chain = adopted.rotated(self._limits)
+            behind, chain = following, adopted.rotated(self._limits)
             begun, torn = chain.adopt(following)
             adopted = begun if begun.head.size else adopted
+        if b"\n" in behind[len(behind) - torn :]:
+            # No crash leaves a whole line that is not ours.
+            return self._left_damaged(connection, log, adopted, now_ms)
         ahead = adopted.head.sequence - head.sequence
         files.cut_back(adopted.head.segment, adopted.head.size)
         files.remove_before(head.first_segment)
@@ -169,6 +169,13 @@ class AuditLog:
         entry = Entry(now_ms, Kind.LOG, "log recovered", detail=what)
         self._moved[log] = adopted
         self.append(connection, log, [entry])
+        return entry
+
+    def _left_damaged(self, connection: Connection, log: str, chain: Chain, now_ms: int) -> Entry:
+        what = f"segment {chain.head.segment} is not as it was left: see mesh audit verify"
+        entry = Entry(now_ms, Kind.LOG, DAMAGED, alarm=True, detail=f"{log}: {what}")
+        self._moved[log] = chain
+        self._put(connection, log, self._next(log, chain, [entry]))
         return entry
 
     def _ends_as_left(self, log: str) -> bool:

@@ -68,9 +68,7 @@ class Authority:
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
-        self.admission = Admission(
-            self._store, directory.vault, self._certificate, self.auditor.denials, self._now
-        )
+        self.admission = Admission(self._store, directory.vault, self._certificate, self.auditor, self._now)
         self._roots = Roots(
             self._store,
             directory.vault,
@@ -192,10 +190,12 @@ class Authority:
         self.check_known(by)
         self.admission.revoke(token_id, by, self._now())
 
-    def apply_policy(self, policy: Policy, by: Peer, replaces: int | None = None) -> auth_pb2.SignedPolicy:
+    def apply_policy(
+        self, policy: Policy, by: Peer, replaces: int | None = None, restores: int | None = None
+    ) -> auth_pb2.SignedPolicy:
         """Make a policy the one of record; raise ``ConflictError`` if it was overtaken, see ``Policies``."""
         self.check_known(by)
-        return self._policies.replace(policy, by, self._now(), replaces)
+        return self._policies.replace(policy, by, self._now(), replaces, restores)
 
     def policy(self, by: Peer, version: int | None = None) -> auth_pb2.SignedPolicy:
         """Give the policy of record, or a version that is kept; raise ``MissingError``."""

@@ -32,10 +32,10 @@ def take(directory: DataDirectory, by: str, now_ms: int) -> Iterator[bytes]:
     database = directory.store.snapshot()
     logs = directory.store.logs.open
     segments = [
-        _Segment(log, number, logs.files[log].size(number) if number < head.segment else head.size)
+        _Segment(log, number, size if number < head.segment else head.size)
         for log, head in logs.heads().items()
-        for number in range(head.first_segment, head.segment + 1)
-        if number < head.segment or head.size  # one that nothing stands in has no file
+        for number, size in logs.segments(log).items()
+        if number < head.segment or (number == head.segment and head.size)  # one without entries has no file
     ]
     names = {
         f"{audit_log.DIRECTORY}/{logs.files[one.log].path(one.number).name}": one.size for one in segments

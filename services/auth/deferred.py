@@ -18,21 +18,35 @@ from services.auth.store import Store
 
 log = logging.getLogger("mesh.auth")
 
-#: Of one source, in bytes: some 200 different refusals at once, then one in a few seconds, so that one alone
+#: Of one source, in bytes: about 180 different refusals at once, then one in a few seconds, so that one alone
 #: takes days to push the others out of a log of the size that it has by default. Of all, 1024 that wait, and
 #: 256 that are counted.
 LIMITS: Final = Limits(burst=65_536, per_second=100, capacity=1024, sources=256)
+#: What audit lets pass. All services together write no more than one that floods with denials: it stands in
+#: the same log. The first of each is told at once, alike ones once an hour.
+AUDITS: Final = Limits(
+    burst=65_536,
+    per_second=1,
+    capacity=4096,
+    sources=128,
+    counts_every_ms=3_600_000,
+    again_every_ms=3_600_000,
+)
+#: Operators' sessions: some 60 at once, then one in a few minutes, so that what operators do stays for years.
+SESSIONS: Final = Limits(burst=16_384, per_second=1, capacity=64, sources=1, counts_every_ms=3_600_000)
 #: What auth itself does is never so much that it has to be counted.
 OWN: Final = Limits(burst=1_048_576, per_second=65_536, capacity=1024, sources=256)
 #: Entries in one transaction: all that may wait, so that they are written together or not at all.
-BATCH: Final = LIMITS.capacity + LIMITS.sources + 1
+BATCH: Final = AUDITS.capacity + AUDITS.sources + 1
+#: What counts of denials say beside whose they are.
+COUNTS: Final = Entry(0, Kind.DENIAL, "denials counted", Verdict.DENIED, detail="too many to be told singly")
+#: The source of what comes from those who have not proved who they are.
+STRANGERS: Final = "strangers at the join port"
+#: And of those who are not heard: they take nothing from strangers who are.
+UNHEARD: Final = "those not heard at the join port"
 #: What stands before the name in the source of entries that are about a service and nobody's word. It has a
 #: blank, so no service is called so.
 _ABOUT: Final = "about "
-
-
-#: The same for what passed in audit: it costs nothing of what is denied by that service.
-_AUDITED: Final = "audited by "
 
 
 def about(service: str) -> str:
@@ -43,9 +57,9 @@ def about(service: str) -> str:
 class Deferred:
     """Entries on their way to one log."""
 
-    def __init__(self, store: Store, log: str, limits: Limits = LIMITS) -> None:
-        """Take the store, and which of its logs."""
-        self._store, self._log = store, log
+    def __init__(self, store: Store, log: str, limits: Limits = LIMITS, counts: Entry = COUNTS) -> None:
+        """Take the store, which of its logs, and what is said of those that are only counted."""
+        self._store, self._log, self._counts = store, log, counts
         self._tally = Tally[Entry](limits)
         self.failing = False
 
@@ -66,7 +80,7 @@ class Deferred:
         """
         before = self._tally.copy()
         for entry in entries:
-            self.note(entry, _source(entry), now_ms)
+            self.note(entry, source(entry), now_ms)
         try:
             self.flush(now_ms)
         except BaseException:
@@ -77,7 +91,7 @@ class Deferred:
         """Write what is due; raise ``AuditError`` or ``StoreError``, and keep it, where that fails."""
         while told := self._tally.take(BATCH, now_ms, everything=everything):
             try:
-                self._store.logs.log(self._log, [_entry(one) for one in told])
+                self._store.logs.log(self._log, [self._entry(one) for one in told])
             except BaseException:
                 self._tally.give_back(told)
                 raise
@@ -95,25 +109,16 @@ class Deferred:
                 log.info("the audit log of %s is written again", self._log)
             self.failing = False
 
+    def _entry(self, told: Told[Entry]) -> Entry:
+        what = told.what
+        if what is None:
+            is_about = told.source.startswith(_ABOUT)
+            service = told.source.removeprefix(_ABOUT) if is_about else ""
+            what = replace(self._counts, service=service, by="" if is_about else told.source)
+        until_ms = told.last_ms if told.count > 1 else 0
+        return replace(what, at_ms=told.first_ms, call_id=told.id, count=told.count, until_ms=until_ms)
 
-def _source(entry: Entry) -> str:
-    by = entry.by.partition("/")[0]
-    if entry.kind is Kind.AUDIT:
-        return _AUDITED + by
-    return by or about(entry.service)
 
-
-def _entry(told: Told[Entry]) -> Entry:
-    is_about = told.source.startswith(_ABOUT)
-    audited = told.source.startswith(_AUDITED)
-    what = told.what or Entry(
-        0,
-        Kind.AUDIT if audited else Kind.DENIAL,
-        "audits counted" if audited else "denials counted",
-        Verdict.DONE if audited else Verdict.DENIED,
-        service=told.source.removeprefix(_ABOUT) if is_about else "",
-        by="" if is_about else told.source.removeprefix(_AUDITED),
-        detail="too many to be told singly",
-    )
-    until_ms = told.last_ms if told.count > 1 else 0
-    return replace(what, at_ms=told.first_ms, call_id=told.id, count=told.count, until_ms=until_ms)
+def source(entry: Entry) -> str:
+    """Give the source of an entry: whose word it is, or whom it is about."""
+    return entry.by.partition("/")[0] or about(entry.service)

@@ -44,8 +44,9 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
     def __init__(self, authority: Authority, worker: Worker, vouching: Vouching | None = None) -> None:
         """Take what decides, the thread that it decides in, and what vouches for nodes without a token."""
         self._authority, self._guesses, self._vouching = authority, Guesses(), vouching
-        self._joins = Gathering(worker, self._answer, AT_ONCE)
-        self._waiting = 0
+        self._worker, self._joins = worker, Gathering(worker, self._answer, AT_ONCE)
+        self._waiting = self._unheard = 0
+        self._telling = False
 
     async def Join(self, request: auth_pb2.JoinRequest, context: Any) -> auth_pb2.JoinResponse:  # noqa: N802
         """Give an identity for a proven request."""
@@ -56,6 +57,7 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         asked = _Asked(join, source_of(context.peer()), asyncio.get_running_loop().time())
         async with answering(context):
             if not self._may_try(asked):
+                await self._not_heard()
                 raise LimitedError(LIMITED)
             if self._waiting >= MAX_WAITING:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "too many join at once: try again")
@@ -81,6 +83,19 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
             self._guesses.refused(asked.source, asked.join.token_id, asked.at)
             raise
 
+    async def _not_heard(self) -> None:
+        # One of those who come at once waits for the log, with the number of all.
+        self._unheard += 1
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while count := self._unheard:
+                self._unheard = 0
+                await self._worker.do(self._authority.auditor.not_heard, count)
+        finally:
+            self._telling = False
+
     def _may_try(self, asked: _Asked) -> bool:
         return self._guesses.may_try(asked.source, asked.join.token_id, asked.at)
 
@@ -88,6 +103,8 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         # Once more: many may have come at once, before the first of them was refused.
         heard = [one for one in asked if self._may_try(one)]
         answers = self._authority.join([one.join for one in heard]) if heard else []
+        if len(heard) < len(asked):
+            self._authority.auditor.not_heard(len(asked) - len(heard))
         for one, answer in zip(heard, answers, strict=True):
             if isinstance(answer, RefusedError):
                 self._guesses.refused(one.source, one.join.token_id, one.at)

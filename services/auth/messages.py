@@ -52,5 +52,9 @@ def token(of: Token, now_ms: int) -> auth_pb2.TokenInfo:
 def policy(of: PolicyNote) -> auth_pb2.PolicyInfo:
     """Give what is listed of a policy."""
     return auth_pb2.PolicyInfo(
-        version=of.version, applied_ms=of.applied_ms, instance=of.instance, size=of.size
+        version=of.version,
+        applied_ms=of.applied_ms,
+        instance=of.instance,
+        size=of.size,
+        restores=of.restores,
     )

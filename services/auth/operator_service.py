@@ -53,7 +53,10 @@ class OperatorServicer(auth_pb2_grpc.OperatorServiceServicer):
             # In a thread of its own: reading a large policy takes long, and joins are not to wait for it.
             policy = await asyncio.to_thread(parse, request.document)
             replaces = request.replaces if request.HasField("replaces") else None
-            signed = await self._worker.do(self._authority.apply_policy, policy, peer(context), replaces)
+            restores = request.restores if request.HasField("restores") else None
+            signed = await self._worker.do(
+                self._authority.apply_policy, policy, peer(context), replaces, restores
+            )
             self._feed.publish(signed)
             return auth_pb2.ApplyPolicyResponse(version=signed.version)
 

@@ -5,6 +5,7 @@ mesh's own services are in no policy: every node may call auth and gatekeeper (`
 """
 
 from typing import Final
+from zoneinfo import available_timezones
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,6 +19,7 @@ from mesh.core.names import ServiceName, TrustDomain
 from mesh.core.policy import Policy, PolicyError
 from mesh.core.reach import check_reach
 from mesh.core.receiver import Peer
+from mesh.core.zones import check_zones
 from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2
 from services.auth.audit import by_whom, report
@@ -114,23 +116,31 @@ class Policies:
         return self._signer.sign(version, self._policy, now_ms)
 
     def replace(
-        self, policy: Policy, by: Peer, now_ms: int, replaces: int | None = None
+        self,
+        policy: Policy,
+        by: Peer,
+        now_ms: int,
+        replaces: int | None = None,
+        restores: int | None = None,
     ) -> auth_pb2.SignedPolicy:
         """Put a policy on record.
 
         Raises ``ConflictError`` if its guard is not newer, or if the version that it ``replaces`` is not the
-        one of record any more.
+        one of record any more, and ``MissingError`` if the one that it ``restores`` is not kept.
         """
         if replaces is not None and replaces != self.version:
             raise ConflictError(
                 f"policy {self.version} is in force, not {replaces} any more: look at it, then apply again"
             )
+        if restores is not None:
+            self.kept(restores)
         version = self._next(policy)
         row = self._signer.sign(version, policy, now_ms)
         if len(row.document) > MAX_DOCUMENT:
             raise InvalidError(f"policy is larger than {MAX_DOCUMENT} bytes: make it shorter")
-        entry = Entry(now_ms, Kind.POLICY, "policy applied", by=by_whom(by), detail=str(version))
-        if not self._store.replace_policy(row, self.version, by.instance, entry):
+        detail = str(version) if restores is None else f"{version} with the text of {restores}"
+        entry = Entry(now_ms, Kind.POLICY, "policy applied", by=by_whom(by), detail=detail)
+        if not self._store.replace_policy(row, self.version, by.instance, entry, restores):
             raise ConflictError(f"policy {version} is not newer than the one in force: get that one first")
         self._row, self._policy, self._permitted = row, policy, {}
         report(entry)
@@ -161,6 +171,7 @@ def parse(document: bytes) -> Policy:
             policy = Policy.parse(document)
             check_reach(policy)
             check_burden(policy)
+            check_zones(policy, available_timezones)
     except PolicyError as error:
         raise InvalidError(str(error)) from None
     return policy

@@ -103,12 +103,16 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class PolicyNote:
-    """What is told of a policy that is kept: its document's size, and the operator's instance if known."""
+    """What is told of a policy that is kept: its document's size, and if known the operator's instance.
+
+    ``restores`` is the version whose text it got by a rollback, if it came by one.
+    """
 
     version: int
     applied_ms: int
     size: int
     instance: str
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

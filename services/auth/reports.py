@@ -68,7 +68,7 @@ def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:
     return Entry(
         first_ms,
         Kind.AUDIT if denial.cause == AUDITED else Kind.DENIAL,
-        _event(denial.cause),
+        _event(denial),
         Verdict.DONE if denial.cause == AUDITED else Verdict.DENIED,
         service=ServiceName(denial.source).text if denial.source else "",
         instance=str(InstanceId(denial.source_instance)) if denial.source_instance else "",
@@ -85,14 +85,18 @@ def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:
 def _detail(denial: audit_pb2.Denial, destination: str) -> str:
     if denial.cause not in (DENIED, AUDITED):
         return denial.cause
-    return "" if denial.rule else f"no rule of {destination} allows it"
+    return "" if denial.rule or _is_count(denial) else f"no rule of {destination} allows it"
 
 
-def _event(cause: str) -> str:
-    if cause == DENIED:
+def _event(denial: audit_pb2.Denial) -> str:
+    if denial.cause == DENIED:
         return "call denied"
-    if cause == AUDITED:
-        return "would be denied"
-    if cause == UNAVAILABLE:
+    if denial.cause == AUDITED:
+        return "audits counted" if _is_count(denial) else "would be denied"
+    if denial.cause == UNAVAILABLE:
         return "name refused"
-    return "call rejected" if cause else "denials counted"
+    return "call rejected" if denial.cause else "denials counted"
+
+
+def _is_count(denial: audit_pb2.Denial) -> bool:
+    return denial.cause == AUDITED and not denial.method

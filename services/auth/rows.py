@@ -135,9 +135,9 @@ def put_policy(connection: Connection, policy: PolicyRow) -> None:
     connection.execute(insert(POLICY), values | {"applied_ms": policy.applied_ms})
 
 
-def put_applied(connection: Connection, version: int, by: InstanceId) -> None:
-    """Note who put a version of the policy on record."""
-    connection.execute(insert(APPLIED), {"version": version, "instance": str(by)})
+def put_applied(connection: Connection, version: int, by: InstanceId, restores: int | None = None) -> None:
+    """Note who put a version of the policy on record, and for a rollback whose text that is."""
+    connection.execute(insert(APPLIED), {"version": version, "instance": str(by), "restores": restores})
 
 
 def policy_of(row: Row[Any]) -> PolicyRow:

@@ -101,12 +101,14 @@ POLICY: Final = Table(
     Column("applied_ms", BigInteger, nullable=False),
 )
 
-#: Who put which version on record. The newest row stays, so that a policy that is missing is missed.
+#: Who put which version on record, and for a rollback whose text that is. The newest row stays, so that a
+#: policy that is missing is missed.
 APPLIED: Final = Table(
     "policy_applied",
     METADATA,
     Column("version", BigInteger, primary_key=True, autoincrement=False),
     Column("instance", String(32), nullable=False),
+    Column("restores", BigInteger),
 )
 
 #: The end of each audit log, with the keys to go on from it. The log itself is in files (``segments``).

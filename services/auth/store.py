@@ -127,7 +127,7 @@ class Store:
 
         return self.logs.logged(work, entry)
 
-    def consume(self, joining: Sequence[tuple[Instance, Entry]]) -> list[bool]:
+    def consume(self, joining: Sequence[tuple[Instance, Entry | None]]) -> list[bool]:
         """Use each instance's token up and write the instance, both or neither; say which were written.
 
         An instance is not written if its token is not open at ``joined_ms``, whoever was faster, one before
@@ -137,7 +137,9 @@ class Store:
 
         def work(connection: Connection) -> list[Entry]:
             written.extend(_consume(connection, instance) for instance, _ in joining)
-            return [entry for (_, entry), is_written in zip(joining, written, strict=True) if is_written]
+            return [
+                entry for (_, entry), is_written in zip(joining, written, strict=True) if is_written and entry
+            ]
 
         self.logs.logged_all(work)
         return written
@@ -195,11 +197,12 @@ class Store:
     def policies(self) -> list[PolicyNote]:
         """Give what is known of the policies that are kept, newest first."""
         size = func.length(POLICY.c.document).label("size")
-        listed = select(POLICY.c.version, POLICY.c.applied_ms, size, APPLIED.c.instance).select_from(
+        applied = APPLIED.c.instance, APPLIED.c.restores
+        listed = select(POLICY.c.version, POLICY.c.applied_ms, size, *applied).select_from(
             POLICY.outerjoin(APPLIED, POLICY.c.version == APPLIED.c.version)
         )
         return [
-            PolicyNote(row.version, row.applied_ms, row.size, row.instance or "")
+            PolicyNote(row.version, row.applied_ms, row.size, row.instance or "", row.restores)
             for row in self._all(listed.order_by(POLICY.c.version.desc()))
         ]
 
@@ -208,7 +211,9 @@ class Store:
         row = self._first(select(func.max(APPLIED.c.version)))
         return int(row[0] or 0) if row else 0
 
-    def replace_policy(self, policy: PolicyRow, replaced: int, by: InstanceId, entry: Entry) -> bool:
+    def replace_policy(
+        self, policy: PolicyRow, replaced: int, by: InstanceId, entry: Entry, restores: int | None = None
+    ) -> bool:
         """Put a newer policy on record; False if the one of record is not the one it was to replace.
 
         Earlier ones are kept, up to ``KEPT_POLICIES`` of them and ``KEPT_BYTES`` in all.
@@ -219,7 +224,7 @@ class Store:
             if in_force != replaced or in_force >= policy.version:
                 return False
             rows.put_policy(connection, policy)
-            rows.put_applied(connection, policy.version, by)
+            rows.put_applied(connection, policy.version, by, restores)
             kept = connection.execute(
                 select(POLICY.c.version, func.length(POLICY.c.document)).order_by(POLICY.c.version.desc())
             )

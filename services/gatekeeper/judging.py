@@ -19,7 +19,7 @@ from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import full_method, service_name
 from mesh.core.receiver import Peer
-from mesh.reports import AUDITED, Denial, Reporter
+from mesh.reports import Denial, Reporter
 from mesh.rpc.authorize import DEADLINE
 from mesh.rpc.connections import MAX_METADATA
 from services.gatekeeper.decisions import Ledger
@@ -66,14 +66,9 @@ class Judging:
             await self.record(denied, asking, call_id)
             raise
         self._ledger.note(asking.service, slicer, permit, entries)
-        if count := self._audits.note(permit, slicer.version, str(asking.service)):
-            self._audited(permit, asking, count)
+        self._audits.note(permit, slicer.version, str(asking.service))
+        self._reporter.audited(permit, asking)
         return permit
-
-    def _audited(self, permit: Permit, asking: Peer, count: int) -> None:
-        if permit.audited is not None:
-            judged = Denied(permit.source, permit.method, permit.audited.rule)
-            self._reporter.note(_denial(judged, asking, AUDITED), count=count)
 
     async def record(self, denied: Denied, asking: Peer, call_id: str = "", why: str = "") -> None:
         """Record a denial; ``why``: what there was about the call that no rule was asked about."""
@@ -91,10 +86,10 @@ class Judging:
             await asyncio.wait_for(self._reporter.written(), PATIENCE)
 
 
-def _denial(denied: Denied, asking: Peer, cause: str = "denied") -> Denial:
+def _denial(denied: Denied, asking: Peer) -> Denial:
     # Whom it asks about is the asker's word, so there is no instance; what is no name or method is left out.
     try:
         source, method = service_name(denied.source).text, full_method(denied.method).text
     except ValueError:
         source = method = ""
-    return Denial(asking, source, "", method, denied.rule or "", cause)
+    return Denial(asking, source, "", method, denied.rule or "", "denied")

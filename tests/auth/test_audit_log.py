@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection
 
 from mesh.core.audit import Entry, Kind, Verdict
-from mesh.core.chain import Limits
+from mesh.core.chain import Limits, line_bytes
 from mesh.core.examine import Examination, Fault, Mark
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import InstanceId
@@ -24,9 +24,9 @@ from mesh.core.policy import Policy
 from services.auth import audit_log
 from services.auth.audit_log import ACTIONS, DENIALS, LOGS
 from services.auth.database import StoreError
-from services.auth.deferred import Deferred
+from services.auth.deferred import SESSIONS, Deferred
 from services.auth.directory import DataDirectory
-from services.auth.errors import AuditError, ConflictError, RefusedError, StartError
+from services.auth.errors import AuditError, ConflictError, InvalidError, RefusedError, StartError
 from services.auth.segments import Segments
 from tests.auth.aged import before_keys
 from tests.auth.world import HOUR_MS, START_MS, Attempt, World
@@ -134,6 +134,41 @@ def test_a_flood_of_strangers_is_bounded_and_counted(world: World) -> None:
     assert found[-1].by == "strangers at the join port"
     assert len(world.audit()) == before
     assert whole(world.examine(DENIALS))
+
+
+def test_sessions_push_no_actions_out(world: World) -> None:
+    """However often operators come: some entries with the instance, exact counts, and every action."""
+    first = world.operator()
+    (began,) = [entry for entry in world.audit() if entry.kind is Kind.SESSION]
+    assert (began.event, began.service, began.instance) == ("joined", "mesh.operator", str(first.instance))
+    assert began.token_id == world.credential.id
+    for _ in range(200):
+        last = world.operator()
+        world.time.pass_ms(10_000)
+    world.authority.create_token("orders", 60, last)
+    world.authority.close()
+    sessions = [entry for entry in world.audit() if entry.kind is Kind.SESSION]
+    assert sum(entry.count for entry in sessions) == 201
+    assert {entry.event for entry in sessions} == {"joined", "sessions counted"}
+    taken = sum(line_bytes(entry.encode(0)) for entry in sessions)
+    assert taken < SESSIONS.burst + 2 * SESSIONS.per_second * 2000
+    (created,) = [entry for entry in world.audit() if entry.event == "token created"]
+    assert created.by == f"mesh.operator/{last.instance}"
+    assert whole(world.examine())
+
+
+def test_a_refused_operator_is_no_session(world: World) -> None:
+    """A join that is refused is told as one, whosever it is; so is one whose certificate request is bad."""
+    wrong = replace(world.credential, secret=Key(bytes(KEY_BYTES)))
+    for attempt, error in ((Attempt(wrong), RefusedError), (Attempt(world.credential, b"bad"), InvalidError)):
+        with pytest.raises(error):
+            attempt.send(world)
+    told = [(one.kind, one.event, one.service, one.token_id) for one in world.audit(DENIALS)]
+    assert told == [
+        (Kind.JOIN, "join not proven", "", world.credential.id),
+        (Kind.JOIN, "join request bad", "mesh.operator", world.credential.id),
+    ]
+    assert Kind.SESSION not in {entry.kind for entry in world.audit()}
 
 
 # What cannot be written
@@ -283,7 +318,7 @@ def test_a_change_while_auth_runs(world: World, hand: Callable[[Path], None]) ->
     assert events(world).count("log damaged") == 1
 
 
-@pytest.mark.parametrize("hand", [shorten, remove, edit_last])
+@pytest.mark.parametrize("hand", [shorten, remove, edit_last, lengthen])
 def test_a_change_while_auth_does_not_run(world: World, hand: Callable[[Path], None]) -> None:
     """Auth starts, raises the alarm, keeps the evidence, and the verifier names the first bad entry."""
     world.operator()
@@ -295,7 +330,8 @@ def test_a_change_while_auth_does_not_run(world: World, hand: Callable[[Path], N
     assert world.audit()[-1].alarm
     bad = world.examine().bad
     assert bad
-    assert bad.sequence == (0 if hand is remove else sequence - 1)
+    first = sequence if hand is lengthen else sequence - 1
+    assert bad.sequence == (0 if hand is remove else first)
     world.operator()
     assert world.examine().bad == bad
 

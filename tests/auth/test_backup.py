@@ -1,16 +1,20 @@
 """A backup, restored: all is there, nothing of the time since is used twice, and everybody is told."""
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mesh.core.chain import RESTORED
+from mesh.core.audit import Entry, Kind
+from mesh.core.chain import RESTORED, Limits
 from mesh.core.examine import Fault, Mark
 from mesh.rpc.svid import new_key
 from services.auth.archive import Archive, Contents, seal
+from services.auth.audit_log import ACTIONS
 from services.auth.backup import take
+from services.auth.directory import DataDirectory
 from services.auth.errors import RefusedError, StartError
 from services.auth.restoring import restore
 from tests.auth.test_rekey import rotate
@@ -216,6 +220,16 @@ def test_time_does_not_go_back(world: World, other: World, tmp_path: Path) -> No
     restore(backup, other.path, world.path / "kek", world.now_ms)
     other.start()
     assert other.authority._now() >= then
+
+
+def test_a_spoilt_log_does_not_blow_it_up(world: World) -> None:
+    """Whatever size somebody gives to a segment, a backup takes what may be in it."""
+    world.stop()
+    world.directory, world.running = DataDirectory(world.path, Limits(3000, 9)), True
+    for number in range(40):
+        world.store.logs.log(ACTIONS, [Entry(START_MS + number, Kind.TOKEN, "token created")])
+    os.truncate(world.path / "audit" / "actions-00000000.log", 2**40)
+    assert sum(map(len, take(world.directory, "", world.now_ms))) < 2**21
 
 
 def test_a_recorded_request_gets_nobody_in(world: World, other: World, tmp_path: Path) -> None:

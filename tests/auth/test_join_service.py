@@ -11,10 +11,13 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from mesh.core.audit import Kind, Verdict
 from mesh.core.join import JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from services.auth import join_service
 from services.auth.admission import REFUSED
+from services.auth.audit_log import DENIALS
+from services.auth.deferred import UNHEARD
 from services.auth.guesses import PAIR, SOURCE
 from services.auth.join_service import LIMITED, JoinServicer
 from services.auth.worker import Worker
@@ -89,6 +92,12 @@ async def test_ten_thousand_guesses(door: Door) -> None:
     owner = Attempt(token)
     assert await door.send(owner, "192.0.2.1") == LIMIT
     assert isinstance(await door.send(owner, "192.0.2.2"), bytes)
+    await door.worker.do(door.world.authority.auditor.close)
+    logged = door.world.audit(DENIALS)
+    assert sum(entry.count for entry in logged) == len(told) + 1
+    unheard = [entry for entry in logged if entry.event == "joins not heard" or entry.by == UNHEARD]
+    assert sum(entry.count for entry in unheard) == told.count(LIMIT) + 1
+    assert (unheard[0].kind, unheard[0].verdict) == (Kind.JOIN, Verdict.DENIED)
 
 
 async def test_guesses_at_many_tokens(door: Door) -> None:

@@ -150,6 +150,16 @@ def test_what_is_no_policy_is_refused(document: bytes, where: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_a_misspelt_time_zone_is_refused() -> None:
+    """So nobody gets one in force by leaving ``mesh policy check`` out."""
+    rule = {"principals": ["a"], "paths": ["*"], "when": 'time.getHours("Europe/Berln") > 7'}
+    document = json.dumps({"services": {"a": {"allow": [rule]}}}).encode()
+    with pytest.raises(
+        InvalidError, match=r"allow\[0\]\.when: there is no time zone 'Europe/Berln': did you"
+    ):
+        parse(document)
+
+
 def test_a_write_that_lost_the_race_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the store holds a newer one already, the one in hand is refused."""
     monkeypatch.setattr(world.store, "replace_policy", lambda *_: False)
@@ -241,3 +251,16 @@ def test_two_operators_at_once(world: World) -> None:
         with pytest.raises(ConflictError, match=f"policy {seen + 1} is in force, not {other} any more"):
             world.authority.apply_policy(policy, world.operator(), other)
     assert world.authority.policy_of_record.version == seen + 1
+
+
+def test_a_rollback_says_whose_text_it_is(world: World) -> None:
+    """It is listed and logged; a version that is not kept cannot be the one."""
+    world.apply({"services": ORDERS})
+    world.apply({"services": {}})
+    policy, by = parse(json.dumps({"services": ORDERS}).encode()), world.operator()
+    with pytest.raises(MissingError, match="policy 9 is not kept"):
+        world.authority.apply_policy(policy, by, 2, 9)
+    assert world.authority.policy_of_record.version == 2
+    world.authority.apply_policy(policy, by, 2, 1)
+    listed = world.authority.list_policies(by)
+    assert [(info.version, info.restores) for info in listed if info.HasField("restores")] == [(3, 1)]

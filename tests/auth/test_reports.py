@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.errors import Cause
 from mesh.v1 import audit_pb2
 from services.auth.audit_log import DENIALS
-from services.auth.deferred import LIMITS
+from services.auth.deferred import AUDITS, LIMITS, Deferred
 from services.auth.errors import AuditError, InvalidError, RefusedError
 from services.auth.reports import MAX_AGE_MS, entries
-from tests.auth.world import START_MS, World
+from tests.auth.world import HOUR_MS, START_MS, World
 
 NOW = START_MS + MAX_AGE_MS
 A, B = bytes(range(16)), bytes(range(16, 32))
@@ -197,3 +199,87 @@ def test_no_rule_and_audit_are_told_apart() -> None:
     passed = one(cause="audited")
     assert (passed.kind, passed.event, passed.verdict) == (Kind.AUDIT, "would be denied", Verdict.DONE)
     assert (passed.rule, passed.detail) == ("no-purge", "")
+    assert one(cause="audited", rule="").detail == "no rule of orders allows it"
+    counts = one(cause="audited", method="", rule="", call_id="", count=7)
+    assert (counts.kind, counts.event, counts.verdict) == (Kind.AUDIT, "audits counted", Verdict.DONE)
+    assert (counts.service, counts.detail, counts.count) == ("evil", "", 7)
+
+
+def audits(count: int, **changes: object) -> audit_pb2.NodeDenials:
+    return report(*(denial(cause="audited", method=f"/a.B/A{n}", **changes) for n in range(count)))
+
+
+@pytest.mark.parametrize("loud", ["audited", "denied"])
+def test_audits_and_denials_have_budgets_apart(world: World, loud: str) -> None:
+    """A service that floods with one may still say the other, and counts say of what they are."""
+    for turn in range(20):
+        many = (denial(cause=loud, method=f"/a.B/C{turn}x{n}") for n in range(64))
+        world.authority.auditor.record([report(*many)])
+    quiet = "denied" if loud == "audited" else "audited"
+    world.authority.auditor.record([report(denial(cause=quiet))])
+    world.authority.close()
+    found = world.audit(DENIALS)
+    kind = Kind.AUDIT if loud == "audited" else Kind.DENIAL
+    assert [(entry.method, entry.count) for entry in found if entry.kind is not kind] == [
+        ("/shop.v1.Orders/Purge", 1)
+    ]
+    assert sum(entry.count for entry in found if entry.kind is kind) == 20 * 64
+    counted = [entry for entry in found if entry.event.endswith("counted")]
+    assert {(entry.event, entry.by, entry.kind) for entry in counted} == {
+        ("audits counted" if loud == "audited" else "denials counted", "orders", kind)
+    }
+
+
+def test_what_audit_lets_pass_again_is_told_once_an_hour(world: World) -> None:
+    """The first at once, then one an hour with how many there were, until the end."""
+    for _ in range(150):
+        world.authority.auditor.record([audits(1)])
+        world.time.pass_ms(60_000)
+        world.authority.turn()
+    world.authority.close()
+    counts = [entry.count for entry in world.audit(DENIALS) if entry.kind is Kind.AUDIT]
+    assert sum(counts) == 150
+    assert counts[0] == 1
+    assert len(counts) <= 4
+    assert world.examine(DENIALS).bad is None
+
+
+def test_a_mesh_in_audit_pushes_no_denials_out(world: World) -> None:
+    """What all services together write of it is bounded, whatever comes, and all of it is counted."""
+    limits = replace(AUDITS, burst=4096, sources=4)
+    deferred = Deferred(world.store, DENIALS, limits)
+    for hour in range(24):
+        for number in range(12):
+            for method in range(20):
+                entry = one(cause="audited", method=f"/a.B/H{hour}x{method}")
+                deferred.note(replace(entry, by=f"service{number}/0"), f"service{number}", world.now_ms)
+        deferred.flush(world.now_ms)
+        world.time.pass_ms(HOUR_MS)
+    deferred.flush(world.now_ms, everything=True)
+    assert sum(entry.count for entry in world.audit(DENIALS)) == 24 * 12 * 20
+    written = sum(map(len, world.log_of(DENIALS).values()))
+    counts = 25 * (limits.sources + 1) * 300
+    assert written < limits.sources * (limits.burst + 24 * 3600 * limits.per_second) + counts
+    assert AUDITS.sources * AUDITS.per_second <= 2 * LIMITS.per_second
+
+
+def test_audits_wait_for_the_log_at_auth(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the log cannot be written, what audit let pass is kept by auth, once, beside a refused denial."""
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    auditor = world.authority.auditor
+    with monkeypatch.context() as broken:
+        broken.setattr("services.auth.segments.os.pwrite", fail)
+        auditor.record([audits(2)])
+        with pytest.raises(AuditError, match="no space left"):
+            auditor.record([report(denial(), denial(cause="audited", method="/a.B/A0"))])
+    auditor.record([report(denial(), denial(cause="audited", method="/a.B/A0"))])
+    world.authority.close()
+    found = {(entry.event, entry.method): entry.count for entry in world.audit(DENIALS)}
+    assert found == {
+        ("call denied", "/shop.v1.Orders/Purge"): 1,
+        ("would be denied", "/a.B/A0"): 2,
+        ("would be denied", "/a.B/A1"): 1,
+    }

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 
+from mesh.cli import audit_source
+from mesh.cli.audit_source import Place
+from mesh.cli.errors import CliError
+from mesh.cli.operator import Operator
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.chain import DAMAGED
 from mesh.core.names import TrustDomain
+from mesh.v1 import audit_pb2
 from services.auth.directory import DataDirectory
 from services.auth.founding import found
 from tests.cli.command import command, environment, run, until, up
+from tests.cli.terminal import on_terminal
 
 NOW = int(time.time() * 1000)
 DENIED = Entry(
@@ -266,16 +270,39 @@ def test_a_file_in_the_place_of_the_directory(data: Path) -> None:
 def test_a_narrow_terminal_loses_nothing(data: Path) -> None:
     """Whatever the table is, every cell stands on a terminal of 80 columns in full."""
     tail = ("audit", "tail", "--offline", "--data", data, "--service", "evil")
-    mine, other = pty.openpty()
-    done = subprocess.Popen(
-        command(*tail), stdout=other, env=environment(COLUMNS="80", TERM="xterm"), close_fds=True
-    )
-    os.close(other)
-    said = b""
-    with suppress(OSError):  # the end of a terminal
-        while part := os.read(mine, 4096):
-            said += part
-    os.close(mine)
-    assert done.wait() == 0
+    said = on_terminal(*tail)
     for cell in ("evil", "denied", "no-purge", DENIED.by, DENIED.method):
-        assert cell in said.decode()
+        assert cell in said
+
+
+class Retiring:
+    """An auth whose oldest segment goes while it is read, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left, self.first = times, 0
+        self.audit = self
+
+    async def Read(  # noqa: N802
+        self,
+        request: audit_pb2.ReadRequest,
+        timeout: float,  # noqa: ASYNC109  as stubs have it
+    ) -> AsyncIterator[audit_pb2.ReadResponse]:
+        """Give a head, and what is left of two segments."""
+        assert timeout
+        first = self.first
+        yield audit_pb2.ReadResponse(anchor=audit_pb2.Anchor(first_segment=first, segment=first + 1))
+        if request.segment > first + 1:
+            return
+        if self.left:
+            self.left, self.first = self.left - 1, first + 1
+        else:
+            yield audit_pb2.ReadResponse(segment=first, data=b"oldest")
+        yield audit_pb2.ReadResponse(segment=first + 1, data=b"newest")
+
+
+async def test_a_segment_that_goes_while_it_is_read() -> None:
+    """A log whose oldest part made room meanwhile is read again, not accused; that has an end."""
+    read = await audit_source.ask(cast(Operator, Retiring(2)), "denials", Place())
+    assert (read.head.first_segment, read.segments) == (2, {2: b"oldest", 3: b"newest"})
+    with pytest.raises(CliError, match="grows faster than it can be read"):
+        await audit_source.ask(cast(Operator, Retiring(audit_source.TRIES)), "denials", Place())

@@ -27,7 +27,7 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
 #: Why a document is no policy though the schema takes it: what a schema cannot say, or JSON Schema says else.
 BEYOND = re.compile(
-    "twice|no service|no group|holds itself|not a condition|not the application's|holds bytes"
+    "twice|no service|no group|is a group, not|holds itself|not a condition|not the application's|holds bytes"
     "|not a number|bad name|bad service name 'orders\\\\n'|the mesh's own"
 )
 
@@ -44,7 +44,7 @@ def test_a_good_policy(tmp_path: Path) -> None:
     status, said, _ = check(tmp_path / "a.yaml", tmp_path / "b.json")
     assert status == 0
     assert said.splitlines() == [
-        f"{tmp_path}/a.yaml: good: 2 services, 0 groups, 1 rules",
+        f"{tmp_path}/a.yaml: good: 2 services, 0 groups, 1 rule",
         f"{tmp_path}/b.json: good: 3 services, 3 groups, 3 rules",
         "  note: groups.back: 'billing.*' matches no service of this policy",
         "  note: groups.unused: no rule refers to it",
@@ -62,7 +62,7 @@ def test_notes() -> None:
 
 
 def test_a_time_zone_that_is_not_known() -> None:
-    """A zone that is misspelt, or that this machine lacks, makes a condition that nobody can judge."""
+    """A zone that this machine lacks is noted, in what is no file: a misspelt one is refused there."""
     rule = {"principals": ["a"], "paths": ["*"]}
     zones = ["Europe/Berlin", "Europe/Berln", "+02:00"]
     allow = [rule | {"when": f'time.getHours("{zone}") > 7'} for zone in zones]
@@ -79,6 +79,26 @@ def test_many_notes_are_cut(tmp_path: Path) -> None:
     _, said, _ = check(tmp_path / "p.json")
     assert said.splitlines()[-1] == "  note: and 5 more: see -o json"
     assert len(said.splitlines()) == SHOWN + 2
+
+
+QUOTES = [
+    ("services: {a: {allow: [{principals: [*], paths: [x]}]}}", "a text that begins with a star has to"),
+    ("services: {a: {allow: [{principals: [a], paths: [1.0]}]}}", "a text, not a number: put it into quotes"),
+    ("services: {a: {allow: [{principals: [a], paths: [*x]}]}}", "begins with a star has to stand in"),
+    ("services: {a: @x}", "put a text that begins with such a sign into quotes"),
+    ("services: {a: &b {}, c: *b}", "write it out; a text that begins with a star has to stand in"),
+    ("services:\n a: b: c", "put a text with a colon and a blank in it into quotes"),
+]
+
+
+@pytest.mark.parametrize(("document", "advice"), QUOTES, ids=range(len(QUOTES)))
+def test_what_wants_quotes(tmp_path: Path, document: str, advice: str) -> None:
+    """What YAML takes for something else is refused with its place, and with what to do."""
+    (tmp_path / "policy.yaml").write_text(document)
+    status, _, said = check(tmp_path / "policy.yaml")
+    assert status == Exit.REFUSED
+    assert re.match(rf"error: {tmp_path}/policy.yaml:\d+:\d+: ", said)
+    assert advice in said
 
 
 WRONG = [
@@ -110,6 +130,15 @@ WRONG = [
         "CEL",
     ),
     ('{"services": {\n "a": {"allow": [\n  {"principals": ["b"], "paths": ["*"]}]}}}', 3, 19, "no service"),
+    (
+        (
+            "services:\n  a:\n    allow:\n    - principals: [a]\n      paths: ['*']\n"
+            "      when: time.getHours('Europe/Berln') > 7\n"
+        ),
+        6,
+        13,
+        "there is no time zone 'Europe/Berln': did you mean 'Europe/Berlin'?",
+    ),
     ("services: {a: {}, a.allow: {deny: [{}]}}", 1, 36, "principals: is missing"),
     ("services: {a.allow: {}, a: {allow: [{principals: [a], paths: ['*'], mode: x}]}}", 1, 75, "bad mode"),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mesh.cli import cli
-from mesh.cli.policy_diff import LINES, SHOWN, shown
+from mesh.cli.policy_diff import LINES, SHOWN, WIDTH, shown
 from mesh.core.difference import differences
 from mesh.core.policy import Policy
 
@@ -50,8 +50,13 @@ def test_lines(tmp_path: Path) -> None:
         "- service old",
         "+ all others, mesh.operator, new, orders, stock -> orders /p.S/N: deny => allow",
         "- a -> orders /p.S/M: allow => on condition",
+        "    - allow",
+        "    + allow when time.getHours() > 8",
         "+ old -> orders /p.S/N: on condition => allow",
+        "    - allow when time.getHours() > 8",
+        "    + allow",
         "- old -> orders all others: on condition => deny",
+        "    - allow when time.getHours() > 8",
         "+ a -> stock every method: deny => allow",
         "granted more: 3, less: 2",
     ]
@@ -66,7 +71,50 @@ def test_no_difference(tmp_path: Path) -> None:
 def test_another_condition(tmp_path: Path) -> None:
     """It is said that it changed."""
     said = diff(tmp_path, OLD, OLD.replace("> 8", "> 9"))
-    assert said.splitlines()[0] == "~ old -> orders every method: on condition, but not as before"
+    assert said.splitlines()[:3] == [
+        "~ old -> orders every method: on condition, but not as before (if wider or narrower is not known)",
+        "    - allow when time.getHours() > 8",
+        "    + allow when time.getHours() > 9",
+    ]
+
+
+def test_wider_and_narrower_conditions(tmp_path: Path) -> None:
+    """Where it is sure it is said; what is long is cut."""
+    narrow = OLD.replace("when: time", "headers: [{key: k, values: ['1']}], when: time")
+    wide = narrow.replace("['1']", "['*']")
+    assert diff(tmp_path, narrow, wide).splitlines() == [
+        "+ old -> orders every method: on condition, wider than before",
+        "    - allow with k: 1 when time.getHours() > 8",
+        "    + allow with k: * when time.getHours() > 8",
+        "granted more: 1",
+    ]
+    assert diff(tmp_path, wide, narrow).splitlines()[0].endswith("on condition, narrower than before")
+    tried = wide.replace("when: time", "mode: audit, when: time")
+    assert diff(tmp_path, wide, tried).splitlines()[0].endswith("on condition, as wide as before")
+    recorded = OLD + '    deny:\n    - {principals: [a], paths: ["*"], mode: audit}\n'
+    assert diff(tmp_path, OLD, recorded).splitlines()[:2] == [
+        "~ a -> orders /p.S/M, /p.S/N: allow, but not as before",
+        "    + deny in audit",
+    ]
+
+
+def test_many_conditions_are_cut(tmp_path: Path) -> None:
+    """So is one that is long."""
+    rules = "".join(
+        f"    - {{principals: [old], paths: ['*'], when: 'time.getHours() > {n}{' ' * WIDTH}'}}\n"
+        for n in range(SHOWN + 2)
+    )
+    long = OLD + "".join(
+        f"    - {{principals: [old], paths: ['*'], headers: [{{key: k{n}, values: [{'x' * WIDTH}]}}]}}\n"
+        for n in range(SHOWN + 2)
+    )
+    said = diff(tmp_path, OLD, OLD + rules).splitlines()
+    assert said[SHOWN] == f"    + allow when time.getHours() > {SHOWN - 1}"
+    assert said[SHOWN + 1] == "    + and 2 more"
+    assert (
+        diff(tmp_path, OLD, long).splitlines()[1]
+        == f"    + allow with k0: {'x' * WIDTH}"[: WIDTH + 6] + "..."
+    )
 
 
 def test_many_lines_are_cut(tmp_path: Path) -> None:
@@ -95,6 +143,9 @@ def test_as_json(tmp_path: Path) -> None:
         "every_method": False,
         "before": "allow",
         "after": "on condition",
+        "scope": "narrower",
+        "lost": ["allow"],
+        "gained": ["allow when time.getHours() > 8"],
     }
     assert found[-1]["methods"] == ["*"]
     assert found[-1]["every_method"]

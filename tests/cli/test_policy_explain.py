@@ -47,6 +47,7 @@ smallest change:
   add to services.orders.allow:
     - principals: [acme]
       paths: [/shop.v1.Orders/Get]
+  without what the nearest rule asks besides: when: time.getHours() >= 8 && time.getHours() < 18
 """,
     ),
     (
@@ -105,6 +106,34 @@ def test_removing_is_said(policy: Path) -> None:
     assert "no single change permits it" in run(policy, "a", "a", "/p.S/M").stdout
 
 
+def test_what_a_change_keeps_and_drops(policy: Path) -> None:
+    """A header that the call meets stays in the new rule; what a removed rule asked is said."""
+    said = run(policy, "acme", "orders", "/x.Y/Get", "-m", "x-tenant=acme", "--time", NIGHT).stdout
+    assert "      headers:\n" in said
+    assert "without what" not in said
+    policy.write_text(
+        "services:\n  a:\n    allow: [{principals: ['*'], paths: [/p.S/N]}]\n"
+        "    deny: [{principals: [a], paths: [/p.S/M], headers: [{key: k, values: [x]}], when: 'true'}]\n"
+    )
+    said = run(policy, "a", "a", "/p.S/M", "-m", "k=x").stdout
+    assert "  it denies no more than this caller and method, and only with header k: x; when: true\n" in said
+
+
+def test_a_deny_rule_that_cannot_be_judged(policy: Path) -> None:
+    """It is said why it denies; and one that can never be judged is to be corrected, not excepted from."""
+    rule = "{principals: ['*'], paths: ['*']}"
+    document = (
+        f"services: {{a: {{allow: [{rule}], deny: [{rule[:-1]}, when: WHEN}}, {rule[:-1]}, when: WHY}}]}}}}"
+    )
+    policy.write_text(document.replace("WHEN", "1 / 0 == 1").replace("WHY", "metadata.k == '1'"))
+    lines = run(policy, "a", "a", "/p.S/M").stdout.splitlines()
+    assert "  its condition cannot be judged: 1 / 0 == 1: so it denies" in lines
+    assert "  its condition cannot be judged (k is not sent): metadata.k == '1': so it denies" in lines
+    assert lines[-1] == (
+        "no change is proposed: first correct the condition of rule 'a/deny/0' at services.a.deny[0]"
+    )
+
+
 def test_as_json(policy: Path) -> None:
     """Everything that is said, for programs."""
     found = json.loads(run(policy, "acme", "orders", "/a.B/C", "-o", "json", "--time", NIGHT).stdout)
@@ -126,8 +155,10 @@ def test_as_json(policy: Path) -> None:
                 "action": "add",
                 "place": "services.orders.allow",
                 "value": {"principals": ["acme"], "paths": ["/a.B/C"]},
+                "drops": ["when: time.getHours() >= 8 && time.getHours() < 18"],
             }
         ],
+        "broken": [],
     }
 
 

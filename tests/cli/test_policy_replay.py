@@ -121,7 +121,7 @@ def test_replay_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recorded", "status"),
     [
-        ([], 0),
+        ([], 1),
         ([call(verdict="allow", **TENANT)], 0),
         ([call(NEW, verdict="deny")], 0),
         ([call("/p.S/M")], 0),
@@ -132,7 +132,7 @@ def test_replay_json(tmp_path: Path) -> None:
     ],
 )
 def test_status(tmp_path: Path, recorded: list[dict[str, Any]], status: int) -> None:
-    """Status 1 for what would be newly denied or cannot be told, and for nothing else."""
+    """Status 1 for what would be newly denied or cannot be told, and where nothing was judged."""
     assert replay(tmp_path, recorded=recorded).exit_code == status
 
 
@@ -141,7 +141,9 @@ def test_choosing(tmp_path: Path) -> None:
     assert replay(tmp_path, "--since", "2027-01-04T20:00:00Z").stdout.splitlines()[-1].startswith("2 calls")
     assert replay(tmp_path, "--until", NIGHT).stdout.splitlines()[-1].startswith("23 calls")
     assert replay(tmp_path, "--service", "orders").stdout.splitlines()[-1].startswith("25 calls")
-    assert replay(tmp_path, "--service", "billing").stdout == "0 calls\n"
+    none = replay(tmp_path, "--service", "billing")
+    assert (none.stdout, none.exit_code) == ("0 calls\n", 1)
+    assert "recorded.jsonl: no calls to judge: see --since, --until, --service" in none.stderr
     assert replay(tmp_path, "--service", "No").exit_code == 2
 
 

@@ -78,9 +78,17 @@ def test_cases_that_do_not_hold(policy: Path) -> None:
     assert done.exit_code == Exit.FAILED
     assert done.stdout.splitlines() == [
         f"{at}:9:3: acme -> orders /shop.v1.Orders/Get: expected allow, is deny: no rule allows it",
+        "  nearest: rule 'by-day' at services.orders.allow[0]",
+        "    its condition is false: time.getHours() >= 8 && time.getHours() < 18",
         (
             f"{at}:11:3: branch.one -> orders /a.B/Get: expected allow by 'by-day', is allow: "
             "rule 'tenant' allows it"
+        ),
+        "  rule 'by-day' at services.orders.allow[0]",
+        "    /a.B/Get is not among its paths",
+        (
+            "    its condition cannot be judged (the time is not known): "
+            "time.getHours() >= 8 && time.getHours() < 18"
         ),
         (
             f"{at}:14:3: acme -> orders /shop.v1.Orders/Put: expected deny, is audit: "
@@ -88,7 +96,37 @@ def test_cases_that_do_not_hold(policy: Path) -> None:
         ),
         "10 calls, 3 not as expected",
     ]
-    assert done.stderr == f"error: {policy}: 3 of 10 calls are not as expected\n"
+    assert done.stderr == f"error: {policy}: of 10 calls, 3 not as expected\n"
+
+
+WHY = [
+    (
+        "{from: acme, to: orders, method: /a.B/Get, expect: allow, rule: tenannt}",
+        ["orders has no rule 'tenannt': is it spelt right?"],
+    ),
+    (
+        "{from: acme, to: orders, method: /a.B/Purge, expect: allow}",
+        [],
+    ),
+    (
+        "{from: branch.one, to: orders, method: /a.B/Get, metadata: {x-tenant: acme}, expect: deny}",
+        ["nearest: rule 'no-purge' at services.orders.deny[0]", "  /a.B/Get is not among its paths"],
+    ),
+    (
+        "{from: acme, to: orders, method: /a.B/Doubt, expect: allow}",
+        ["its condition cannot be judged (k is not sent): metadata.k == '1'"],
+    ),
+    ("{from: acme, to: acme, method: /a.B/Get, expect: allow}", []),
+]
+
+
+@pytest.mark.parametrize(("case", "said"), WHY, ids=range(len(WHY)))
+def test_why_it_is_not_as_expected(policy: Path, case: str, said: list[str]) -> None:
+    """What the rule that was to decide lacks, or the nearest one; why a deny rule applies."""
+    doubt = "    - {principals: [acme], paths: ['*/Doubt'], when: metadata.k == '1'}\n"
+    policy.write_text(POLICY + doubt)
+    lines = run(policy, f"cases: [{case}]").stdout.splitlines()
+    assert [line.removeprefix("  ") for line in lines[1:] if line.startswith("  ")] == said
 
 
 def test_a_name_is_shown_harmlessly(policy: Path) -> None:
@@ -125,7 +163,7 @@ def test_notes(policy: Path) -> None:
         "note: the policy has no service 'acmee': is it spelt right?",
         "note: the policy has no service 'order': is it spelt right?",
         "note: no case is decided by by-day, tenant, no-purge, soon",
-        "1 calls, 0 not as expected",
+        "1 call, 0 not as expected",
     ]
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import mesh
-from tests.cli.command import Up, alive, children, run, until, up
+from tests.cli.command import TIMEOUT, Up, alive, children, command, environment, run, until, up
 
 POLICY = """\
 services:
@@ -71,7 +74,7 @@ def test_token_create_prints_the_token_alone(running: Up) -> None:
     """So that it can be caught by a shell; with JSON there is its expiry, too."""
     done = running.mesh("token", "create", "orders", "--ttl", "5m")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "warning: the policy has no service orders\n"
+    assert done.stderr == ""
     assert done.stdout.startswith("mesh1.")
     assert done.stdout.count("\n") == 1
     made = running.json("token", "create", "orders")
@@ -93,13 +96,15 @@ def test_tokens_are_listed_without_their_secrets_and_revoked(running: Up) -> Non
 
 
 def test_a_policy_is_applied_shown_and_applied_again(running: Up) -> None:
-    """YAML in, the same out, each time a version of its own."""
+    """YAML in, the same out; another name of a rule gets a version, though nothing is granted otherwise."""
     first = running.json("policy", "apply", "-", stdin=POLICY)["version"]
     shown = running.mesh("policy", "get")
     assert shown.stdout.startswith(f"# version {first}\n")
     assert "frontend" in shown.stdout
-    assert running.mesh("policy", "apply", "-", stdin=shown.stdout).stdout.splitlines() == [
+    renamed = shown.stdout.replace("allow:\n    - ", "allow:\n    - name: renamed\n      ")
+    assert running.mesh("policy", "apply", "-", stdin=renamed).stdout.splitlines() == [
         "no call is granted otherwise",
+        "replay of the last 24 h: 0 calls",
         f"policy {first + 1} is in force",
     ]
     found = running.json("policy", "get")
@@ -113,13 +118,13 @@ def test_what_changes_is_shown_before_it_does(running: Up) -> None:
     first = running.json("policy", "apply", "-", stdin=POLICY)["version"]
     closed = "services: {frontend: {}, orders: {}}"
     dry, applied = "replay of the last 24 h: 0 calls", f"policy {first + 1} is in force"
-    for more, last in ((["--dry-run"], dry), (["--yes"], applied)):
+    for more, last in ((["--dry-run"], [dry]), (["--yes"], [dry, applied])):
         done = running.mesh("policy", "apply", "-", *more, stdin=closed)
         assert done.returncode == 0, done.stderr
         said = done.stdout.splitlines()
         assert said[0].startswith("- frontend -> orders ")
         assert said[1] == "granted less: 1"
-        assert said[2:] == [last]
+        assert said[2:] == last
     assert running.json("policy", "diff", str(first))[0]["sign"] == "+"
     told = running.json("policy", "apply", "-", "--dry-run", stdin=POLICY)
     assert [one["sign"] for one in told["differences"]] == ["+"]
@@ -142,11 +147,74 @@ def test_history_and_rollback(running: Up) -> None:
     assert str(first + 1) in running.mesh("policy", "history").stdout.splitlines()[2]
     assert running.json("policy", "get", "--version", str(first))["policy"]["version"] == 1000
     back = running.mesh("policy", "rollback")
-    assert back.stdout.splitlines()[-1] == f"policy {first + 2} is in force"
+    assert back.stdout.splitlines()[0] == f"rollback of policy {first + 1} to the text of {first}"
+    assert back.stdout.splitlines()[-1] == f"policy {first + 2} is in force, with the text of {first}"
     assert list(running.json("policy", "get")["policy"]["services"]) == ["frontend", "orders"]
-    assert running.json("policy", "rollback", str(first + 1))["version"] == first + 3
+    again = running.json("policy", "rollback", str(first + 1))
+    assert (again["version"], again["restores"]) == (first + 3, first + 1)
+    listed = running.json("policy", "history")
+    assert [one["restores"] for one in listed[:4]] == [first + 1, first, None, None]
+    header, _, newest, *_ = running.mesh("policy", "history").stdout.splitlines()
+    assert (header.split()[:2], newest.split()[:2]) == (["VERSION", "FROM"], [str(first + 3), str(first + 1)])
     assert running.json("policy", "get")["policy"] == {"services": {}}
     assert "is not kept" in one_line(running.mesh("policy", "rollback", "999999").stderr)
+
+
+def test_rollbacks_go_on_backwards(running: Up) -> None:
+    """The second does not bring back what the first took out; to the empty one it goes only if told to."""
+    one, two, three = (
+        running.json("policy", "apply", "-", stdin=f"services: {{s{name}: {{}}}}")["version"]
+        for name in ("a", "b", "c")
+    )
+    for text in (two, one):
+        said = running.mesh("policy", "rollback", "--yes").stdout.splitlines()
+        assert said[-1].endswith(f"is in force, with the text of {text}")
+        assert not any(line.startswith("replay of") for line in said)
+    assert list(running.json("policy", "get")["policy"]["services"]) == ["sa"]
+    assert running.json("policy", "rollback", str(three))["restores"] == three
+    assert running.json("policy", "rollback")["restores"] == two
+
+
+def test_a_policy_that_says_the_same(running: Up) -> None:
+    """It changes nothing, and gets no version, however it is written."""
+    version = running.json("policy", "apply", "-", stdin="services: {a: {}, b: {}}")["version"]
+    done = running.mesh("policy", "apply", "-", stdin='{"services": {"b": {"allow": []}, "a": {}}}')
+    said = f"nothing changed: policy {version} says the same and stays in force\n"
+    assert (done.returncode, done.stdout) == (0, said)
+    same = running.json("policy", "apply", "-", stdin="services: {a: {}, b: {}}")
+    assert same == {"version": version, "differences": []}
+    assert running.json("policy", "history")[0]["version"] == version
+
+
+def test_no_at_the_prompt_is_answered(running: Up, tmp_path: Path) -> None:
+    """It is said that nothing changed, and the status is not that of an applied policy."""
+    version = running.json("policy", "apply", "-", stdin="services: {a: {}, d: {}}")["version"]
+    (tmp_path / "policy.yaml").write_text("services: {a: {}}")
+    ours, terminal = pty.openpty()
+    asking = subprocess.Popen(
+        command("policy", "apply", tmp_path / "policy.yaml"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(MESH_DATA=str(running.data)),
+    )
+    os.close(terminal)
+    os.write(ours, b"n\n")
+    said = b""
+    with suppress(OSError):  # what Linux says at the end of a terminal
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert asking.wait(TIMEOUT) == 1
+    assert f"not applied: policy {version} stays in force" in said.decode()
+    assert running.json("policy", "get")["version"] == version
+
+
+def test_what_was_is_judged_without_a_terminal_too(running: Up) -> None:
+    """Nobody is asked, and what would have become of the last day's calls is shown all the same."""
+    running.json("policy", "apply", "-", stdin="services: {a: {}, c: {}}")
+    done = running.mesh("policy", "apply", "-", stdin="services: {a: {}}")
+    assert [line for line in done.stdout.splitlines() if line.startswith("replay of the last 24 h: ")]
 
 
 def test_the_operator_is_not_cut_off_by_accident(running: Up) -> None:

@@ -79,6 +79,7 @@ REFUSED: list[tuple[str, str]] = [
     ('time.getHours(metadata["x-tz"]) >= 0', "write the time zone out"),
     ("time.getFullYear(source) >= 0", "write the time zone out"),
     ('time.getSeconds("Europe/" + "Berlin") >= 0', "write the time zone out"),
+    ('time.getHours("Europe/berlin") >= 0', "'Europe/berlin' is none: write the time zone out"),
     ('dyn(time).getHours(dyn("UTC")) >= 0', "write the time zone out"),
     *(
         (f'time.getDate("{zone}") >= 0', "write the time zone out")

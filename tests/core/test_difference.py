@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.condition import Call
-from mesh.core.difference import Difference, Grant, differences
+from mesh.core.difference import Difference, differences, taken_from
+from mesh.core.grants import Grant, Scope
 from mesh.core.patterns import wider_principals
 from mesh.core.policy import Policy
 from mesh.core.verdict import Judge
@@ -75,7 +76,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         [f"- a {M}: allow deny"],
     ),
     ("everybody", {}, {"allow": [rule("*")]}, [f"+ {EVERYBODY} : deny allow"]),
-    ("a wildcard for callers", {}, {"allow": [rule("team.*")]}, ["+ team.a,team.* : deny allow"]),
+    ("a wildcard for callers", {}, {"allow": [rule("team.*")]}, ["+ team.*,team.a : deny allow"]),
     ("a condition", {"allow": [rule("a")]}, {"allow": [rule("a", **WHEN)]}, ["- a : allow on condition"]),
     (
         "another condition",
@@ -111,20 +112,20 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [
         {"allow": [rule("a", **HEADER)], **BUT, "mode": "audit"},
         [
             f"+ {EVERYBODY.replace('a,b', 'b', 1)} : deny on condition",
-            "~ a : on condition on condition",
+            "+ a : on condition on condition",
         ],
     ),
     (
         "audit behind a conditional denial, and every caller allowed on condition",
         {"allow": [rule("*", **HEADER)], **BUT},
         {"allow": [rule("*", **HEADER)], **BUT, "mode": "audit"},
-        [f"~ {EVERYBODY} : on condition on condition"],
+        [f"+ {EVERYBODY} : on condition on condition"],
     ),
     (
         "allowed without a header behind a conditional denial",
         {"allow": [rule("a", **HEADER)], **BUT},
         {"allow": [rule("a", mode="audit")], **BUT},
-        ["~ a : on condition on condition"],
+        ["+ a : on condition on condition"],
     ),
     (
         "where callers of two wildcards meet, beside one of that name",
@@ -166,8 +167,8 @@ def test_groups_and_modes_of_the_policy() -> None:
     section = {"allow": [rule("group:g", paths=(M,))]}
     old, new = policy(section, groups={"g": ["a", "b"]}), policy(section, groups={"g": ["b", "*.a"]})
     assert [told(one) for one in differences(old, new)] == [
+        f"+ *.a,team.a {M}: deny allow",
         f"- a {M}: allow deny",
-        f"+ team.a,*.a {M}: deny allow",
     ]
     loose = policy({}, mode="audit")
     assert {one.destination for one in differences(policy({}), loose)} == {*NAMES, "orders"}
@@ -281,6 +282,121 @@ def test_what_may_take_from_a_caller() -> None:
     assert not taking(on_condition, allowed)
     assert not taking(allowed, {"allow": [rule("a", mode="audit")]})
     assert not taking({"allow": [rule("a", "b")]}, allowed)
+
+
+def headers(**wanted: str) -> dict[str, Any]:
+    return {"headers": [{"key": key, "values": values.split()} for key, values in wanted.items()]}
+
+
+SCOPES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("a value", headers(k="1"), headers(k="1 2"), "+"),
+    ("a prefix for a value", headers(k="abc"), headers(k="ab*"), "+"),
+    ("a shorter prefix", headers(k="ab*"), headers(k="a*"), "+"),
+    ("a shorter suffix", headers(k="*ab"), headers(k="*b"), "+"),
+    ("any value", headers(k="*ab"), headers(k="*"), "+"),
+    ("a prefix for a suffix", headers(k="*ab"), headers(k="ab*"), "~"),
+    ("a header less", headers(k="1", l="2"), headers(k="1"), "+"),
+    ("a header more", headers(k="1"), headers(k="1", l="2"), "-"),
+    ("another header", headers(k="1"), headers(l="1"), "~"),
+    ("a condition as well", headers(k="1"), headers(k="1") | WHEN, "-"),
+    ("no condition any more", headers(k="1") | WHEN, headers(k="1"), "+"),
+    ("another condition", headers(k="1") | WHEN, headers(k="1") | {"when": "false"}, "~"),
+    ("on trial", WHEN, WHEN | {"mode": "audit"}, "~"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "sign"), [row[1:] for row in SCOPES], ids=[row[0] for row in SCOPES])
+def test_which_condition_is_wider(old: dict[str, Any], new: dict[str, Any], sign: str) -> None:
+    """It is said only where it is sure; and of deny rules it is the other way round."""
+    backwards = {"+": "-", "-": "+", "~": "~"}
+    (allowing,) = differences(policy({"allow": [rule("a", **old)]}), policy({"allow": [rule("a", **new)]}))
+    assert allowing.sign == sign
+    sections = ({"allow": [rule("a")], "deny": [rule("a", **one)]} for one in (old, new))
+    before, after = map(policy, sections)
+    (denying,) = differences(before, after)
+    if "mode" not in new:
+        assert denying.sign == backwards[sign]
+        assert differences(after, before)[0].sign == sign
+
+
+def test_what_conditions_were_and_are() -> None:
+    """What rules asked that are gone, and what those ask that are new; what stays is not told."""
+    old = {"allow": [rule("a", **headers(k="2 1", j="*"), **WHEN), rule("a", when='source\n == "a"')]}
+    new = {"allow": [rule("a", when='source\n == "a"')], "deny": [rule("a", **HEADER), rule("a", **WHEN)]}
+    (found,) = differences(policy(old), policy(new))
+    assert found.lost == ("allow with j: *, k: 1 or 2 when time.getHours() > 1",)
+    assert found.gained == ("deny when time.getHours() > 1", "deny with k: 1")
+    assert (found.sign, found.scope) == ("-", Scope.NARROWER)
+    (found,) = differences(policy({"allow": [rule("a")]}), policy({"allow": [rule("a", **WHEN)]}))
+    assert (found.lost, found.gained) == (("allow",), ("allow when time.getHours() > 1",))
+    (found,) = differences(policy({"allow": [rule("a")]}), policy({}))
+    assert (found.lost, found.gained) == ((), ())
+    tried = {"allow": [rule("a", **WHEN), rule("a", mode="audit")], "deny": [rule("a", mode="audit")]}
+    (found,) = differences(policy({"allow": [rule("a", **WHEN)]}), policy(tried))
+    assert found.gained == ("allow in audit", "deny in audit")
+
+
+def test_a_condition_that_repeats_another_is_as_wide() -> None:
+    """It takes nothing from anybody."""
+    old, new = policy({"allow": [rule("a", **WHEN)]}), policy({"allow": [rule("a", **WHEN, mode="audit")]})
+    (found,) = differences(old, new)
+    assert (found.sign, found.scope) == ("~", Scope.SAME)
+    assert not found.may_take_from("a")
+
+
+OPERATOR = "mesh.operator"
+BY_RULE: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    ("the end of audit", {"mode": "audit"}, {}, False),
+    ("the end of audit beside a rule", {"mode": "audit", "allow": [rule(OPERATOR)]}, {}, True),
+    ("and with it", {"mode": "audit", "allow": [rule(OPERATOR)]}, {"allow": [rule(OPERATOR)]}, False),
+    ("a rule that goes while all is in audit", {"allow": [rule(OPERATOR)]}, {"mode": "audit"}, True),
+    (
+        "the end of audit where a deny rule denies",
+        {"mode": "audit", "deny": [rule("*")]},
+        {"deny": [rule("*")]},
+        False,
+    ),
+    (
+        "the end of audit where a deny rule takes what a rule permits",
+        {"mode": "audit", "allow": [rule(OPERATOR)], "deny": [rule("*")]},
+        {"allow": [rule(OPERATOR)], "deny": [rule("*")]},
+        True,
+    ),
+    (
+        "a deny rule that leaves audit, and nothing else permitted",
+        {"mode": "audit", "deny": [rule("*", mode="audit")]},
+        {"mode": "audit", "deny": [rule("*", mode="enforce")]},
+        False,
+    ),
+    (
+        "a deny rule that leaves audit, and a rule permitted",
+        {"allow": [rule(OPERATOR)], "deny": [rule("*", mode="audit")]},
+        {"allow": [rule(OPERATOR)], "deny": [rule("*")]},
+        True,
+    ),
+    ("an allow rule in audit that goes", {"allow": [rule(OPERATOR, mode="audit")]}, {}, True),
+    (
+        "a conditional rule under audit that goes",
+        {"mode": "audit", "allow": [rule(OPERATOR, **WHEN)]},
+        {},
+        True,
+    ),
+    ("a mode that is said twice", {"mode": "enforce", "allow": [rule(OPERATOR)]}, {}, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "taken"), [row[1:] for row in BY_RULE], ids=[row[0] for row in BY_RULE]
+)
+def test_what_is_taken_of_what_rules_permit(old: dict[str, Any], new: dict[str, Any], taken: bool) -> None:
+    """Not what passed because of audit alone, be it of a service or of the document."""
+    assert bool(taken_from(OPERATOR, policy(old), policy(new))) is taken
+    modes = [section.get("mode", "enforce") for section in (old, new)]
+    before, after = (
+        policy({key: value for key, value in section.items() if key != "mode"}, mode=mode)
+        for section, mode in zip((old, new), modes, strict=True)
+    )
+    assert bool(taken_from(OPERATOR, before, after)) is taken
 
 
 def test_a_large_policy() -> None:

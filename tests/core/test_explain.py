@@ -78,7 +78,10 @@ def test_a_deny_rule_for_this_call_alone_goes() -> None:
     """There is nothing to except it from."""
     made = policy(allow=[rule("*")], deny=[rule("a", paths=(M,), when="true"), rule("a", paths=(M,))])
     found, call = asked(made)
-    removed = [Change("remove", ("services", "orders", "deny", place)) for place in (0, 1)]
+    removed = [
+        Change("remove", ("services", "orders", "deny", place), drops=drops)
+        for place, drops in ((0, ("when: true",)), (1, ()))
+    ]
     assert list(found.changes) == removed
     assert Judge(changed(made, found.changes)).verdict(call).permitted
 
@@ -183,9 +186,98 @@ def test_an_entry_in_a_rule_is_smaller_than_a_rule() -> None:
     for other in (
         rule("b", paths=("*/Get",)),
         rule("b", paths=(M,), mode="audit"),
-        rule("b", paths=(M,), when="true"),
     ):
         assert asked(policy(allow=[other]))[0].changes == (new,)
+
+
+def test_an_entry_in_a_rule_whose_conditions_the_call_meets() -> None:
+    """They stay, and hold for this caller as well."""
+    other = rule("b", paths=(M,), when='source != "team.a"', headers=[{"key": "k", "values": ["1"]}])
+    made = policy(allow=[other])
+    found, call = asked(made, entries=(("k", "1"),))
+    assert found.changes == (Change("add", ("services", "orders", "allow", 0, "principals"), "a"),)
+    after = Judge(changed(made, found.changes))
+    assert after.verdict(call).permitted
+    assert not after.verdict(call._replace(entries=(("k", "2"),))).permitted
+
+
+def wanting(*keys: str, **more: object) -> dict[str, Any]:
+    headers = [{"key": key, "values": ["1", "2*"]} for key in keys]
+    return rule("b", paths=("*/Get",), headers=headers, **more)
+
+
+KEPT: list[tuple[str, dict[str, Any], Entries, dict[str, Any], tuple[str, ...]]] = [
+    (
+        "what the call meets",
+        wanting("k", when="time.getHours() > 1"),
+        (("k", "2x"),),
+        {"headers": [{"key": "k", "values": ["1", "2*"]}], "when": "time.getHours() > 1"},
+        (),
+    ),
+    (
+        "other values, as they were sent",
+        wanting("k"),
+        (("k", "3"), ("k", "4"), ("k", "3")),
+        {"headers": [{"key": "k", "values": ["3", "4"]}]},
+        (),
+    ),
+    (
+        "not what is not sent",
+        wanting("k", "l"),
+        (("l", "1"),),
+        {"headers": [{"key": "l", "values": ["1", "2*"]}]},
+        ("header k: 1 or 2*",),
+    ),
+    ("not what no value can say", wanting("k"), (("k", "\xe9"),), {}, ("header k: 1 or 2*",)),
+    ("not what a value would say of more", wanting("k"), (("k", "a*"),), {}, ("header k: 1 or 2*",)),
+    ("no condition that does not hold", wanting(when='source == "b"'), (), {}, ('when: source == "b"',)),
+]
+
+
+@pytest.mark.parametrize(
+    ("other", "entries", "asks", "drops"), [row[1:] for row in KEPT], ids=[row[0] for row in KEPT]
+)
+def test_what_a_new_rule_takes_over(
+    other: dict[str, Any], entries: Entries, asks: dict[str, Any], drops: tuple[str, ...]
+) -> None:
+    """Headers and condition of the nearest rule, as far as the call has what it takes; the rest is said."""
+    if not other["headers"]:
+        del other["headers"]
+    made = policy(allow=[other])
+    found, call = asked(made, entries=entries)
+    value = {"principals": ["a"], "paths": [M], **asks}
+    assert found.changes == (Change("add", ("services", "orders", "allow"), value, drops),)
+    assert Judge(changed(made, found.changes)).verdict(call).permitted
+
+
+BROKEN = (
+    "1 / 0 == 1",
+    'time.getHours("Europe/Berln") > 7',
+    'metadata.k == "1" && time.getHours("No/Where") > 7',
+)
+
+
+@pytest.mark.parametrize("when", BROKEN)
+def test_a_deny_rule_that_can_never_be_judged(when: str) -> None:
+    """It gets no exception, which would make it one that can: it is to be mended."""
+    made = policy(allow=[rule("*")], deny=[rule("*", when=when)])
+    found, _ = asked(made, entries=(("k", "1"),))
+    assert [one.place[-1] for one in found.broken] == [0]
+    assert found.changes == ()
+    orders = ServiceName("orders")
+    assert made.permits_pair(ServiceName("b"), orders) is (when != BROKEN[0])
+
+
+def test_a_deny_rule_that_cannot_be_judged_for_what_the_call_lacks() -> None:
+    """That is no fault of the rule, so it gets an exception."""
+    made = policy(allow=[rule("*")], deny=[rule("*", when='metadata.k == "1"')])
+    found, call = asked(made)
+    assert found.broken == ()
+    assert Judge(changed(made, found.changes)).verdict(call).permitted
+    timed = policy(allow=[rule("*")], deny=[rule("*", when="time.getHours() > 1", mode="audit"), rule("*")])
+    found, _ = asked(timed, now_ms=None)
+    assert found.broken == ()
+    assert len(found.changes) == 1
 
 
 def test_an_entry_that_would_cover_another_rule() -> None:

@@ -20,6 +20,7 @@ POLICY = Policy.parse(
             "services": {
                 "a": {},
                 "b": {},
+                "d": {},
                 "orders": {
                     "allow": [
                         {"name": "yes", "principals": ["a"], "paths": [M]},
@@ -30,7 +31,16 @@ POLICY = Policy.parse(
                             "paths": ["*"],
                             "headers": [{"key": "x-tenant", "values": ["acme"]}],
                         },
-                    ]
+                        {"name": "all", "principals": ["d"], "paths": ["*"]},
+                    ],
+                    "deny": [
+                        {
+                            "principals": ["d"],
+                            "paths": ["*"],
+                            "headers": [{"key": "x-tenant", "values": ["acme"]}],
+                            "mode": "audit",
+                        }
+                    ],
                 },
             }
         }
@@ -53,6 +63,10 @@ CHANGES = [
     ("a", N, "deny", Change.ALLOWED),
     ("b", M, "allow", Change.UNKNOWN),
     ("b", M, "", Change.UNKNOWN),
+    ("d", M, "allow", Change.AUDIT),
+    ("d", M, "audit", Change.AUDIT),
+    ("d", M, "deny", Change.ALLOWED),
+    ("d", M, "", Change.JUDGED),
     ("c", M, "allow", Change.DENIED),
     ("c", M, "audit", Change.DENIED),
     ("c", M, "deny", Change.UNCHANGED),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mesh.core.condition import Call
 from mesh.core.observed import Observation
 from mesh.core.policy import Policy
-from mesh.core.retrial import REMEMBERED, TRIED, UNKNOWN, Outcome, Retrial
+from mesh.core.retrial import PERMITTED, REMEMBERED, TRIED, UNKNOWN, Outcome, Retrial
 from mesh.core.verdict import Judge
 
 M, N = "/p.S/M", "/p.S/N"
@@ -95,7 +95,15 @@ CASES: list[tuple[str, tuple[str, ...] | None, dict[str, Any], str, str]] = [
         "deny",
         "",
     ),
-    ("audit", None, {"mode": "audit", "allow": [rule(**TENANT)]}, UNKNOWN, "x-tenant"),
+    ("audit", None, {"mode": "audit", "allow": [rule(**TENANT)]}, PERMITTED, "x-tenant"),
+    ("on trial", None, {"allow": [rule()], "deny": [rule(**TENANT, mode="audit")]}, PERMITTED, "x-tenant"),
+    (
+        "on trial, and not allowed all the same",
+        None,
+        {"allow": [rule(**header("x-other", "b"))], "deny": [rule(**TENANT, mode="audit")]},
+        UNKNOWN,
+        "x-other",
+    ),
     (
         "audit all the same",
         None,
@@ -255,6 +263,10 @@ def test_never_a_guess(
     found = Retrial(another).outcome(partly)
     if found.word == UNKNOWN:
         assert found.because
+    elif found.word == PERMITTED:
+        assert found.because
+        assert all(verdict.permitted for verdict in truth)
+        assert set(truth) <= set(found.verdicts)
     else:
         assert {verdict.word for verdict in truth} == {found.word}
         assert set(truth) <= set(found.verdicts)

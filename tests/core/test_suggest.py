@@ -43,6 +43,8 @@ def test_nothing() -> None:
     """Of nothing comes a policy that permits nothing."""
     assert rules(suggested()) == {}
     assert suggested().use == Use(0, 0, 0)
+    assert not Suggesting().held
+    assert Suggesting(Policy.parse('{"services": {}}')).held
 
 
 def test_alike_callers_share_a_rule() -> None:
@@ -87,6 +89,20 @@ def test_denied() -> None:
         "calls permitted only because of mode: audit: 3",
         "calls that were denied: 4",
     )
+
+
+def test_what_would_be_permitted_though_it_was_denied() -> None:
+    """Calls that a header or a condition denied, of a caller whose others came through."""
+    seen = (
+        call("a", "orders", M, "allow", 2),
+        call("a", "orders", M, "deny", 4),
+        call("b", "orders", M, "allow"),
+        call("b", "orders", M, "deny", 3),
+        call("b", "orders", N, "deny", 9),
+    )
+    (rule,) = suggested(*seen).services["orders"]
+    assert rule.notes == ("would also permit calls that were denied: 7",)
+    assert "would also" not in str(suggested(*seen, denied=True).services["orders"])
 
 
 def test_gaps() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -49,6 +49,22 @@ def test_counts_may_be_asked_for() -> None:
     tally.note(told("more"), 0)
     assert tally.take(9, 0) == []
     assert [one.count for one in tally.take(9, 0, everything=True)] == [6]
+
+
+def test_what_comes_again_may_be_held() -> None:
+    """The first is told at once, what comes again once in a while, as one with a count."""
+    tally = Tally[str](replace(LIMITS, again_every_ms=60_000))
+    tally.note(told("a"), 0)
+    assert [one.count for one in tally.take(9, 0)] == [1]
+    for at in range(1, 8):
+        assert tally.note(told("a", at=at), at)
+    tally.note(told("b", at=8), 8)
+    assert [(one.what, one.count) for one in tally.take(9, 8)] == [("b", 1)]
+    assert not tally.is_due(59_999)
+    assert tally.take(9, 60_000) == [Told("a", "evil", "id of a at 1", 7, 1, 7)]
+    tally.note(told("a", at=60_001), 60_001)
+    assert tally.take(9, 60_001) == []
+    assert [one.count for one in tally.take(9, 60_001, everything=True)] == [1]
 
 
 def test_a_budget_comes_back_with_time() -> None:
@@ -123,10 +139,10 @@ def test_what_says_nothing_is_forgotten() -> None:
     for n in range(5):
         tally.note(told(f"{n}"), 0)
     tally.take(9, 0)
-    assert tally._buckets.keys() == tally._counts_at_ms.keys() == {"evil"}
+    assert tally._buckets.keys() == {source for source, _ in tally._due_at_ms} == {"evil"}
     tally.take(9, 100_000)
     assert not tally._buckets
-    assert not tally._counts_at_ms
+    assert not tally._due_at_ms
 
 
 def test_what_could_not_be_told_is_kept() -> None:

@@ -243,7 +243,8 @@ async def test_kept_over_a_restart(mesh: Mesh, tmp_path: Path) -> None:
         await everything(mesh, began, 1)
         mesh.gatekeeper.kill()
         await works(call(callers["beta"], UNARY))
-        (tmp_path / "policy.json").write_text(json.dumps(BEFORE))
+        another = {"services": BEFORE["services"] | {"late": {}}}
+        (tmp_path / "policy.json").write_text(json.dumps(another))
         done = await command(mesh, "apply", str(tmp_path / "policy.json"), "--dry-run")
         assert done.returncode == 0
         assert "replay of the last 24 h: not possible: " in done.stdout

@@ -129,6 +129,23 @@ async def test_what_gatekeeper_denies_itself(house: House) -> None:
     }
 
 
+async def test_what_audit_let_pass_is_told_for_whoever_asked(house: House) -> None:
+    """A call that Authorize permits only in audit goes to auth as the asker's word, and is no denial."""
+    document = {"services": {"frontend": {}, "orders": {"mode": "audit"}}}
+    house.watchers.take(policy(2, document))
+    node = house.node("orders")
+    request = gatekeeper_pb2.AuthorizeRequest(source="frontend", method="/shop.v1.Orders/Purge")
+    for _ in range(3):
+        assert (await node.stub.Authorize(request)).permitted
+    await house.reporter.close()
+    assert sum(told.count for told in house.told) == 3
+    await house.forwarder.send(house.told)
+    sent = [told for request in house.auth.requests for told in request.reports]
+    assert {(told.service, told.instance) for told in sent} == {("orders", node.membership.instance.raw)}
+    denials_ = {(one.source, one.method, one.rule, one.cause) for told in sent for one in told.denials}
+    assert denials_ == {("frontend", "/shop.v1.Orders/Purge", "", "audited")}
+
+
 async def test_nobody_but_members(house: House) -> None:
     """A call of gatekeeper that it denies by its own rules is told of as well."""
     node = house.node("orders")

@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 
 from mesh.core.errors import Cause
+from mesh.core.matcher import Audited, Permit
 from mesh.core.names import ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.tally import Told
-from mesh.reports import BATCH, PATIENCE, Denial, Reporter, messages
+from mesh.reports import AUDITED, BATCH, PATIENCE, Denial, Reporter, messages
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership, deny_all
 from tests.rpc.app import path
@@ -122,6 +123,54 @@ async def test_a_flood_is_bounded_and_counted(callee: Membership, log: Log) -> N
     (counted,) = [one for one in log.told if one.what is None]
     assert counted.source == "evil"
     assert messages([counted])[0].cause == ""
+
+
+def passed(method: str, rule: str | None = None) -> Permit:
+    return Permit("evil", method, "", Audited(rule))
+
+
+async def test_what_audit_lets_pass_is_told_once_and_counted(callee: Membership, log: Log) -> None:
+    """The first call is told within a look, alike ones later as one with their count; the rule is named."""
+    reporter = Reporter(callee, log.send)
+    reporter.audited(Permit("good", "/a.B/C", "rule"))
+    keeping = asyncio.create_task(reporter.keep())
+    reporter.audited(passed("/a.B/C", "no-purge"))
+    await eventually(lambda: log.count == 1)
+    for _ in range(500):
+        reporter.audited(passed("/a.B/C", "no-purge"))
+    reporter.audited(passed("/a.B/Other"))
+    await eventually(lambda: log.count == 2)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await reporter.close()
+    own = Peer(callee.name, callee.instance)
+    purge = Denial(own, "evil", "", "/a.B/C", "no-purge", AUDITED)
+    other = Denial(own, "evil", "", "/a.B/Other", "", AUDITED)
+    assert [(one.what, one.count) for one in log.told] == [(purge, 1), (other, 1), (purge, 500)]
+
+
+@pytest.mark.parametrize("loud", ["audits", "denials"])
+async def test_audits_and_denials_take_no_room_from_each_other(
+    callee: Membership, log: Log, loud: str
+) -> None:
+    """However many there are of one from a caller, the other is told by itself, and counts say of what."""
+    reporter = Reporter(callee, log.send)
+    own = Peer(callee.name, callee.instance)
+    for number in range(5000):
+        if loud == "audits":
+            reporter.audited(passed(f"/a.B/M{number}"))
+        else:
+            reporter.note(Denial(own, "evil", "", f"/a.B/M{number}", "", "denied"))
+    reporter.audited(passed("/a.B/Audited"))
+    reporter.note(Denial(own, "evil", "", "/a.B/Denied", "", "denied"))
+    await reporter.close()
+    told = messages(log.told)
+    alone = "/a.B/Denied" if loud == "audits" else "/a.B/Audited"
+    assert [one.count for one in told if one.method == alone] == [1]
+    assert sum(one.count for one in told if one.cause == AUDITED) == (5001 if loud == "audits" else 1)
+    assert sum(one.count for one in told) == 5002
+    (counted,) = [one for one in told if not one.method]
+    assert (counted.source, counted.cause) == ("evil", AUDITED if loud == "audits" else "")
 
 
 async def test_what_is_left_is_told_at_the_end(callee: Membership, log: Log) -> None:
