@@ -51,11 +51,9 @@ def container(placed: Placed) -> dict[str, Any]:
         "env": [
             {"name": "MESH_SERVICE_ACCOUNT_TOKEN_FILE", "value": f"{TOKEN_DIR}/token"},
             {"name": "MESH_JOIN_KEY_FILE", "value": f"{JOIN_DIR}/join-key"},
+            *({"name": name, "value": value} for name, value in sorted(settings.env.items())),
         ],
-        "ports": [
-            {"name": "mesh", "containerPort": ports.inbound, "protocol": "TCP"},
-            {"name": "mesh-health", "containerPort": ports.health, "protocol": "TCP"},
-        ],
+        "ports": _ports(settings),
         "startupProbe": {"grpc": {"port": ports.health}, "periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": {"grpc": {"port": ports.health, "service": READY}, "periodSeconds": 5},
         "livenessProbe": {"grpc": {"port": ports.health}, "periodSeconds": 10, "failureThreshold": 6},
@@ -120,6 +118,13 @@ def _arguments(placed: Placed) -> list[str]:
     if app_port is not None:
         given["--app-port"] = str(app_port)
     return ["sidecar", *(word for pair in given.items() for word in pair)]
+
+
+def _ports(settings: Settings) -> list[dict[str, Any]]:
+    named = {"mesh": settings.ports.inbound, "mesh-health": settings.ports.health}
+    if settings.metrics_port is not None:
+        named["mesh-metrics"] = settings.metrics_port
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in named.items()]
 
 
 def _resources(placed: Placed) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from mesh.inject.settings import Settings
 
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 _VOLUMES: Final = frozenset({RUN_VOLUME, TOKEN_VOLUME, JOIN_VOLUME})
+#: Seconds that a pod has at least for its end: a drain takes up to 32 (``node.DRAIN``, and leaving before).
+END_SECONDS: Final = 40
 _VARIABLES: Final = frozenset({"MESH_OUTBOUND", "MESH_RUN_DIR"})
 
 
@@ -78,12 +80,15 @@ def _pod_uid(spec: Mapping[str, Any]) -> int | None:
 def _check_ports(spec: Mapping[str, Any], placed: parts.Placed) -> None:
     ports = placed.settings.ports
     ours = {ports.inbound, placed.outbound_port, ports.health}
+    if placed.settings.metrics_port is not None:
+        ours.add(placed.settings.metrics_port)
     asked = {port.get("containerPort") for one in bypass.containers(spec) for port in one.get("ports") or []}
     for port in sorted(ours & {*asked, placed.tuning.app_port} - {None}):
         raise RefusedError(f"port {port} is the sidecar's: let the app listen on another")
 
 
 def _put_in(spec: dict[str, Any], placed: parts.Placed) -> None:
+    spec["terminationGracePeriodSeconds"] = max(END_SECONDS, spec.get("terminationGracePeriodSeconds") or 0)
     spec["initContainers"] = [parts.container(placed), *(spec.get("initContainers") or [])]
     spec["volumes"] = [*(spec.get("volumes") or []), *parts.volumes(placed.settings)]
     for kind in ("initContainers", "containers"):

@@ -5,14 +5,18 @@ The chart writes them into a ConfigMap; ``mesh inject --settings`` takes the sam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 
 from mesh.core.workloads import Rules
 
 #: Above this a port is none.
 MAX_PORT: Final = 65535
+#: Where metrics are served unless a variable says so, as a text like any variable (OpenTelemetry's default).
+METRICS_PORT: Final = "9464"
+_VARIABLE: Final = re.compile(r"OTEL_[A-Z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,15 @@ class Settings:
     uid: int = 65532
     ports: Ports = Ports()
     resources: Mapping[str, Any] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    """``OTEL_*`` variables of the sidecar: where it tells of what it does."""
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port at which the sidecar serves metrics to Prometheus, if it does."""
+        if "prometheus" not in self.env.get("OTEL_METRICS_EXPORTER", "").split(","):
+            return None
+        return int(self.env.get("OTEL_EXPORTER_PROMETHEUS_PORT", METRICS_PORT))
 
     @classmethod
     def parse(cls, found: object) -> Self:
@@ -54,7 +67,9 @@ class Settings:
         given["rules"] = Rules.parse(given["rules"])
         if "ports" in given:
             given["ports"] = _ports(given["ports"])
-        return cls(**given)
+        made = cls(**given)
+        _check_env(made)
+        return made
 
 
 _KEYS: Final = {
@@ -74,6 +89,7 @@ _TYPES: Final[dict[str, type]] = {
     "uid": int,
     "ports": dict,
     "resources": dict,
+    "env": dict,
 }
 
 
@@ -97,3 +113,15 @@ def _ports(found: Mapping[str, Any]) -> Ports:
         msg = f"ports: three different ones from 1 to {MAX_PORT} are needed"
         raise ValueError(msg)
     return ports
+
+
+def _check_env(settings: Settings) -> None:
+    for name, value in settings.env.items():
+        if not _VARIABLE.fullmatch(str(name)) or type(value) is not str:
+            msg = f"env: {name!r:.60}: OTEL_* variables with texts are taken alone"
+            raise ValueError(msg)
+    port = settings.env.get("OTEL_EXPORTER_PROMETHEUS_PORT", METRICS_PORT)
+    ours = {str(one) for one in (settings.ports.inbound, settings.ports.outbound, settings.ports.health)}
+    if not (re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) <= MAX_PORT) or port in ours:
+        msg = f"env: OTEL_EXPORTER_PROMETHEUS_PORT is {port!r:.40}: use a port of its own, up to {MAX_PORT}"
+        raise ValueError(msg)

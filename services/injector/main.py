@@ -23,6 +23,7 @@ import uvicorn
 from mesh.inject.documents import load_settings
 from mesh.inject.errors import RefusedError
 from mesh.inject.settings import Settings
+from mesh.telemetry import logs
 from services.injector.certificate import Certificate
 from services.injector.cluster import Cluster, ClusterError, Lightkube, Names
 from services.injector.upkeep import certify, keep, spread
@@ -101,8 +102,12 @@ def main(
     certificate_dir: Path | None,
 ) -> None:
     """Put a sidecar beside each pod of the namespaces that ask for it."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        logs.set_up()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
+        sys.exit(USAGE)
     try:
         settings = load_settings(path.read_text(encoding="utf-8"))
     except (OSError, RefusedError, UnicodeDecodeError) as error:

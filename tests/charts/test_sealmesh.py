@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from mesh.cli.check import check
 from mesh.core.names import GATEKEEPER, OPERATOR
 from mesh.core.workloads import Rules, Workload
 from mesh.inject.pod import inject
 from mesh.inject.settings import Settings
+from mesh.node import DRAIN
 from tests.charts.rendered import CHART, HERE, ROOT, VALUES, manifests, merged, pods, render, values
 from tests.charts.restricted import faults
 
@@ -196,7 +199,17 @@ def test_each_part_may_do_what_it_does_and_no_more() -> None:
 
 def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
     """The last line is a command."""
-    assert render(values("default"))["NOTES.txt"].strip().splitlines()[-1].strip() == "mesh status"
+    assert render(values("default"))["NOTES.txt"].strip().splitlines()[-1].strip() == "mesh check"
+
+
+def test_helm_test_runs_the_check() -> None:
+    """With the operator's token, and time for a mesh that has just been installed."""
+    (container,) = found("default", "Pod", "-test")["spec"]["containers"]
+    assert container["command"][:2] == ["mesh", "check"]
+    given = check.make_context("check", container["command"][2:]).params
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounted["operator"] == str(given["data"])
+    assert given["wait"] > 0
 
 
 @pytest.mark.parametrize(
@@ -215,6 +228,13 @@ def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
         ({"injector": {"minAvailable": 1}}, "injector.minAvailable: it has to be less"),
         ({"injector": {"sidecar": {"tokenSeconds": 60}}}, "tokenSeconds': minimum: got 60, want 600"),
         ({"injector": {"sidecar": {"uid": 0}}}, "uid': minimum: got 0, want 1"),
+        ({"telemetry": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "OTEL_EXPORTER_OTLP_HEADERS"),
+        ({"telemetry": {"env": {"PATH": "/"}}}, "additional properties 'PATH' not allowed"),
+        ({"telemetry": {"otlpEndpoint": "http://me:word@host"}}, "'/telemetry/otlpEndpoint': "),
+        (
+            {"telemetry": {"prometheus": {"enabled": True, "port": 7801}}},
+            "telemetry.prometheus.port: another",
+        ),
         ({"rules": [{"namespace": "a", "service": "b"}]}, "missing property 'serviceAccount'"),
         ({"rules": [{"namespace": "a*b", "serviceAccount": "a", "service": "b"}]}, "does not match pattern"),
         ({"replicas": 3}, "additional properties 'replicas' not allowed"),
@@ -263,7 +283,8 @@ def test_a_kms_is_asked_by_what_makes_the_kek_and_by_auth() -> None:
     spec = found("full", "StatefulSet", "-auth")["spec"]["template"]["spec"]
     (first,), (auth,) = spec["initContainers"], spec["containers"]
     assert first["command"][-2:] == ["--kms", "aws:alias/mesh"]
-    assert first["env"] == auth["env"] == [{"name": "AWS_REGION", "value": "eu-central-1"}]
+    assert first["env"] == [{"name": "AWS_REGION", "value": "eu-central-1"}]
+    assert first["env"][0] in auth["env"]
     default = found("default", "StatefulSet", "-auth")["spec"]["template"]["spec"]
     assert "--kms" not in default["initContainers"][0]["command"]
 
@@ -278,6 +299,84 @@ def test_gatekeeper_has_what_was_asked_for_alone() -> None:
             assert (word in text) is there, (name, word)
         (service,) = [one for one in objects(name) if one["kind"] == "Service" and "gatekeeper" in str(one)]
         assert (7703 in [port["port"] for port in service["spec"]["ports"]]) is there
+
+
+def test_metrics_are_there_for_who_may_have_them() -> None:
+    """Variables for auth, gatekeeper and sidecars; a port of service and pod; a way in for the scraper."""
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318",
+        "OTEL_METRICS_EXPORTER": "prometheus",
+        "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0",
+        "OTEL_EXPORTER_PROMETHEUS_PORT": "9400",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    }
+    made = list(manifests(render(metrics())))
+    scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    for part, kind in (("auth", "StatefulSet"), ("gatekeeper", "Deployment")):
+        mine = {one["kind"]: one for one in made if one["metadata"]["name"] == f"sealmesh-{part}"}
+        (container,) = mine[kind]["spec"]["template"]["spec"]["containers"]
+        assert {one["name"]: one["value"] for one in container["env"]}.items() >= told.items()
+        assert {"name": "metrics", "containerPort": 9400} in container["ports"]
+        port = {"name": "http-metrics", "port": 9400, "targetPort": "metrics"}
+        assert port in mine["Service"]["spec"]["ports"]
+        way = {"ports": [{"port": 9400, "protocol": "TCP"}], "from": [scraper]}
+        assert way in mine["NetworkPolicy"]["spec"]["ingress"]
+    (data,) = [one["data"] for one in made if one["metadata"]["name"] == "sealmesh-config"]
+    settings = Settings.parse(yaml.safe_load(data["sidecars.yaml"]))
+    assert (settings.env, settings.metrics_port) == (told, 9400)
+
+
+def test_without_a_word_nothing_is_told_and_nothing_listens() -> None:
+    """No variable, no port."""
+    assert not re.search(r"OTEL_|metrics", (HERE / "golden" / "default.yaml").read_text())
+
+
+def test_a_service_monitor_is_there_if_the_cluster_knows_such(tmp_path: Path) -> None:
+    """It finds the services with the port; the cluster that Helm supposes has Kubernetes' own alone."""
+    kind = "monitoring.coreos.com/v1/ServiceMonitor"
+    assert not [one for one in manifests(render(metrics())) if one["kind"] == "ServiceMonitor"]
+    chart = shutil.copytree(CHART, tmp_path / "sealmesh")
+    template = chart / "templates" / "servicemonitor.yaml"
+    template.write_text(template.read_text().replace(kind, "apps/v1"))
+    made = list(manifests(render(metrics(), chart)))
+    (monitor,) = [one for one in made if one["kind"] == "ServiceMonitor"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (labels, (rule,)) = monitor["spec"]["selector"].values()
+    chosen = {
+        one["metadata"]["name"]
+        for one in made
+        if one["kind"] == "Service"
+        and labels.items() <= one["metadata"]["labels"].items()
+        and one["metadata"]["labels"][rule["key"]] in rule["values"]
+    }
+    assert chosen == {"sealmesh-auth", "sealmesh-gatekeeper"}
+    assert [one["port"] for one in monitor["spec"]["endpoints"]] == ["http-metrics"]
+
+
+def metrics() -> dict[str, Any]:
+    scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    telemetry = {
+        "otlpEndpoint": "http://collector.observability:4318",
+        "prometheus": {
+            "enabled": True,
+            "port": 9400,
+            "from": [scraper],
+            "serviceMonitor": {"labels": {"release": "prometheus"}},
+        },
+        "env": {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"},
+    }
+    return merged(values("default"), {"telemetry": telemetry})
+
+
+def test_every_pod_has_time_for_its_end() -> None:
+    """A drain, and leaving before it."""
+    ends = {
+        pod: spec["terminationGracePeriodSeconds"]
+        for pod, spec in pods(objects("ha"))
+        if not pod.startswith("Pod/")
+    }
+    assert len(ends) == 3
+    assert min(ends.values()) >= DRAIN + 5
 
 
 def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:

@@ -56,18 +56,25 @@ def test_it_renders_as_before(texts: dict[str, str]) -> None:
     assert text == golden.read_text()
 
 
+TOLD = {"OTEL_METRICS_EXPORTER": "prometheus,otlp", "OTEL_EXPORTER_PROMETHEUS_PORT": "9400"}
+
+
+@pytest.mark.parametrize("env", [{}, TOLD])
 @pytest.mark.parametrize("name", ["frontend", "inventory"])
-def test_the_library_writes_what_the_injector_would(objects: list[dict[str, Any]], name: str) -> None:
+def test_the_library_writes_what_the_injector_would(chart: Path, name: str, env: dict[str, str]) -> None:
     """Sidecar, volumes, environment and mounts: one description of a sidecar, however it gets there."""
+    objects = list(manifests(render({"mesh": {"env": env}}, chart, "shop")))
     template = deployment(objects, name)["spec"]["template"]
     shop = yaml.safe_load((CHARTS / "shop" / "values.yaml").read_text())["mesh"]
     document = {"image": shop["image"], "auth": shop["auth"], "audience": shop["audience"], "rules": RULES}
+    document["env"] = env
     spec = template["spec"]
     app = spec["containers"][0]
     ours = {"mesh-run", "mesh-token", "mesh-join"}
     plain = {
         **spec,
         "initContainers": [],
+        "terminationGracePeriodSeconds": 30,
         "volumes": [one for one in spec["volumes"] if one["name"] not in ours],
         "containers": [
             {
@@ -80,6 +87,7 @@ def test_the_library_writes_what_the_injector_would(objects: list[dict[str, Any]
     pod = {"metadata": {"name": f"{name}-1", "annotations": {}}, "spec": plain}
     made = inject(pod, "shop", Settings.parse(document))
     assert made["spec"]["initContainers"] == spec["initContainers"]
+    assert made["spec"]["terminationGracePeriodSeconds"] == spec["terminationGracePeriodSeconds"]
     assert made["metadata"]["annotations"].items() >= template["metadata"]["annotations"].items()
     for key in ("env", "volumeMounts"):
         assert by_name(made["spec"]["containers"][0][key]) == by_name(app[key])

@@ -59,6 +59,25 @@ def test_no_token_and_no_key_is_in_the_specification() -> None:
     assert "volumeMounts" not in made["spec"]["containers"][0]
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 40), (0, 40), (30, 40), (40, 40), (300, 300)])
+def test_a_pod_has_time_for_its_end(before: int | None, after: int) -> None:
+    """As long as a drain takes, or as long as it asks for itself if that is longer."""
+    made = injected(pod() if before is None else pod(terminationGracePeriodSeconds=before))
+    assert made["spec"]["terminationGracePeriodSeconds"] == after
+
+
+def test_a_sidecar_tells_of_itself_where_the_settings_say() -> None:
+    """Its variables and its port are of the cluster; the app's own are left alone."""
+    env = {"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0"}
+    settings = Settings.parse({**DOCUMENT, "env": env})
+    made = inject(pod(), "shop", settings)
+    assert {one["name"]: one["value"] for one in sidecar(made)["env"]}.items() >= env.items()
+    assert sidecar(made)["ports"][-1] == {"name": "mesh-metrics", "containerPort": 9464, "protocol": "TCP"}
+    assert "OTEL_METRICS_EXPORTER" not in app_env(made)
+    with pytest.raises(RefusedError, match="port 9464 is the sidecar's"):
+        inject(pod(containers=[{"name": "app", "ports": [{"containerPort": 9464}]}]), "shop", settings)
+
+
 def test_twice_is_once() -> None:
     """What is injected already comes out as it went in."""
     once = injected(pod(initContainers=[{"name": "migrate", "image": "x"}], volumes=[{"name": "v"}]))
@@ -196,6 +215,11 @@ def test_annotations_are_read_strictly(annotations: dict[str, str], why: str) ->
         ({"ports": {"inbound": 1, "health": 1}}, "three different ones"),
         ({"ports": {"outbund": 1}}, "unknown key 'ports.outbund'"),
         ({"rules": [{}]}, "namespace is missing"),
+        ({"env": {"PATH": "/"}}, "env: 'PATH': OTEL_"),
+        ({"env": {"OTEL_TRACES_SAMPLER": 1}}, "env: 'OTEL_TRACES_SAMPLER'"),
+        ({"env": {"OTEL_EXPORTER_PROMETHEUS_PORT": "7802"}}, "is '7802': use a port of its own"),
+        ({"env": {"OTEL_EXPORTER_PROMETHEUS_PORT": "0x9"}}, "is '0x9': use a port of its own"),
+        ({"env": {"OTEL_EXPORTER_PROMETHEUS_PORT": "65536"}}, "is '65536': use a port of its own"),
     ],
 )
 def test_settings_are_read_strictly(change: dict[str, Any], why: str) -> None:

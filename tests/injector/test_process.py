@@ -125,7 +125,9 @@ def test_it_makes_its_certificate_and_injects_over_https(api: FakeApi, tmp_path:
         ):
             assert client.ask(method, path, body)[0] == status
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert {json.loads(line)["level"] for line in said.splitlines()} <= {"info", "warning"}
 
 
 def test_it_takes_up_a_certificate_of_others_without_a_restart(api: FakeApi, tmp_path: Path) -> None:

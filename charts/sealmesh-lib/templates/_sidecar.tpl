@@ -11,6 +11,9 @@ What the injector puts into a pod, to be written into one by its own chart. Each
     tokenSeconds   600
     ports          {inbound: 7800, outbound: 7801, health: 7802}
     resources      {requests: {cpu: 20m, memory: 64Mi}, limits: {memory: 256Mi}}
+    env            {}; OTEL_* variables of the sidecar, name to value (docs/telemetry.md)
+
+The pod needs terminationGracePeriodSeconds of 40 or more, so that calls in progress can end.
 
 Without appPort the app only calls. tests/charts holds these to what the injector does.
 */}}
@@ -48,9 +51,15 @@ args:
 env:
   - {name: MESH_SERVICE_ACCOUNT_TOKEN_FILE, value: /var/run/secrets/sealmesh/token}
   - {name: MESH_JOIN_KEY_FILE, value: /etc/sealmesh/join/join-key}
+  {{- range $name, $value := .mesh.env }}
+  - {name: {{ $name }}, value: {{ $value | quote }}}
+  {{- end }}
 ports:
   - {name: mesh, containerPort: {{ $ports.inbound }}, protocol: TCP}
   - {name: mesh-health, containerPort: {{ $ports.health }}, protocol: TCP}
+  {{- if has "prometheus" (dig "env" "OTEL_METRICS_EXPORTER" "" .mesh | splitList ",") }}
+  - {name: mesh-metrics, containerPort: {{ dig "env" "OTEL_EXPORTER_PROMETHEUS_PORT" "9464" .mesh | int }}, protocol: TCP}
+  {{- end }}
 startupProbe:
   grpc: {port: {{ $ports.health }}}
   periodSeconds: 1

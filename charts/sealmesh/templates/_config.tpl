@@ -16,6 +16,11 @@
 {{- fail "auth.caSeconds: a CA has to last six times as long as a certificate (auth.svidSeconds), or longer" -}}
 {{- end -}}
 {{- $injector := .Values.injector -}}
+{{- $prometheus := .Values.telemetry.prometheus -}}
+{{- $taken := list 7700 7701 7702 7703 (int $injector.sidecar.inboundPort) (int $injector.sidecar.outboundPort) (int $injector.sidecar.healthPort) -}}
+{{- if and $prometheus.enabled (has (int $prometheus.port) $taken) -}}
+{{- fail "telemetry.prometheus.port: another port of auth, gatekeeper or the sidecar is the same: choose another" -}}
+{{- end -}}
 {{- if and $injector.minAvailable (ge (int $injector.minAvailable) (int $injector.replicas)) -}}
 {{- fail "injector.minAvailable: it has to be less than injector.replicas, or no node can be drained" -}}
 {{- end -}}
@@ -60,6 +65,9 @@ sidecars.yaml: |
     outbound: {{ $sidecar.outboundPort | int }}
     health: {{ $sidecar.healthPort | int }}
   resources: {{- toYaml $sidecar.resources | nindent 4 }}
+  {{- with include "sealmesh.telemetry" . }}
+  env: {{- . | nindent 4 }}
+  {{- end }}
   rules: {{- include "sealmesh.rules" . | nindent 4 }}
 {{- end }}
 {{- end -}}

@@ -32,6 +32,23 @@ env:
 {{- end -}}
 {{- end -}}
 
+{{/* OTEL_* variables: where auth, gatekeeper and sidecars tell of what they do. */}}
+{{- define "sealmesh.telemetry" -}}
+{{- $telemetry := .Values.telemetry -}}
+{{- $env := dict -}}
+{{- with $telemetry.otlpEndpoint -}}
+{{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
+{{- end -}}
+{{- if $telemetry.prometheus.enabled -}}
+{{- $_ := set $env "OTEL_METRICS_EXPORTER" "prometheus" -}}
+{{- $_ := set $env "OTEL_EXPORTER_PROMETHEUS_HOST" "0.0.0.0" -}}
+{{- $_ := set $env "OTEL_EXPORTER_PROMETHEUS_PORT" ($telemetry.prometheus.port | int | toString) -}}
+{{- end -}}
+{{- with merge (dict) $telemetry.env $env -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "sealmesh.scheduling" -}}
 {{- $values := index .root.Values .part -}}
 {{- with $values.nodeSelector }}

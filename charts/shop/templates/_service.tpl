@@ -63,6 +63,7 @@ spec:
       serviceAccountName: {{ .service }} # by the mesh's rules, this is what makes it the service
       automountServiceAccountToken: false
       enableServiceLinks: false
+      terminationGracePeriodSeconds: 40 # a drain takes up to 32
       securityContext: {{- include "shop.podSecurity" . | nindent 8 }}
       {{- if .appPort }}
       initContainers:
