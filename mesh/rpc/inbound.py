@@ -92,7 +92,7 @@ class Inbound:
         now_ms = self.membership.clock.now_ms()
         peer = "unknown"
         try:
-            tls = tls_peer(raw.auth_context(), self.membership.identity)
+            tls = tls_peer(raw.auth_context(), self.membership.identity, now_ms)
             peer = f"{tls.service}/{tls.instance}"
             remaining = raw.time_remaining()
             deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)

@@ -6,6 +6,7 @@ its common name. gRPC verifies the chain; this reads the names from what was ver
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mesh.core.errors import Cause, PeerError
 from mesh.core.names import Identity, InstanceId, TrustDomain
-from mesh.core.receiver import Peer
+from mesh.core.receiver import SKEW_MS, Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,24 @@ def new_key() -> tuple[ec.EllipticCurvePrivateKey, bytes]:
     return key, request.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-def tls_peer(auth_context: Mapping[str, Iterable[bytes]], identity: Identity) -> Peer:
-    """Say whom TLS proved to be there; raise ``PeerError`` unless it is a member of our trust domain."""
+def tls_peer(auth_context: Mapping[str, Iterable[bytes]], identity: Identity, now_ms: int) -> Peer:
+    """Say whom TLS proved to be there; raise ``PeerError`` unless it is a member of our trust domain now.
+
+    TLS asks for the certificate once; a connection that stays open past its end proves nothing any more.
+    """
     uris = list(auth_context.get("peer_uri", ()))
     names = list(auth_context.get("x509_common_name", ()))
     if len(uris) != 1 or len(names) != 1:
         raise PeerError(Cause.WRONG_PEER, "certificate is not an SVID of this mesh")
+    if any(now_ms > _ends_ms(pem) + SKEW_MS for pem in auth_context.get("x509_pem_cert", (b"",))):
+        raise PeerError(Cause.WRONG_PEER, "its certificate has ended since it connected")
     return _peer(uris[0], names[0], identity.domain)
+
+
+@lru_cache(4096)
+def _ends_ms(pem: bytes) -> float:
+    # Without one nothing was proved, and it ended long ago.
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() * 1000 if pem else -math.inf
 
 
 @lru_cache(4096)

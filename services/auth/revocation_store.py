@@ -112,9 +112,9 @@ class RevocationStore:
         counted = select(func.count()).select_from(REVOKED)
         return int(self._database.read(lambda connection: connection.scalar(counted)) or 0)
 
-    def present(self, service: ServiceName, now_ms: int) -> int:
-        """How many instances of a service could renew now."""
-        counted = select(func.count()).select_from(INSTANCE).where(*_present(service, now_ms))
+    def present(self, service: ServiceName) -> int:
+        """How many instances of a service auth still knows."""
+        counted = select(func.count()).select_from(INSTANCE).where(*_present(service))
         return int(self._database.read(lambda connection: connection.scalar(counted)) or 0)
 
     def sweep(self, now_ms: int) -> None:
@@ -124,16 +124,13 @@ class RevocationStore:
         )
 
 
-def _present(service: ServiceName, now_ms: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        INSTANCE.c.service == service.text,
-        INSTANCE.c.revoked_ms.is_(None),
-        INSTANCE.c.expires_ms > now_ms,
-    )
+def _present(service: ServiceName) -> tuple[ColumnElement[bool], ...]:
+    # Also those whose certificates have ended: a connection that was open before may still be.
+    return INSTANCE.c.service == service.text, INSTANCE.c.revoked_ms.is_(None)
 
 
 def _revoke_instances(connection: Connection, order: Order) -> list[InstanceId]:
-    chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_present(order.service, order.at_ms))
+    chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_present(order.service))
     if order.instance:
         chosen = chosen.where(INSTANCE.c.id == order.instance.raw)
     elif order.spared:

@@ -96,7 +96,7 @@ class Revoking:
         self, service: ServiceName, instance: InstanceId | None, reason: str, by: Peer, *, ban: bool
     ) -> Done:
         entry = self._entry(service, reason, by, "revoke")
-        more = 1 if instance else self._rows.present(service, entry.at_ms)
+        more = 1 if instance else self._rows.present(service)
         if self._rows.count() + more > MAX_REVOKED:
             raise ConflictError(
                 f"more than {MAX_REVOKED} instances would be revoked at a time: withdraw the service in the "

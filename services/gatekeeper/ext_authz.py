@@ -103,7 +103,8 @@ class ExtAuthz(grpc.GenericRpcHandler):
 
     async def _asking(self, context: Any) -> Peer:
         try:
-            asking = tls_peer(context.auth_context(), self._membership.identity)
+            now_ms = self._membership.clock.now_ms()
+            asking = tls_peer(context.auth_context(), self._membership.identity, now_ms)
         except PeerError as error:
             await self._reject(context, error.cause, str(error))
         if asking.service.reserved:

@@ -43,6 +43,19 @@ def renew(world: World, node: Joined) -> None:
     world.authority.renew(node.peer, new_key()[1])
 
 
+def test_whose_certificate_has_ended_is_no_member(world: World) -> None:
+    """On a connection that it kept open it gets nothing, is revoked like any other, and stays out."""
+    late = world.node()
+    world.time.pass_ms(HOUR_MS)
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            renew(world, late)
+        with pytest.raises(RefusedError):
+            world.authority.pair_keys(late.peer, ["stock"])
+        assert late.peer.instance in ban(world, "orders").instances or told(world)
+    assert told(world) == {late.peer.instance.raw}
+
+
 def test_a_revoked_instance_gets_nothing_more(world: World) -> None:
     """No certificate, no keys; another instance of its service does, and the first stays out for ever."""
     bad, good = world.node(), world.node()

@@ -11,6 +11,7 @@ import pytest
 
 from mesh.core.errors import Cause
 from mesh.core.names import Identity, InstanceId, ServiceName, TrustDomain
+from mesh.core.receiver import SKEW_MS
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import HELLO, MeshServer
@@ -186,3 +187,19 @@ def test_svids_never_print_their_key(world: World) -> None:
     svid = world.svid(Identity(TrustDomain("test.example"), ServiceName("caller")), InstanceId(bytes(16)))
     assert b"PRIVATE" in svid.key_pem
     assert "PRIVATE" not in repr(svid)
+
+
+async def test_a_connection_outlives_no_certificate(
+    server: MeshServer, app: Echo, callee: Membership, caller: Membership, rejected: list[Rejection]
+) -> None:
+    """TLS asks for a certificate once; on a connection still open at its end no call is taken any more."""
+    attacker = Attacker(caller.svid, server.port)
+    to = (callee.name, callee.instance)
+    first, later = (capture(caller, path("Unary"), to=to) for _ in range(2))
+    await attacker.replay(first)
+    assert app.seen
+    callee.clock.set(caller.svid.not_after_ms + SKEW_MS + 1000)
+    answer = await attacker.replay(later)
+    assert answer.reason == "SEAL_REJECTED"
+    assert rejected[-1].cause == Cause.WRONG_PEER
+    assert "ended" in rejected[-1].detail
