@@ -133,7 +133,12 @@ def _change(change: Change) -> Iterator[str]:
     yield f"add to {_path(change.place if adding else change.place[:-1])}:"
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=10_000)
     yield from (f"  {line}" for line in text.splitlines())
-    yield from _drops("without what the nearest rule asks besides:", change)
+    what = (
+        "without what the nearest rule asks besides:"
+        if adding
+        else "whatever is sent and whenever, though the rule denies this caller and method only with"
+    )
+    yield from _drops(what, change)
 
 
 def _drops(what: str, change: Change) -> Iterator[str]:

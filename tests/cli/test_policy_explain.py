@@ -117,6 +117,14 @@ def test_what_a_change_keeps_and_drops(policy: Path) -> None:
     )
     said = run(policy, "a", "a", "/p.S/M", "-m", "k=x").stdout
     assert "  it denies no more than this caller and method, and only with header k: x; when: true\n" in said
+    policy.write_text(
+        "services:\n  a:\n    allow: [{principals: ['*'], paths: ['*']}]\n"
+        "    deny: [{principals: ['*'], paths: [/p.S/M], headers: [{key: k, values: [x, z]}]}]\n"
+    )
+    said = run(policy, "a", "a", "/p.S/M", "-m", "k=x").stdout
+    lifts = "whatever is sent and whenever, though the rule denies this caller and method only with"
+    assert f"  {lifts} header k: x or z\n" in said
+    assert "nearest rule" not in said
 
 
 def test_a_deny_rule_that_cannot_be_judged(policy: Path) -> None:
