@@ -10,9 +10,11 @@ import click
 
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import instance_of, service
+from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.policy import Policy
 from mesh.v1 import revocation_pb2
 
 _COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
@@ -33,13 +35,16 @@ def revoke(
     """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place."""
     name, instance = target
 
-    async def ask(operator: Operator) -> revocation_pb2.RevokeResponse:
+    async def ask(operator: Operator) -> tuple[revocation_pb2.RevokeResponse, Policy | None]:
         raw = instance.raw if instance else b""
         request = revocation_pb2.RevokeRequest(service=name.text, instance=raw, reason=reason, force=force)
-        return await operator.revocation.Revoke(request, timeout=PATIENCE)
+        done = await operator.revocation.Revoke(request, timeout=PATIENCE)
+        return done, await policy_in_force(operator)
 
-    done = asked(DataDirectory(data), ask)
+    done, policy = asked(DataDirectory(data), ask)
     _show(name, done.instances, done.tokens, output)
+    if policy is not None:
+        warn_of_unknown((name,), policy)
 
 
 @click.command()
@@ -51,12 +56,17 @@ def revoke(
 def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) -> None:
     """Revoke all that SERVICE has, and let none join as it until it is unbanned."""
 
-    async def ask(operator: Operator) -> revocation_pb2.BanResponse:
+    async def ask(operator: Operator) -> tuple[revocation_pb2.BanResponse, Policy | None]:
         request = revocation_pb2.BanRequest(service=name.text, reason=reason, force=force)
-        return await operator.revocation.Ban(request, timeout=PATIENCE)
+        done = await operator.revocation.Ban(request, timeout=PATIENCE)
+        return done, await policy_in_force(operator)
 
-    done = asked(DataDirectory(data), ask)
+    done, policy = asked(DataDirectory(data), ask)
     _show(name, done.instances, done.tokens, output)
+    if output != "json":
+        click.echo(f"{name} is banned: none can join as it until mesh unban {name}")
+    if policy is not None:
+        warn_of_unknown((name,), policy)
 
 
 @click.command()
@@ -99,7 +109,14 @@ def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: st
         return
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
-    click.echo(f"{len(ids)} instances and {tokens} unused tokens of {name} revoked")
+    if ids or tokens:
+        click.echo(f"{_count(len(ids), 'instance')} and {_count(tokens, 'unused token')} of {name} revoked")
+    else:
+        click.echo(f"nothing to revoke: {name} has no instance and no unused token left")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:
