@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ from mesh.cli.kinds import instance_of, service
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.revoked import MAX_REVOKED
 from mesh.v1 import revocation_pb2
 
 _COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
@@ -39,7 +39,7 @@ def revoke(
         return await operator.revocation.Revoke(request, timeout=PATIENCE)
 
     done = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    _show(name, done, output)
 
 
 @click.command()
@@ -56,7 +56,7 @@ def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) ->
         return await operator.revocation.Ban(request, timeout=PATIENCE)
 
     done = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    _show(name, done, output)
 
 
 @click.command()
@@ -92,14 +92,21 @@ def revoked(output: str, data: Path) -> None:
         )
 
 
-def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: str) -> None:
-    ids = [str(InstanceId(raw)) for raw in instances]
+def _show(
+    name: ServiceName, done: revocation_pb2.RevokeResponse | revocation_pb2.BanResponse, output: str
+) -> None:
+    ids, tokens = [str(InstanceId(raw)) for raw in done.instances], done.tokens
     if output == "json":
-        show_json({"service": name.text, "instances": ids, "tokens": tokens})
+        show_json({"service": name.text, "instances": ids, "tokens": tokens, "untold": done.untold})
         return
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
     click.echo(f"{len(ids)} instances and {tokens} unused tokens of {name} revoked")
+    if done.untold:
+        click.echo(
+            f"{done.untold} more revoked at auth, but nodes are told of {MAX_REVOKED} at most: "
+            f"withdraw {name} in the policy until its certificates have ended"
+        )
 
 
 def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:
