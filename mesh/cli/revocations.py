@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
+from mesh.core.revoked import MAX_REVOKED
 from mesh.v1 import revocation_pb2
 
 _COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
@@ -42,7 +42,7 @@ def revoke(
         return done, await policy_in_force(operator)
 
     done, policy = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    _show(name, done, output)
     if policy is not None:
         warn_of_unknown((name,), policy)
 
@@ -62,7 +62,7 @@ def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) ->
         return done, await policy_in_force(operator)
 
     done, policy = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    _show(name, done, output)
     if output != "json":
         click.echo(f"{name} is banned: none can join as it until mesh unban {name}")
     if policy is not None:
@@ -102,17 +102,24 @@ def revoked(output: str, data: Path) -> None:
         )
 
 
-def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: str) -> None:
-    ids = [str(InstanceId(raw)) for raw in instances]
+def _show(
+    name: ServiceName, done: revocation_pb2.RevokeResponse | revocation_pb2.BanResponse, output: str
+) -> None:
+    ids, tokens = [str(InstanceId(raw)) for raw in done.instances], done.tokens
     if output == "json":
-        show_json({"service": name.text, "instances": ids, "tokens": tokens})
+        show_json({"service": name.text, "instances": ids, "tokens": tokens, "untold": done.untold})
         return
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
     if ids or tokens:
         click.echo(f"{_count(len(ids), 'instance')} and {_count(tokens, 'unused token')} of {name} revoked")
-    else:
+    elif not done.untold:
         click.echo(f"nothing to revoke: {name} has no instance and no unused token left")
+    if done.untold:
+        click.echo(
+            f"{done.untold} more revoked at auth, but nodes are told of {MAX_REVOKED} at most: "
+            f"withdraw {name} in the policy until its certificates have ended"
+        )
 
 
 def _count(number: int, what: str) -> str:

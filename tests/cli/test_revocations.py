@@ -26,6 +26,7 @@ def test_a_service_is_banned_listed_and_unbanned(mesh: Up) -> None:
         "service": "orders",
         "instances": [],
         "tokens": 1,
+        "untold": 0,
     }
     [row] = mesh.json("revoked")
     assert (row["service"], row["state"], row["instance"]) == ("orders", "banned", None)
