@@ -11,7 +11,7 @@ import click
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import instance_of, service
 from mesh.cli.operator import PATIENCE, Operator, asked
-from mesh.cli.output import harmless, instant, output_option, show_json, show_table
+from mesh.cli.output import counted, harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
 from mesh.v1 import revocation_pb2
 
@@ -99,7 +99,7 @@ def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: st
         return
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
-    click.echo(f"{len(ids)} instances and {tokens} unused tokens of {name} revoked")
+    click.echo(f"{counted(len(ids), 'instances')} and {counted(tokens, 'unused tokens')} of {name} revoked")
 
 
 def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:
