@@ -9,15 +9,29 @@ from typing import Any, Final, TypeVar, cast
 
 import click
 
-from mesh.cli.kinds import moment
+from mesh.cli.kinds import call_id, moment
 from mesh.cli.output import harmless, instant
 from mesh.core.audit import Entry, Kind, Verdict
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
-COLUMNS: Final = ("time", "kind", "event", "verdict", "service", "method", "rule", "by", "count", "detail")
+COLUMNS: Final = (
+    "time",
+    "kind",
+    "event",
+    "verdict",
+    "service",
+    "method",
+    "rule",
+    "by",
+    "count",
+    "id",
+    "detail",
+)
 #: What of it is shown whole, however narrow the terminal is.
-WHOLE: Final = ("time", "event", "verdict", "service", "by")
+WHOLE: Final = ("time", "event", "verdict", "service", "by", "id")
+#: How much of an instance is shown as the id of an entry.
+_SHORT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,14 @@ def filters(command: _F) -> _F:
             click.option("--kind", multiple=True, type=click.Choice([kind.value for kind in Kind])),
             click.option("--service", multiple=True, metavar="NAME", help="About it, or by its word."),
             click.option("--method", multiple=True, metavar="METHOD", help="The full method."),
-            click.option("--id", "id_", multiple=True, metavar="ID", help="The id that the caller was told."),
+            click.option(
+                "--id",
+                "id_",
+                multiple=True,
+                type=call_id,
+                metavar="ID",
+                help="The id that the caller was told.",
+            ),
             click.option("--verdict", type=click.Choice([verdict.value for verdict in Verdict])),
             click.option("--alarms", is_flag=True, help="Alarms alone."),
         )
@@ -96,4 +117,11 @@ def as_data(log: str, sequence: int, entry: Entry) -> dict[str, object]:
 
 def as_rows(shown: Iterable[dict[str, object]]) -> list[Sequence[str]]:
     """Give entries as rows of ``COLUMNS``, in letters that do nothing to a terminal."""
-    return [[harmless(str(entry.get(column, "-"))) for column in COLUMNS] for entry in shown]
+    told = ({**entry, "id": _id(entry)} for entry in shown)
+    return [[harmless(str(entry.get(column, "-"))) for column in COLUMNS] for entry in told]
+
+
+def _id(entry: dict[str, object]) -> str:
+    """Tell an entry from others like it: by its call, else its token, else the instance that it is about."""
+    instance = str(entry.get("instance", "-"))
+    return str(entry.get("call_id") or entry.get("token_id") or instance[:_SHORT])

@@ -28,7 +28,8 @@ def as_data(head: Head, found: Examination) -> dict[str, object]:
 def summary(head: Head, found: Examination) -> str:
     """Say of a whole log how much there is of it."""
     last = head.sequence + found.ahead - 1
-    text = f"whole, {found.entries} entries, the last is {last}" if found.entries else "whole, and empty"
+    many = "1 entry" if found.entries == 1 else f"{found.entries} entries"
+    text = f"whole, {many}, the last is {last}" if found.entries else "whole, and empty"
     if found.restored is not None:
         text += f", put back from a backup in entry {found.restored}"
     if found.ahead:

@@ -124,6 +124,8 @@ def tail(
     reads = _read_all(data, offline, whole=False)
     newest = _matching({log: reads[log] for log in logs or LOGS}, chosen)
     _show(newest[max(0, len(newest) - number) :], output)
+    if not (newest or offline):
+        click.echo("only the newest part of the logs was read: mesh audit query reads all of it", err=True)
 
 
 def _read_all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
@@ -135,7 +137,8 @@ def _read_all(data: Path, offline: bool, *, whole: bool) -> dict[str, Read]:
 def _tell_whose(read: Read) -> None:
     others = [name for name in read.replicas if name != read.replica]
     if others:
-        what = f"these are the logs of auth {read.replica} alone: {len(others)} more have logs of their own"
+        more = "1 more has logs of its" if len(others) == 1 else f"{len(others)} more have logs of their"
+        what = f"these are the logs of auth {read.replica} alone: {more} own"
         click.echo(f"{what} ({', '.join(others)}): look at each with its own --data and audit key", err=True)
 
 
@@ -156,13 +159,16 @@ def _matching(reads: dict[str, Read], chosen: Filter) -> list[dict[str, object]]
         entries, bad, _ = read.entries(Place())
         found += [as_data(log, sequence, entry) for sequence, entry in entries if chosen.takes(entry)]
         if bad:
-            click.echo(f"{bad} lines of {log} are no entries: run mesh audit verify", err=True)
+            what = "1 line that is no entry" if bad == 1 else f"{bad} lines that are no entries"
+            click.echo(f"{what} in {log}: run mesh audit verify", err=True)
     return sorted(found, key=lambda entry: (entry["at_ms"], entry["log"], entry["seq"]))
 
 
 def _show(shown: Sequence[dict[str, object]], output: str) -> None:
     if output == "json":
         show_json(list(shown))
+    elif not shown:
+        click.echo("nothing matches", err=True)
     else:
         show_table(COLUMNS, as_rows(shown), WHOLE)
 

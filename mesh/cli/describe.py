@@ -7,7 +7,6 @@ of a service, and for ``describe_service``.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mesh.cli.checks import PAGE
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.describe_service import describe_service
 from mesh.cli.errors import CliError
+from mesh.cli.kinds import A_CALL_ID, find_call_id
 from mesh.cli.operator import Operator, asked
 from mesh.cli.output import harmless, instant, output_option, show_json
 from mesh.cli.policy_explain import as_lines
@@ -34,7 +34,6 @@ from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.v1 import auth_pb2
 
-_ID: Final = re.compile(r"[0-9a-f]{16}")
 _LOG: Final = "denials"
 #: What policy decided, by the event of its entry; the detail of any other says why it was not believed.
 _BY_POLICY: Final = ("call denied", "would be denied")
@@ -56,15 +55,17 @@ class Found:
 
 
 @click.command()
-@click.argument("what", metavar="SERVICE|CALL-ID")
+@click.argument("words", metavar="SERVICE|CALL-ID", nargs=-1, required=True)
 @output_option
 @data_option
-def describe(what: str, output: str, data: Path) -> None:
+def describe(words: tuple[str, ...], output: str, data: Path) -> None:
     """Say what is known of SERVICE, or why a call was refused: CALL-ID is in its caller's error."""
-    if not _ID.fullmatch(what):
+    what = " ".join(words)  # an id as it is pasted, [id 0123456789abcdef], is two
+    call_id = find_call_id(what)
+    if call_id is None:
         describe_service(_service(what), output, DataDirectory(data))
         return
-    found = asked(DataDirectory(data), lambda operator: _look(operator, what))
+    found = asked(DataDirectory(data), lambda operator: _look(operator, call_id))
     if output == "json":
         show_json({**as_data(_LOG, found.sequence, found.entry), "say": list(_lines(found))})
         return
@@ -76,10 +77,7 @@ def _service(text: str) -> ServiceName:
     try:
         return ServiceName(text)
     except ValueError:
-        raise click.UsageError(
-            f"{text!r:.40} is neither a service's name nor a call id, which is 16 hex digits, as in "
-            f"[id 0123456789abcdef]"
-        ) from None
+        raise click.UsageError(f"{text!r:.40} is neither a service's name nor {A_CALL_ID}") from None
 
 
 async def _look(operator: Operator, call_id: str) -> Found:

@@ -13,6 +13,10 @@ from mesh.core.names import InstanceId, ServiceName, TrustDomain
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 86400
+#: As callers are told it: ``[id 0123456789abcdef]``, or the digits alone.
+_CALL_ID: Final = re.compile(r"(?:\[?id )?([0-9a-f]{16})\]?")
+#: What one is, for those who gave something else.
+A_CALL_ID: Final = "a call id, which is 16 hex digits, as in [id 0123456789abcdef]"
 
 
 def service(text: str) -> ServiceName:
@@ -47,6 +51,20 @@ def duration(text: str) -> int:
     if not 0 < seconds <= _LONGEST:
         raise click.BadParameter(f"{text!r:.80} is not from 1s to 24h, such as 90s, 5m or 1h")
     return seconds
+
+
+def find_call_id(text: str) -> str | None:
+    """Give the 16 hex digits of a call id, bare or as it stands in an error; ``None`` if it is none."""
+    match = _CALL_ID.fullmatch(text.strip())
+    return match[1] if match else None
+
+
+def call_id(text: str) -> str:
+    """Parse a call id."""
+    found = find_call_id(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r:.40} is not {A_CALL_ID}")
+    return found
 
 
 def moment(text: str) -> int:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 #: The least width of a column that is folded.
 _FOLDED: Final = 8
+_INDENT: Final = "    "
 
 output_option = click.option(
     "-o",
@@ -36,7 +40,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Seq
     """Print rows under their columns, as wide as they are when they do not go to a terminal.
 
     On a terminal that is too narrow the cells are folded, but for those of the columns in ``whole``; where
-    those alone fill it, each row is told in several lines. Nothing is left out.
+    those alone fill it, each row is told in several lines, each cell behind its column's name. Nothing is
+    left out.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  takes longer to load than most commands to run
     from rich.cells import cell_len  # noqa: PLC0415
@@ -50,7 +55,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Seq
         console = Console(width=sum(wide) + 3 * len(wide))
     least = (most if name in whole else min(most, _FOLDED) for name, most in zip(columns, wide, strict=True))
     if sum(least) + 3 * len(wide) > console.width:
-        _show_blocks(columns, rows, whole)
+        _show_blocks(console, columns, rows, whole or columns[:1])
         return
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name, most in zip(columns, wide, strict=True):
@@ -61,14 +66,40 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Seq
     console.print(table)
 
 
-def _show_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str]) -> None:
-    # The terminal breaks lines where they end: it loses nothing.
+def _show_blocks(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[str]
+) -> None:
+    from rich.text import Text  # noqa: PLC0415
+
     for row in rows:
         cells = dict(zip(columns, row, strict=True))
-        click.echo("  ".join(cells[name] for name in columns if name in whole) or "-")
-        for name, cell in cells.items():
-            if name not in whole and cell not in ("", "-"):
-                click.echo(f"    {name}: {cell}")
+        first = _packed([f"{name}: {cells[name]}" for name in columns if name in whole], console.width)
+        rest = [
+            f"{_INDENT}{name}: {cell}"
+            for name, cell in cells.items()
+            if name not in whole and cell not in ("", "-")
+        ]
+        for line in [*first, *rest]:
+            console.print(Text(line), overflow="fold")
+
+
+def _packed(texts: Sequence[str], width: int) -> list[str]:
+    """Put as many texts in a line as there is room for; one that is too long for any has its own."""
+    from rich.cells import cell_len  # noqa: PLC0415
+
+    lines: list[str] = []
+    for text in texts:
+        joined = f"{lines[-1]}  {text}" if lines else text
+        if lines and cell_len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(f"{_INDENT}{text}" if lines else text)
+    return lines
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are of what is named in the plural, which ends in ``s``."""
+    return f"{number} {what.removesuffix('s') if number == 1 else what}"
 
 
 def instant(milliseconds: int) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from mesh.cli.output import output_option, show_json
+from mesh.cli.output import counted, output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
@@ -30,8 +30,8 @@ def check(files: tuple[str, ...], output: str) -> None:
         show_json([{"file": file, **_counts(policy), "notes": notes(policy)} for file, policy in found])
         return
     for file, policy in found:
-        counted = ", ".join(_counted(what, number) for what, number in _counts(policy).items())
-        click.echo(f"{file}: good: {counted}")
+        numbers = ", ".join(counted(number, what) for what, number in _counts(policy).items())
+        click.echo(f"{file}: good: {numbers}")
         said = notes(policy)
         for note in said[:SHOWN]:
             click.echo(f"  note: {note}")
@@ -53,10 +53,6 @@ def notes(policy: Policy) -> list[str]:
 def _counts(policy: Policy) -> dict[str, int]:
     rules = [rule for section in policy.services.values() for _, rule in section.rules("")]
     return {"services": len(policy.services), "groups": len(policy.groups.members), "rules": len(rules)}
-
-
-def _counted(what: str, number: int) -> str:
-    return f"{number} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _principals(policy: Policy) -> Iterator[tuple[str, str]]:

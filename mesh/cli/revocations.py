@@ -11,7 +11,7 @@ from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import instance_of, service
 from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
-from mesh.cli.output import harmless, instant, output_option, show_json, show_table
+from mesh.cli.output import counted, harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.revoked import MAX_REVOKED
@@ -112,7 +112,8 @@ def _show(
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
     if ids or tokens:
-        click.echo(f"{_count(len(ids), 'instance')} and {_count(tokens, 'unused token')} of {name} revoked")
+        instances, unused = counted(len(ids), "instances"), counted(tokens, "unused tokens")
+        click.echo(f"{instances} and {unused} of {name} revoked")
     elif not done.untold:
         click.echo(f"nothing to revoke: {name} has no instance and no unused token left")
     if done.untold:
@@ -120,10 +121,6 @@ def _show(
             f"{done.untold} more revoked at auth, but nodes are told of {MAX_REVOKED} at most: "
             f"withdraw {name} in the policy until its certificates have ended"
         )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:

@@ -157,10 +157,16 @@ def test_lines_that_are_no_entries_are_counted(data: Path) -> None:
     path.write_bytes(b"garbage\n" + path.read_bytes())
     done = run("audit", "query", "--offline", "--data", data)
     assert done.returncode == 0
-    assert "1 lines of denials are no entries: run mesh audit verify" in done.stderr
+    assert "1 line that is no entry in denials: run mesh audit verify" in done.stderr
 
 
-BAD_OPTIONS = [("--since", "soon"), ("--kind", "else"), ("--verdict", "maybe"), ("-n", "-1")]
+BAD_OPTIONS = [
+    ("--since", "soon"),
+    ("--kind", "else"),
+    ("--verdict", "maybe"),
+    ("-n", "-1"),
+    ("--id", "no-id"),
+]
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS)
@@ -220,7 +226,7 @@ def test_the_id_that_the_caller_was_told(data: Path) -> None:
     with DataDirectory(data) as opened:
         opened.store.logs.log("denials", [replace(DENIED, call_id="ab" * 8)])
         opened.store.logs.log("actions", [Entry(NOW, Kind.SESSION, "joined", service="mesh.operator")])
-    (entry,) = query(data, "--id", "ab" * 8, "--id", "cd" * 8)
+    (entry,) = query(data, "--id", f"[id {'ab' * 8}]", "--id", "cd" * 8)
     assert entry["call_id"] == "ab" * 8
     assert [one["event"] for one in query(data, "--kind", "session")] == ["joined"]
     assert "joined" not in [one["event"] for one in query(data)]
@@ -273,6 +279,53 @@ def test_a_narrow_terminal_loses_nothing(data: Path) -> None:
     said = on_terminal(*tail)
     for cell in ("evil", "denied", "no-purge", DENIED.by, DENIED.method):
         assert cell in said
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_in_several_lines_each_cell_has_its_name(data: Path, columns: int) -> None:
+    """What a cell is can be read beside it, and no line is wider than the terminal."""
+    log(data, replace(DENIED, at_ms=NOW + 1, call_id="ab" * 8))
+    tail = ("audit", "tail", "--offline", "--data", data, "-n", "1", "--kind", "denial")
+    said = on_terminal(*tail, columns=columns)
+    assert max(map(len, said.splitlines())) <= columns
+    told = "".join(said.split())
+    shown = {
+        "event": "calldenied",
+        "service": "evil",
+        "id": "ab" * 8,
+        "by": DENIED.by,
+        "method": DENIED.method,
+    }
+    for name, cell in shown.items():
+        assert f"{name}:{cell}" in told
+
+
+def test_alike_entries_are_told_apart(data: Path) -> None:
+    """The id is a call's, else a token's, else the start of an instance's; the terminal keeps it whole."""
+    joined = Entry(NOW, Kind.JOIN, "joined", service="orders", instance="12345678" + "0" * 24)
+    log(
+        data,
+        replace(DENIED, instance=joined.instance, call_id="ab" * 8),
+        replace(joined, token_id="cd" * 8),
+        replace(joined, kind=Kind.REVOCATION, event="revoked"),
+    )
+    tail = ("audit", "tail", "--offline", "--data", data, "--service", "orders")
+    for said in (run(*tail).stdout, on_terminal(*tail)):
+        assert {"ab" * 8, "cd" * 8, "12345678"} <= set(said.split())
+
+
+def test_nothing_matches(data: Path) -> None:
+    """A query that finds nothing says so beside its output, and is no failure."""
+    nothing = ("audit", "query", "--offline", "--data", data, "--service", "nobody")
+    done = run(*nothing)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing matches\n")
+    done = run(*nothing, "-o", "json")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def log(data: Path, *entries: Entry) -> None:
+    with DataDirectory(data) as opened:
+        opened.store.logs.log("denials", entries)
 
 
 class Retiring:

@@ -77,6 +77,8 @@ async def test_from_the_id_to_the_rule(running: Up) -> None:
     by_rule, by_none = await refused(running, "/shop.v1.Orders/Purge", "/shop.v1.Orders/Count")
     done = running.mesh("describe", by_rule)
     assert done.returncode == 0, done.stderr
+    for pasted in (["[id", f"{by_rule}]"], [f"[id {by_rule}]"]):
+        assert running.mesh("describe", *pasted).stdout == done.stdout
     assert re.search(r"frontend/[0-9a-f]{32} -> orders /shop.v1.Orders/Purge", done.stdout)
     assert "why: rule 'no-purge' of orders denied it" in done.stdout
     assert "smallest change:" in done.stdout

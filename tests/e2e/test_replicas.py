@@ -207,7 +207,7 @@ async def test_each_log_is_verified_where_it_is(halves: tuple[Half, Half]) -> No
             )
             await until(lambda: not run.running, "the command to end")  # noqa: B023
             assert run.process.returncode == 0, run.log
-            assert f"logs of auth {own} alone: 1 more have logs of their own ({other})" in run.log
+            assert f"logs of auth {own} alone: 1 more has logs of its own ({other})" in run.log
         half.auth.kill()
         offline = half.command(
             "audit",
