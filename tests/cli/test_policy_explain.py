@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,28 @@ def test_what_is_said(policy: Path, arguments: list[str], said: str) -> None:
     done = run(policy, *arguments)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == said
+
+
+@pytest.mark.parametrize("method", ["/shop.v1.Orders/Get", "/shop.v1.Orders/Purge"])
+def test_now_is_said_where_it_counts(policy: Path, method: str) -> None:
+    """Without a time, a condition that asks it was judged by now, and the last line says so."""
+    said = run(policy, "acme", "orders", method).stdout.splitlines()[-1]
+    assert re.fullmatch(r"judged at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: use --time for another", said)
+    assert "judged at" not in run(policy, "acme", "orders", method, "--time", NOON).stdout
+
+
+def test_now_is_not_said_where_it_counts_not(policy: Path) -> None:
+    """A call that no condition on time is about has the same answer at any time."""
+    assert "judged at" not in run(policy, "branch.one", "orders", "/x.Y/Get", "-m", "x-tenant=acme").stdout
+
+
+def test_now_is_said_of_the_nearest(policy: Path) -> None:
+    """A rule that comes nearest and asks the time besides is shown, so the time is, too."""
+    policy.write_text(
+        "services:\n  b: {}\n  a:\n"
+        "    allow: [{principals: [b], paths: ['*'], when: time > timestamp('2000-01-01T00:00:00Z')}]\n"
+    )
+    assert "judged at" in run(policy, "a", "a", "/p.S/M").stdout
 
 
 def test_removing_is_said(policy: Path) -> None:
