@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.document import Object, PolicyError
-from mesh.core.groups import NO_GROUPS, Groups
+from mesh.core.document import Node, Object, PolicyError
+from mesh.core.groups import NO_GROUPS, Groups, principals
 
 names = st.sampled_from(["a", "b", "c", "d", "e"])
 members = st.lists(
@@ -87,3 +87,21 @@ def test_like_a_search(listed: dict[str, list[str]]) -> None:
             groups(**listed)
         return
     assert set(groups(**listed).patterns("s")) == expected | {"s", "*"}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("groups:readers", "bad principal 'groups:readers': write 'group:readers'"),
+        (Object([("group", "readers")]), "not an object: write 'group:readers', without a blank"),
+        (Object([("groups", "readers")]), "not an object: write 'group:readers', without a blank"),
+        (Object([("group", "Readers")]), "has to be a text, not an object"),
+        (Object([("team", "readers")]), "has to be a text, not an object"),
+    ],
+)
+def test_a_group_written_otherwise(written: Node, said: str) -> None:
+    """A blank after the colon makes it a mapping: it is refused with what was meant, if that is clear."""
+    with pytest.raises(PolicyError) as refused:
+        principals("here", ["a", written])
+    assert str(refused.value).startswith("here[1]: ")
+    assert str(refused.value).endswith(said)
