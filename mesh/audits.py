@@ -1,6 +1,7 @@
 """What ``mode: audit`` let pass: told in the log, once for each caller, method and rule in a while.
 
 A policy on trial may concern every call of a busy service, and a log that repeats itself is not read.
+It is for reading: counts that add up are in the audit log (``reports``).
 """
 
 from __future__ import annotations

@@ -32,6 +32,16 @@ _ADVICE: Final = {
     "found character": "put a text that begins with such a sign into quotes",
     "mapping values are not allowed": "put a text with a colon and a blank in it into quotes",
 }
+_TAB: Final = ("found character", "found a tab")
+_SHIFTED: Final = "the indentation of this line or the one before does not fit the lines above"
+#: The same at the beginning of a line, or after its first word: then it is mostly the indentation.
+_ADVICE_AT_BEGIN: Final = {
+    "did not find expected key": _SHIFTED,
+    "did not find expected '-' indicator": _SHIFTED,
+    "expected <block end>": _SHIFTED,
+    "mapping values are not allowed": f"{_SHIFTED}, or a colon is missing there",
+}
+_BEGIN: Final = re.compile(r"[ -]*(?:[^\s:'\"]+)?")
 #: The deepest nesting of lists and mappings.
 MAX_DEPTH: Final = 200
 #: libyaml's is twenty times faster; every wheel of PyYAML has it, a build from source may not.
@@ -62,7 +72,7 @@ def compose(document: str) -> yaml.Node | None:
     try:
         return _composed(document)
     except yaml.MarkedYAMLError as error:
-        raise _told(error) from None
+        raise _told(error, document) from None
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -178,10 +188,21 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
         seen.add(key.value)
 
 
-def _told(error: yaml.MarkedYAMLError) -> YamlError:
+def _told(error: yaml.MarkedYAMLError, document: str = "") -> YamlError:
     problem = error.problem or "not YAML"
-    advice = next((f": {what}" for begin, what in _ADVICE.items() if problem.startswith(begin)), "")
-    return YamlError(problem + advice, *_place(error.problem_mark))
+    line, column = _place(error.problem_mark)
+    before, after = _around(document, line - 1, column - 1)
+    if after.startswith("\t") and problem.startswith(_TAB):
+        return YamlError("a tab: indent with blanks", line, column)
+    known = _ADVICE | _ADVICE_AT_BEGIN if _BEGIN.fullmatch(before) else _ADVICE
+    advice = next((f": {what}" for begin, what in known.items() if problem.startswith(begin)), "")
+    return YamlError(problem + advice, line, column)
+
+
+def _around(document: str, line: int, column: int) -> tuple[str, str]:
+    lines = document.splitlines()
+    found = lines[line] if 0 <= line < len(lines) else ""
+    return found[:column], found[column:]
 
 
 def _place(mark: Any) -> tuple[int, int]:

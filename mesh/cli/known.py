@@ -6,9 +6,21 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 import click
+import grpc
 
+from mesh.cli.operator import PATIENCE, Operator
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
+from mesh.v1 import auth_pb2
+
+
+async def policy_in_force(operator: Operator) -> Policy | None:
+    """Give the policy of record; without one, or if it does not come in time, there is nothing to compare."""
+    try:
+        found = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
+        return Policy.parse(found.policy.document)
+    except (grpc.aio.AioRpcError, ValueError):
+        return None
 
 
 def warn_of_unknown(names: Iterable[ServiceName], policy: Policy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from mesh.core.explain import explain as explained
 from mesh.core.metadata import Entries, checked_entries
 from mesh.core.names import FullMethod, ServiceName
 from mesh.core.nearest import unjudged
+from mesh.core.patterns import method_patterns
+from mesh.core.policy import Policy
 from mesh.core.remedy import Change
 from mesh.core.rules import Placed
 
@@ -62,6 +65,21 @@ def explain(
         return
     for line in as_lines(call, found):
         click.echo(line)
+    if not time and _asks_the_time(judged, call, found):
+        now = datetime.fromtimestamp(now_ms // 1000, UTC)
+        click.echo(f"judged at {now:%Y-%m-%dT%H:%M:%SZ}: use --time for another")
+
+
+def _asks_the_time(policy: Policy, call: Call, found: Explanation) -> bool:
+    section = policy.section(ServiceName(call.destination))
+    sources, methods = section.groups.patterns(call.source), method_patterns(call.method)
+    shown = [found.nearest.rule] if found.nearest else []
+    speaking = [
+        rule
+        for _, rule in section.rules("")
+        if rule.speaks_of(sources) and not set(rule.paths).isdisjoint(methods)
+    ]
+    return any(rule.when is not None and rule.when.timed for rule in (*shown, *speaking))
 
 
 def _entries(metadata: tuple[str, ...]) -> Entries:
@@ -133,7 +151,12 @@ def _change(change: Change) -> Iterator[str]:
     yield f"add to {_path(change.place if adding else change.place[:-1])}:"
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=10_000)
     yield from (f"  {line}" for line in text.splitlines())
-    yield from _drops("without what the nearest rule asks besides:", change)
+    what = (
+        "without what the nearest rule asks besides:"
+        if adding
+        else "whatever is sent and whenever, though the rule denies this caller and method only with"
+    )
+    yield from _drops(what, change)
 
 
 def _drops(what: str, change: Change) -> Iterator[str]:

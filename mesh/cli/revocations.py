@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,9 +9,12 @@ import click
 
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import instance_of, service
+from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import counted, harmless, instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.policy import Policy
+from mesh.core.revoked import MAX_REVOKED
 from mesh.v1 import revocation_pb2
 
 _COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
@@ -33,13 +35,16 @@ def revoke(
     """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place."""
     name, instance = target
 
-    async def ask(operator: Operator) -> revocation_pb2.RevokeResponse:
+    async def ask(operator: Operator) -> tuple[revocation_pb2.RevokeResponse, Policy | None]:
         raw = instance.raw if instance else b""
         request = revocation_pb2.RevokeRequest(service=name.text, instance=raw, reason=reason, force=force)
-        return await operator.revocation.Revoke(request, timeout=PATIENCE)
+        done = await operator.revocation.Revoke(request, timeout=PATIENCE)
+        return done, await policy_in_force(operator)
 
-    done = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    done, policy = asked(DataDirectory(data), ask)
+    _show(name, done, output)
+    if policy is not None:
+        warn_of_unknown((name,), policy)
 
 
 @click.command()
@@ -51,12 +56,17 @@ def revoke(
 def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) -> None:
     """Revoke all that SERVICE has, and let none join as it until it is unbanned."""
 
-    async def ask(operator: Operator) -> revocation_pb2.BanResponse:
+    async def ask(operator: Operator) -> tuple[revocation_pb2.BanResponse, Policy | None]:
         request = revocation_pb2.BanRequest(service=name.text, reason=reason, force=force)
-        return await operator.revocation.Ban(request, timeout=PATIENCE)
+        done = await operator.revocation.Ban(request, timeout=PATIENCE)
+        return done, await policy_in_force(operator)
 
-    done = asked(DataDirectory(data), ask)
-    _show(name, done.instances, done.tokens, output)
+    done, policy = asked(DataDirectory(data), ask)
+    _show(name, done, output)
+    if output != "json":
+        click.echo(f"{name} is banned: none can join as it until mesh unban {name}")
+    if policy is not None:
+        warn_of_unknown((name,), policy)
 
 
 @click.command()
@@ -92,14 +102,25 @@ def revoked(output: str, data: Path) -> None:
         )
 
 
-def _show(name: ServiceName, instances: Sequence[bytes], tokens: int, output: str) -> None:
-    ids = [str(InstanceId(raw)) for raw in instances]
+def _show(
+    name: ServiceName, done: revocation_pb2.RevokeResponse | revocation_pb2.BanResponse, output: str
+) -> None:
+    ids, tokens = [str(InstanceId(raw)) for raw in done.instances], done.tokens
     if output == "json":
-        show_json({"service": name.text, "instances": ids, "tokens": tokens})
+        show_json({"service": name.text, "instances": ids, "tokens": tokens, "untold": done.untold})
         return
     for instance in ids:
         click.echo(f"revoked {name}/{instance}")
-    click.echo(f"{counted(len(ids), 'instances')} and {counted(tokens, 'unused tokens')} of {name} revoked")
+    if ids or tokens:
+        instances, unused = counted(len(ids), "instances"), counted(tokens, "unused tokens")
+        click.echo(f"{instances} and {unused} of {name} revoked")
+    elif not done.untold:
+        click.echo(f"nothing to revoke: {name} has no instance and no unused token left")
+    if done.untold:
+        click.echo(
+            f"{done.untold} more revoked at auth, but nodes are told of {MAX_REVOKED} at most: "
+            f"withdraw {name} in the policy until its certificates have ended"
+        )
 
 
 def _row(found: revocation_pb2.RevocationInfo) -> dict[str, str | None]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import grpc
 
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import duration, service
-from mesh.cli.known import warn_of_unknown
+from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
@@ -40,7 +39,7 @@ def create(name: ServiceName, ttl: int, output: str, data: Path) -> None:
     async def ask(operator: Operator) -> tuple[auth_pb2.CreateTokenResponse, Policy | None]:
         request = auth_pb2.CreateTokenRequest(service=name.text, ttl_seconds=ttl)
         made = await operator.auth.CreateToken(request, timeout=PATIENCE)
-        return made, await _in_force(operator)
+        return made, await policy_in_force(operator)
 
     made, policy = asked(DataDirectory(data), ask)
     if output == "json":
@@ -78,15 +77,6 @@ def revoke(id_: str, data: Path) -> None:
         return await operator.auth.RevokeToken(auth_pb2.RevokeTokenRequest(id=id_), timeout=PATIENCE)
 
     asked(DataDirectory(data), ask)
-
-
-async def _in_force(operator: Operator) -> Policy | None:
-    # Without a policy, or with one that does not come in time, there is nothing to compare a name with.
-    try:
-        found = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
-        return Policy.parse(found.policy.document)
-    except (grpc.aio.AioRpcError, ValueError):
-        return None
 
 
 def _row(found: auth_pb2.TokenInfo) -> dict[str, str | None]:

@@ -2,9 +2,9 @@
 
 The smallest change is the one that permits least besides this call: one more entry in a rule that speaks of
 nothing else, or a rule of its own that asks what the nearest one asks, as far as the call has it; where rules
-deny, an exception to each for this call alone. What is proposed was tried: the changed policy is a good one,
-and permits the call. Nothing is proposed where a deny rule applies because its condition can never be judged:
-with an exception it could, and so whom it kept from the service could know of it.
+deny, an exception to each for this caller and method. What is proposed was tried: the changed policy is a
+good one, and permits the call. Nothing is proposed where a deny rule applies because its condition can never
+be judged: with an exception it could, and so whom it kept from the service could know of it.
 """
 
 from __future__ import annotations

@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import Final
 
 from mesh.core import document
-from mesh.core.document import Node, PolicyError
+from mesh.core.document import Node, Object, PolicyError
 from mesh.core.patterns import checked_principal, source_patterns
 
 GROUP: Final = "group:"
 
+_MISSPELT: Final = "groups:"
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 #: How many names of a circle an error shows.
 _SHOWN: Final = 4
@@ -49,7 +50,7 @@ class Groups:
         for name, listed in document.members(at, node).items():
             if not _NAME.fullmatch(name):
                 raise PolicyError(at, f"bad group name {name!a:.80}: use a-z, 0-9 and inner hyphens", name)
-            members[name] = document.texts(f"{at}.{name}", listed, principal)
+            members[name] = principals(f"{at}.{name}", listed)
         groups = cls(members)
         for name, listed in groups.members.items():
             groups.check(f"{at}.{name}", listed)
@@ -119,14 +120,35 @@ class Groups:
 NO_GROUPS: Final = Groups()
 
 
+def principals(at: str, node: Node) -> tuple[str, ...]:
+    """Give the principals of a list that has any; raise ``PolicyError`` for anything else."""
+    found = document.some(at, node)
+    for place, item in found:
+        if isinstance(item, Object):
+            raise PolicyError(place, f"has to be a text, not an object{_meant(item)}")
+    return tuple(document.checked(place, item, principal) for place, item in found)
+
+
 def principal(text: str) -> str:
     """Give back a principal, be it a pattern or ``group:<name>``; raise ``ValueError`` for anything else."""
+    name = text.removeprefix(_MISSPELT)
+    if name != text and _NAME.fullmatch(name):
+        msg = f"bad principal {text!a:.80}: write 'group:{name}'"
+        raise ValueError(msg)
     if not text.startswith(GROUP):
         return checked_principal(text)
     if not _NAME.fullmatch(text.removeprefix(GROUP)):
         msg = f"bad group {text!a:.80}: use group: and a name of a-z, 0-9 and inner hyphens"
         raise ValueError(msg)
     return text
+
+
+def _meant(item: Object) -> str:
+    # group: readers, with the blank, is a mapping to YAML.
+    match item.pairs:
+        case [("group" | "groups", str(name))] if _NAME.fullmatch(name):
+            return f": write 'group:{name}', without a blank"
+    return ""
 
 
 def _circle(left: Mapping[str, Collection[str]]) -> list[str]:

@@ -32,7 +32,7 @@ _NONE: Final = Rule("", (ANY,), (ANY,))
 class Change:
     """One edit of a document: ``add`` to the list at a place, ``set`` what is there, or ``remove`` it.
 
-    ``drops`` says what the nearest rule, or the removed one, asks and this does not.
+    ``drops`` says what the nearest rule, or the one that goes or gets an exception, asks and this does not.
     """
 
     action: str
@@ -146,14 +146,14 @@ def _exception(denying: Placed, call: Call) -> Change:
         parts.append(f'source != "{call.source}"')
     if rule.paths != (call.method,):
         parts.append(f'method != "{call.method}"')
+    asked = [_header(header) for header in rule.headers]
+    asked += [f"when: {rule.when.text}"] if rule.when else []
     if not parts:
-        asked = [_header(header) for header in rule.headers]
-        asked += [f"when: {rule.when.text}"] if rule.when else []
         return Change("remove", denying.place, drops=tuple(asked))
     text = " || ".join(parts)
     if rule.when:
         text = f"({rule.when.text}) && ({text})"
-    return Change("set", (*denying.place, "when"), text)
+    return Change("set", (*denying.place, "when"), text, tuple(asked))
 
 
 def _permitted(policy: Policy, changes: Sequence[Change], call: Call) -> bool:

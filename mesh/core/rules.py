@@ -25,7 +25,7 @@ from typing import Final
 from mesh.core import document
 from mesh.core.condition import Condition
 from mesh.core.document import Node
-from mesh.core.groups import NO_GROUPS, Groups, principal
+from mesh.core.groups import NO_GROUPS, Groups, principals
 from mesh.core.names import ServiceName
 from mesh.core.patterns import ANY, checked_key, checked_path, checked_value, covered
 
@@ -224,7 +224,7 @@ def _rule(at: str, node: Node, unnamed: str) -> Rule:
     headers = document.some(f"{at}.headers", found["headers"]) if "headers" in found else []
     rule = Rule(
         name,
-        document.texts(f"{at}.principals", found["principals"], principal),
+        principals(f"{at}.principals", found["principals"]),
         document.texts(f"{at}.paths", found["paths"], checked_path),
         tuple(_header(place, item) for place, item in headers),
         document.checked(f"{at}.when", found["when"], Condition.parse) if "when" in found else None,

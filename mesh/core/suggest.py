@@ -2,8 +2,8 @@
 
 For each service, callers with the same methods share a rule. A caller stands in one rule alone, so it permits
 him what he was seen to do and no more. No wildcards, groups, headers or conditions are made up: where calls
-came by a rule that had some, that is noted, for a person to put them back, and so is how many calls were
-denied that the suggested rule permits.
+came by a rule that had some, that is noted, for a person to put them back. So is how many calls were denied
+that the suggested rule permits, and how many the policy that it is held against denies, or may deny.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from typing import Final
 from mesh.core import document
 from mesh.core.observed import AUDIT, DENY, Gap, Observation, Seen
 from mesh.core.policy import OWN, Policy
-from mesh.core.retrial import Retrial
+from mesh.core.retrial import UNKNOWN, Outcome, Retrial
 from mesh.core.rules import ALLOW, Rule
 
 _MARKS: Final = {
     AUDIT: "permitted only because of mode: audit",
     DENY: "that were denied",
+}
+#: Of those that were not denied, or that say nothing of it, by the word of the policy it is held against.
+_HELD: Final = {
+    DENY: "that the policy this was held against denies",
+    UNKNOWN: "that the policy this was held against may deny, by what was not recorded",
 }
 
 
@@ -116,16 +121,21 @@ class Suggesting:
         call.keys.update(seen.keys)
         if seen.verdict in _MARKS:
             call.marks[_MARKS[seen.verdict]] += seen.count
-        for rule in self._deciding(seen):
+        if self._retrial:
+            self._hold(seen, call, self._retrial.outcome(seen))
+
+    def _hold(self, seen: Observation, call: _Call, outcome: Outcome) -> None:
+        if outcome.word == DENY != seen.verdict or (outcome.word == UNKNOWN and not seen.verdict):
+            call.marks[_HELD[outcome.word]] += seen.count
+        for rule in self._deciding(seen.destination, outcome):
             self._used.add((seen.destination, rule.name))
             if rule.conditional:
                 call.marks[
                     f"that came by rule {rule.name!r}, which asks for more than caller and method"
                 ] += seen.count
 
-    def _deciding(self, seen: Observation) -> set[Rule]:
-        verdicts = self._retrial.outcome(seen).verdicts if self._retrial else ()
-        found = (self._rules.get((seen.destination, verdict.rule or "")) for verdict in verdicts)
+    def _deciding(self, destination: str, outcome: Outcome) -> set[Rule]:
+        found = (self._rules.get((destination, verdict.rule or "")) for verdict in outcome.verdicts)
         return {rule for rule in found if rule is not None}
 
     def suggestion(self) -> Suggestion:

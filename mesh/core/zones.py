@@ -11,12 +11,15 @@ slice, and denies what it cannot judge.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 from functools import lru_cache
+from itertools import takewhile
+from typing import Final
 
 from mesh.core.condition import Call, Condition
 from mesh.core.document import PolicyError
 from mesh.core.policy import Policy
+
+_LIST: Final = "use a TZ of https://data.iana.org/time-zones/tzdb/zone1970.tab, or an offset as +02:00"
 
 
 @lru_cache(1024)
@@ -40,6 +43,18 @@ def check_zones(policy: Policy, names: Callable[[], Collection[str]]) -> None:
 def _check(at: str, zone: str, names: Collection[str]) -> None:
     if not names or zone in names:
         return
-    near = get_close_matches(zone, sorted(names), 1)
-    advice = f"did you mean {near[0]!r}?" if near else "use one of the tz database, or an offset as +02:00"
+    near = next((name for name in sorted(names) if _is_misspelt(zone.casefold(), name.casefold())), None)
+    advice = f"did you mean {near!r}?" if near else _LIST
     raise PolicyError(at, f"there is no time zone {zone!r}: {advice}")
+
+
+def _is_misspelt(zone: str, name: str) -> bool:
+    # One letter too many, too few or another, or two that changed places: with another one, Munich is Zurich.
+    begin = _shared(zone, name)
+    end = _shared(zone[begin:][::-1], name[begin:][::-1])
+    left, right = zone[begin : len(zone) - end], name[begin : len(name) - end]
+    return max(len(left), len(right)) <= 1 or left == right[::-1]
+
+
+def _shared(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -742,7 +742,9 @@ class ApplyPolicyRequest(_message.Message):
     is refused. Not set: replace whichever there is.
     """
     restores: _builtins.int
-    """The kept version whose text this is, in a rollback. Not set: it is no rollback."""
+    """The kept version whose text this is but for its version, in a rollback: any other text is refused. Not set:
+    it is no rollback.
+    """
     def __init__(
         self,
         *,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/revocation.proto\x12\x07mesh.v1\"5\n\x0fRevokedInstance\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x10\n\x08until_ms\x18\x02 \x01(\x04\"J\n\x0bRevocations\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\x12\x0e\n\x06\x62\x61nned\x18\x02 \x03(\t\"Q\n\rRevokeRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"3\n\x0eRevokeResponse\x12\x11\n\tinstances\x18\x01 \x03(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"<\n\nBanRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"0\n\x0b\x42\x61nResponse\x12\x11\n\tinstances\x18\x01 \x03(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"/\n\x0cUnbanRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x0f\n\rUnbanResponse\"\x14\n\x12ListRevokedRequest\"C\n\x13ListRevokedResponse\x12,\n\x0brevocations\x18\x01 \x03(\x0b\x32\x17.mesh.v1.RevocationInfo\"p\n\x0eRevocationInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x04\x12\x10\n\x08until_ms\x18\x04 \x01(\x04\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t2\x82\x02\n\x11RevocationService\x12\x39\n\x06Revoke\x12\x16.mesh.v1.RevokeRequest\x1a\x17.mesh.v1.RevokeResponse\x12\x30\n\x03\x42\x61n\x12\x13.mesh.v1.BanRequest\x1a\x14.mesh.v1.BanResponse\x12\x36\n\x05Unban\x12\x15.mesh.v1.UnbanRequest\x1a\x16.mesh.v1.UnbanResponse\x12H\n\x0bListRevoked\x12\x1b.mesh.v1.ListRevokedRequest\x1a\x1c.mesh.v1.ListRevokedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/revocation.proto\x12\x07mesh.v1\"5\n\x0fRevokedInstance\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x10\n\x08until_ms\x18\x02 \x01(\x04\"J\n\x0bRevocations\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\x12\x0e\n\x06\x62\x61nned\x18\x02 \x03(\t\"Q\n\rRevokeRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"C\n\x0eRevokeResponse\x12\x11\n\tinstances\x18\x01 \x03(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x0e\n\x06untold\x18\x03 \x01(\r\"<\n\nBanRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"@\n\x0b\x42\x61nResponse\x12\x11\n\tinstances\x18\x01 \x03(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x0e\n\x06untold\x18\x03 \x01(\r\"/\n\x0cUnbanRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x0f\n\rUnbanResponse\"\x14\n\x12ListRevokedRequest\"C\n\x13ListRevokedResponse\x12,\n\x0brevocations\x18\x01 \x03(\x0b\x32\x17.mesh.v1.RevocationInfo\"p\n\x0eRevocationInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x04\x12\x10\n\x08until_ms\x18\x04 \x01(\x04\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t2\x82\x02\n\x11RevocationService\x12\x39\n\x06Revoke\x12\x16.mesh.v1.RevokeRequest\x1a\x17.mesh.v1.RevokeResponse\x12\x30\n\x03\x42\x61n\x12\x13.mesh.v1.BanRequest\x1a\x14.mesh.v1.BanResponse\x12\x36\n\x05Unban\x12\x15.mesh.v1.UnbanRequest\x1a\x16.mesh.v1.UnbanResponse\x12H\n\x0bListRevoked\x12\x1b.mesh.v1.ListRevokedRequest\x1a\x1c.mesh.v1.ListRevokedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEREQUEST']._serialized_start=168
   _globals['_REVOKEREQUEST']._serialized_end=249
   _globals['_REVOKERESPONSE']._serialized_start=251
-  _globals['_REVOKERESPONSE']._serialized_end=302
-  _globals['_BANREQUEST']._serialized_start=304
-  _globals['_BANREQUEST']._serialized_end=364
-  _globals['_BANRESPONSE']._serialized_start=366
-  _globals['_BANRESPONSE']._serialized_end=414
-  _globals['_UNBANREQUEST']._serialized_start=416
-  _globals['_UNBANREQUEST']._serialized_end=463
-  _globals['_UNBANRESPONSE']._serialized_start=465
-  _globals['_UNBANRESPONSE']._serialized_end=480
-  _globals['_LISTREVOKEDREQUEST']._serialized_start=482
-  _globals['_LISTREVOKEDREQUEST']._serialized_end=502
-  _globals['_LISTREVOKEDRESPONSE']._serialized_start=504
-  _globals['_LISTREVOKEDRESPONSE']._serialized_end=571
-  _globals['_REVOCATIONINFO']._serialized_start=573
-  _globals['_REVOCATIONINFO']._serialized_end=685
-  _globals['_REVOCATIONSERVICE']._serialized_start=688
-  _globals['_REVOCATIONSERVICE']._serialized_end=946
+  _globals['_REVOKERESPONSE']._serialized_end=318
+  _globals['_BANREQUEST']._serialized_start=320
+  _globals['_BANREQUEST']._serialized_end=380
+  _globals['_BANRESPONSE']._serialized_start=382
+  _globals['_BANRESPONSE']._serialized_end=446
+  _globals['_UNBANREQUEST']._serialized_start=448
+  _globals['_UNBANREQUEST']._serialized_end=495
+  _globals['_UNBANRESPONSE']._serialized_start=497
+  _globals['_UNBANRESPONSE']._serialized_end=512
+  _globals['_LISTREVOKEDREQUEST']._serialized_start=514
+  _globals['_LISTREVOKEDREQUEST']._serialized_end=534
+  _globals['_LISTREVOKEDRESPONSE']._serialized_start=536
+  _globals['_LISTREVOKEDRESPONSE']._serialized_end=603
+  _globals['_REVOCATIONINFO']._serialized_start=605
+  _globals['_REVOCATIONINFO']._serialized_end=717
+  _globals['_REVOCATIONSERVICE']._serialized_start=720
+  _globals['_REVOCATIONSERVICE']._serialized_end=978
 # @@protoc_insertion_point(module_scope)

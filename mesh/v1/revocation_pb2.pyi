@@ -116,21 +116,25 @@ class RevokeResponse(_message.Message):
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    UNTOLD_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
     """How many unused tokens were revoked."""
+    untold: _builtins.int
+    """How many more instances were revoked that nodes are not told of, for want of room: auth alone refuses them."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Ids of the instances that were revoked by this call, 16 bytes each."""
+        """Ids of the instances that were revoked by this call and that nodes are told of, 16 bytes each."""
 
     def __init__(
         self,
         *,
         instances: _abc.Iterable[_builtins.bytes] | None = ...,
         tokens: _builtins.int = ...,
+        untold: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "tokens", b"tokens", "untold", b"untold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,21 +178,25 @@ class BanResponse(_message.Message):
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    UNTOLD_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
     """How many unused tokens were revoked."""
+    untold: _builtins.int
+    """How many more instances were revoked that nodes are not told of, for want of room: auth alone refuses them."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Ids of the instances that were revoked by this call, 16 bytes each."""
+        """Ids of the instances that were revoked by this call and that nodes are told of, 16 bytes each."""
 
     def __init__(
         self,
         *,
         instances: _abc.Iterable[_builtins.bytes] | None = ...,
         tokens: _builtins.int = ...,
+        untold: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "tokens", b"tokens", "untold", b"untold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -155,17 +155,9 @@ class Authority:
         return auth_pb2.GetPairKeysResponse(keys=keys, now_ms=now_ms)
 
     def check_known(self, peer: Peer) -> None:
-        """Raise ``RefusedError`` unless auth's record has this instance of this service as a member now.
-
-        Whose certificate has ended is none, whatever connection may still be open.
-        """
+        """Raise ``RefusedError`` unless this instance of this service is a member now, by auth's record."""
         known, now_ms = self._store.instance(peer.instance), self._clock.now_ms()
-        member = (
-            known is not None
-            and known.service == peer.service
-            and known.revoked_ms is None
-            and now_ms < known.expires_ms
-        )
+        member = known is not None and known.is_member(peer.service, now_ms)
         if not member or self.revoking.is_banned(peer.service):
             service, instance = peer.service.text, str(peer.instance)
             entry = Entry(now_ms, Kind.DENIAL, "unknown instance", Verdict.DENIED, True, service, instance)

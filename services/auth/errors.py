@@ -15,7 +15,7 @@ class RefusedError(AuthError):
 
 
 class LimitedError(AuthError):
-    """The asker was refused too often to be heard now, whatever it asks."""
+    """The asker was refused, or joined, too often to be heard now, whatever it asks."""
 
 
 class InvalidError(AuthError):

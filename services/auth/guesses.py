@@ -44,7 +44,7 @@ class Guesses:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._sources, self._pairs, self._tokens = _Debts(SOURCE), _Debts(PAIR), _Debts(TOKEN)
+        self._sources, self._pairs, self._tokens = Debts(SOURCE), Debts(PAIR), Debts(TOKEN)
         self._lock = threading.Lock()
 
     def may_try(self, source: str, token_id: str, now: float) -> bool:
@@ -63,20 +63,24 @@ class Guesses:
             self._tokens.add(token_id, now)
 
 
-class _Debts:
-    # Of each, how much it owed when it was last added to, and when that was; the longest quiet first.
+class Debts:
+    """Of each, how much it owed when it was last added to, and when that was; the longest quiet first."""
 
     def __init__(self, limit: Limit) -> None:
+        """Begin with nothing."""
         self._limit = limit
         self._owed: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def is_over(self, key: str, now: float) -> bool:
+        """Whether one more would be too many."""
         return self._of(key, now) > self._limit.burst - 1
 
     def quiet(self, key: str, now: float) -> float:
+        """For how long nothing was added."""
         return now - self._owed[key][1] if key in self._owed else float("inf")
 
     def add(self, key: str, now: float) -> None:
+        """Add one."""
         _, at = self._owed.get(key, (0.0, now))
         self._owed[key] = self._of(key, now) + 1, max(at, now)
         self._owed.move_to_end(key)

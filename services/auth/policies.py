@@ -4,6 +4,7 @@ A version is never used twice and never goes down. What is refused leaves the on
 mesh's own services are in no policy: every node may call auth and gatekeeper (``core.builtin``).
 """
 
+from dataclasses import replace
 from typing import Final
 from zoneinfo import available_timezones
 
@@ -106,14 +107,7 @@ class Policies:
 
     def kept(self, version: int) -> auth_pb2.SignedPolicy:
         """Give a version that is kept; raise ``MissingError``, also for one that was changed."""
-        row = self._store.policy(version)
-        if row is None:
-            raise MissingError(f"policy {version} is not kept: see mesh policy history")
-        try:
-            self._signer.read(row)
-        except StartError:
-            raise MissingError(f"policy {version} was changed in the database: choose another") from None
-        return _signed(row)
+        return _signed(self._kept(version)[0])
 
     def again(self, version: int, now_ms: int) -> PolicyRow:
         """Give the policy of record as another version, signed and not yet on record."""
@@ -130,14 +124,15 @@ class Policies:
         """Put a policy on record.
 
         Raises ``ConflictError`` if its guard is not newer, or if the version that it ``replaces`` is not the
-        one of record any more, and ``MissingError`` if the one that it ``restores`` is not kept.
+        one of record any more, ``MissingError`` if the one that it ``restores`` is not kept, and
+        ``InvalidError`` if it does not say what that one says, but for its guard.
         """
         if replaces is not None and replaces != self.version:
             raise ConflictError(
                 f"policy {self.version} is in force, not {replaces} any more: look at it, then apply again"
             )
         if restores is not None:
-            self.kept(restores)
+            self._check_text(policy, restores)
         version = self._next(policy)
         row = self._signer.sign(version, policy, now_ms)
         if len(row.document) > MAX_DOCUMENT:
@@ -149,6 +144,23 @@ class Policies:
         self._row, self._policy, self._permitted = row, policy, {}
         report(entry)
         return self.signed
+
+    def _kept(self, version: int) -> tuple[PolicyRow, Policy]:
+        row = self._store.policy(version)
+        if row is None:
+            raise MissingError(f"policy {version} is not kept: see mesh policy history")
+        try:
+            return row, self._signer.read(row)
+        except StartError:
+            raise MissingError(f"policy {version} was changed in the database: choose another") from None
+
+    def _check_text(self, policy: Policy, restores: int) -> None:
+        # History and audit log say whose text it is, and a rollback goes on from there.
+        if policy != replace(self._kept(restores)[1], version_guard=None):
+            raise InvalidError(
+                f"this is not the text of policy {restores}: send that without its version, as "
+                "mesh policy rollback does, or apply this without saying that it restores one"
+            )
 
     def _next(self, policy: Policy) -> int:
         guard = policy.version_guard

@@ -90,6 +90,10 @@ class Instance:
     expires_ms: int
     revoked_ms: int | None = None
 
+    def is_member(self, service: ServiceName, now_ms: int) -> bool:
+        """Whether it is one of a service now; one whose certificate has ended is none."""
+        return self.service == service and self.revoked_ms is None and now_ms < self.expires_ms
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:

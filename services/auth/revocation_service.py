@@ -33,7 +33,7 @@ class RevocationServicer(revocation_pb2_grpc.RevocationServiceServicer):
         async with answering(context):
             done = await self._changed(self._authority.revoking.revoke, request, peer(context))
             instances = [instance.raw for instance in done.instances]
-            return revocation_pb2.RevokeResponse(instances=instances, tokens=done.tokens)
+            return revocation_pb2.RevokeResponse(instances=instances, tokens=done.tokens, untold=done.untold)
 
     async def Ban(  # noqa: N802
         self, request: revocation_pb2.BanRequest, context: Any
@@ -42,7 +42,7 @@ class RevocationServicer(revocation_pb2_grpc.RevocationServiceServicer):
         async with answering(context):
             done = await self._changed(self._authority.revoking.ban, request, peer(context))
             instances = [instance.raw for instance in done.instances]
-            return revocation_pb2.BanResponse(instances=instances, tokens=done.tokens)
+            return revocation_pb2.BanResponse(instances=instances, tokens=done.tokens, untold=done.untold)
 
     async def Unban(  # noqa: N802
         self, request: revocation_pb2.UnbanRequest, context: Any

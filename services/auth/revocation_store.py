@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, 
 
 from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.revoked import MAX_REVOKED
 from services.auth.database import Database
 from services.auth.log_store import LogStore
 from services.auth.records import Kind
@@ -30,15 +31,21 @@ class Order:
     ban: bool = False
     spared: InstanceId | None = None
     """The operator's own instance, which has yet to be answered."""
+    room: int = MAX_REVOKED
+    """How many instances nodes can be told of, those of earlier orders among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an order came to: whom it revoked, how many tokens, and what is in the audit log."""
+    """What an order came to: whom it revoked, how many tokens, and what is in the audit log.
+
+    ``untold`` more instances were revoked for which there was no room: auth alone refuses them.
+    """
 
     instances: Sequence[InstanceId]
     tokens: int
     entries: Sequence[Entry]
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +70,25 @@ class RevocationStore:
     def revoke(self, order: Order, entry: Entry) -> Done:
         """Carry an order out, with a copy of ``entry`` for each instance and for a ban; say what was done.
 
-        Raises ``AuditError``. Nothing is written, nor logged, of what was so before.
+        Raises ``AuditError``. Nothing is written, nor logged, of what was so before. Where there is no room
+        for all instances, the newest are told, and the others have one entry together.
         """
         done = Done((), 0, ())
 
         def work(connection: Connection) -> Sequence[Entry]:
             nonlocal done
             instances = _revoke_instances(connection, order)
+            untold = _revoke_untold(connection, order)
             tokens = 0 if order.instance else _revoke_tokens(connection, order)
             entries = [replace(entry, event="revoke", instance=str(instance)) for instance in instances]
             if order.ban and _ban(connection, order):
                 entries.insert(0, replace(entry, event="ban"))
             elif tokens and not instances:
                 entries.append(replace(entry, event="revoke"))
-            done = Done(instances, tokens, entries)
+            if untold:
+                one = str(order.instance or "")
+                entries.append(replace(entry, event="revoke untold", instance=one, count=untold))
+            done = Done(instances, tokens, entries, untold)
             self._database.changed(connection, anew=True)
             return entries
 
@@ -107,16 +119,6 @@ class RevocationStore:
         found = self._database.read(lambda connection: list(connection.execute(listed)))
         return [Revocation(row.service, None, row.at_ms, 0, row.by, row.reason) for row in found]
 
-    def count(self) -> int:
-        """How many revoked instances are not forgotten."""
-        counted = select(func.count()).select_from(REVOKED)
-        return int(self._database.read(lambda connection: connection.scalar(counted)) or 0)
-
-    def present(self, service: ServiceName) -> int:
-        """How many instances of a service auth still knows."""
-        counted = select(func.count()).select_from(INSTANCE).where(*_present(service))
-        return int(self._database.read(lambda connection: connection.scalar(counted)) or 0)
-
     def sweep(self, now_ms: int) -> None:
         """Forget those that hold nothing any more."""
         self._database.transact(
@@ -130,12 +132,10 @@ def _present(service: ServiceName) -> tuple[ColumnElement[bool], ...]:
 
 
 def _revoke_instances(connection: Connection, order: Order) -> list[InstanceId]:
-    chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_present(order.service))
-    if order.instance:
-        chosen = chosen.where(INSTANCE.c.id == order.instance.raw)
-    elif order.spared:
-        chosen = chosen.where(INSTANCE.c.id != order.spared.raw)
-    found = connection.execute(chosen.order_by(INSTANCE.c.id)).all()
+    kept = connection.scalar(select(func.count()).select_from(REVOKED)) or 0
+    chosen = select(INSTANCE.c.id, INSTANCE.c.expires_ms).where(*_meant(order))
+    newest = chosen.order_by(INSTANCE.c.joined_ms.desc(), INSTANCE.c.id)
+    found = connection.execute(newest.limit(max(0, order.room - kept))).all()
     for row in found:
         this = INSTANCE.c.id == row.id
         connection.execute(update(INSTANCE).where(this).values(revoked_ms=order.at_ms))
@@ -143,6 +143,18 @@ def _revoke_instances(connection: Connection, order: Order) -> list[InstanceId]:
         values = {"instance": row.id, "until_ms": until_ms, **_why(order)}
         connection.execute(insert(REVOKED).values(values))
     return [InstanceId(row.id) for row in found]
+
+
+def _revoke_untold(connection: Connection, order: Order) -> int:
+    # What is left: nothing is renewed for them, and they get no keys.
+    return connection.execute(update(INSTANCE).where(*_meant(order)).values(revoked_ms=order.at_ms)).rowcount
+
+
+def _meant(order: Order) -> tuple[ColumnElement[bool], ...]:
+    present = _present(order.service)
+    if order.instance:
+        return (*present, INSTANCE.c.id == order.instance.raw)
+    return (*present, INSTANCE.c.id != order.spared.raw) if order.spared else present
 
 
 def _revoke_tokens(connection: Connection, order: Order) -> int:

@@ -47,7 +47,7 @@ class Revoking:
     def revoke(self, request: revocation_pb2.RevokeRequest, by: Peer) -> Done:
         """Revoke an instance, or all that a service has now; raise ``InvalidError`` or ``MissingError``.
 
-        What was revoked before stays so, and is no error.
+        What was revoked before stays so, and is no error; nor is it if nodes cannot be told of all.
         """
         service, instance = _service(request.service), _instance(request.instance)
         if service == AUTH:
@@ -96,14 +96,10 @@ class Revoking:
         self, service: ServiceName, instance: InstanceId | None, reason: str, by: Peer, *, ban: bool
     ) -> Done:
         entry = self._entry(service, reason, by, "revoke")
-        more = 1 if instance else self._rows.present(service)
-        if self._rows.count() + more > MAX_REVOKED:
-            raise ConflictError(
-                f"more than {MAX_REVOKED} instances would be revoked at a time: withdraw the service in the "
-                "policy, or wait until some are forgotten"
-            )
         until_ms = max(epoch.accepted_until_ms for epoch in self._roots.epochs())
-        order = Order(service, instance, entry.at_ms, until_ms, entry.by, reason, ban, by.instance)
+        order = Order(
+            service, instance, entry.at_ms, until_ms, entry.by, reason, ban, by.instance, MAX_REVOKED
+        )
         done = self._rows.revoke(order, entry)
         self._banned |= {service.text} if ban else frozenset()
         self.revision += 1

@@ -3,30 +3,38 @@
 The order is that of joining by token: the secret's proof first, then whether the request was here before, and
 only then is the API server asked, for that a stranger could make auth do for nothing. What comes out is a
 join token of the node's own making, good for one join, and the rest of the way is that of any other.
+
+A pod that joins again and again has to wait: each join is an instance more to be told of if its service is
+revoked, and two entries in the audit log. Operators are not limited, whose every command is a join.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from typing import Final, NoReturn, Protocol
 
 from mesh.core.audit import Entry, Kind
 from mesh.core.errors import PeerError
 from mesh.core.join import JoinAsked
-from mesh.core.names import ServiceName
+from mesh.core.names import OPERATOR, ServiceName
 from mesh.core.vouching import PRIVATE_BYTES, JoinKey, Proof
 from mesh.core.workloads import Rules, Workload
 from services.auth.admission import Admission
 from services.auth.audit import report
 from services.auth.directory import DataDirectory, sealed_secret
-from services.auth.errors import AuthError
+from services.auth.errors import AuthError, LimitedError
+from services.auth.guesses import Debts, Limit
 from services.auth.records import secret_place
 from services.auth.worker import Worker
 
 #: Reviews at a time; more wait.
 AT_ONCE: Final = 16
+#: Joins of one pod: so many at once, and one more in ten seconds.
+WORKLOAD: Final = Limit(10, 0.1)
+LIMITED: Final = "this pod joined too often: wait ten seconds, then try again"
 _SECRET: Final = "join"  # noqa: S105  its name in the database
 
 
@@ -52,14 +60,22 @@ class Vouching:
         reviewer: Reviewer,
         rules: Rules,
         banned: Callable[[ServiceName], bool],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what makes tokens, its thread, the key of proofs, whom to ask, who is who and who banned."""
+        """Take what makes tokens, its thread, the key of proofs, whom to ask, who is who and who banned.
+
+        ``now``: seconds of a clock that only goes forward.
+        """
         self._admission, self._worker, self._key, self._banned = admission, worker, key, banned
         self._reviewer, self._rules = reviewer, rules
+        self._joins, self._now = Debts(WORKLOAD), now
         self._asking = asyncio.Semaphore(AT_ONCE)
 
     async def vouch(self, asked: JoinAsked) -> None:
-        """See to it that a request has its token; raise ``RefusedError`` like any other refusal of a join."""
+        """See to it that a request has its token; raise ``RefusedError`` like any other refusal of a join.
+
+        Raises ``LimitedError`` for a pod that joined too often.
+        """
         try:
             proof = self._key.open(asked)
         except PeerError as error:
@@ -75,7 +91,17 @@ class Vouching:
     def _vouched(self, asked: JoinAsked, proof: Proof, service: ServiceName, workload: Workload) -> None:
         if self._banned(service):
             raise self._admission.not_vouched(asked.token_id, "service banned", f"{service} is banned")
+        if service != OPERATOR:
+            self._count(asked, workload)
         self._admission.vouched(proof.join_token, service, workload)
+
+    def _count(self, asked: JoinAsked, workload: Workload) -> None:
+        # In the worker's one thread, so that nobody is let in between the question and the count.
+        pod, now = str(workload), self._now()
+        if self._joins.is_over(pod, now):
+            self._admission.not_vouched(asked.token_id, "workload joins too often", pod)
+            raise LimitedError(LIMITED)
+        self._joins.add(pod, now)
 
     async def _reviewed(self, asked: JoinAsked, proof: Proof) -> Workload:
         try:

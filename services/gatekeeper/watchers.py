@@ -144,6 +144,9 @@ class Watchers:
         """Take a heartbeat from ``host``; raise ``ValueError`` for a port that is none."""
         where = address(host, beat.port)
         peer = watcher.peer
+        if peer.service.text in self.banned:
+            watcher.end()
+            return
         row = Node(peer.service, peer.instance, where, beat.policy_version, self.now(), watcher.stream)
         self._changed(self.directory.heartbeat(row))
         watcher.owe_sign()
@@ -166,9 +169,14 @@ class Watchers:
         self._owe_all()
 
     def revoke(self, revoked: Revoked, banned: frozenset[str]) -> None:
-        """Take out revoked instances, and tell everyone; their own streams are the server's to end."""
+        """Take out revoked instances, and tell everyone; their own streams are the server's to end.
+
+        What banned services have is taken out as well: nodes may not be told of each of those.
+        """
         added, self.banned = revoked.since(self.revoked), banned
         self.revoked = revoked
+        out = [node.instance for node in self.directory.nodes() if node.service.text in banned]
+        self._changed(self.directory.revoke(out))
         if not added:
             return
         self._changed(self.directory.revoke(instance for instance, _ in added))

@@ -7,7 +7,7 @@ from services.auth.ca import CA_LIFE_MS
 from services.auth.errors import AuditError, AuthError
 from services.auth.vault import TamperedError
 from tests.auth.test_rekey import _full, rotate
-from tests.auth.world import HOUR_MS, Joined, World
+from tests.auth.world import HOUR_MS, Joined, World, on_sqlite
 
 SIXTH = CA_LIFE_MS // 6
 
@@ -51,6 +51,7 @@ def test_a_year_goes_by(world: World) -> None:
     ]
 
 
+@on_sqlite
 def test_the_key_of_one_that_signs_no_more_is_destroyed(world: World) -> None:
     """Nobody can sign with it again, not even auth."""
     to(world, CA_LIFE_MS // 2)

@@ -262,6 +262,19 @@ def test_a_rollback_says_whose_text_it_is(world: World) -> None:
     with pytest.raises(MissingError, match="policy 9 is not kept"):
         world.authority.apply_policy(policy, by, 2, 9)
     assert world.authority.policy_of_record.version == 2
+    guarded = json.dumps({"version": 9, "services": ORDERS}).encode()
+    for other in (b'{"services": {}}', b'{"services": {"orders": {}}}', guarded):
+        with pytest.raises(InvalidError, match="this is not the text of policy 1: "):
+            world.authority.apply_policy(parse(other), by, 2, 1)
+    assert world.authority.policy_of_record.version == 2
     world.authority.apply_policy(policy, by, 2, 1)
     listed = world.authority.list_policies(by)
     assert [(info.version, info.restores) for info in listed if info.HasField("restores")] == [(3, 1)]
+
+
+def test_a_rollback_to_a_text_with_a_guard(world: World) -> None:
+    """The guard is no part of the text that comes back: it would refuse it."""
+    guarded = world.apply({"version": 5, "services": ORDERS}).version
+    world.apply({"services": {}})
+    policy = parse(json.dumps({"services": ORDERS}).encode())
+    assert world.authority.apply_policy(policy, world.operator(), 6, guarded).version == 7

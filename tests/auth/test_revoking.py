@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mesh.core.audit import Kind
@@ -199,13 +201,42 @@ def test_what_is_not_there_is_said(world: World) -> None:
         world.authority.revoking.revoke(short, world.operator())
 
 
-def test_there_is_a_bound(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where more would be revoked than nodes are told of, nothing is, and no ban is written."""
+@pytest.mark.parametrize("change", [revoke, ban])
+def test_what_nodes_cannot_be_told_of_is_revoked_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[World, str], Done]
+) -> None:
+    """The newest are told as far as there is room; auth refuses all, and says how many are not told of."""
+    monkeypatch.setattr(revoking, "MAX_REVOKED", 2)
+    nodes = []
+    for _ in range(4):
+        nodes.append(world.node())
+        world.time.pass_ms(1000)
+    done = change(world, "orders")
+    assert [*done.instances] == [nodes[3].peer.instance, nodes[2].peer.instance]
+    assert done.untold == 2
+    assert told(world) == {one.raw for one in done.instances}
+    for node in nodes:
+        with pytest.raises(RefusedError):
+            renew(world, node)
+        with pytest.raises(RefusedError):
+            world.authority.pair_keys(node.peer, ["stock"])
+    assert world.authority.revoking.is_banned(ServiceName("orders")) is (change is ban)
+    last = [entry for entry in world.audit() if entry.kind is Kind.REVOCATION][-1]
+    assert (last.event, last.service, last.count) == ("revoke untold", "orders", 2)
+
+
+def test_an_instance_is_revoked_where_there_is_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a full list keeps no ban from being written."""
     monkeypatch.setattr(revoking, "MAX_REVOKED", 1)
-    world.node()
-    world.node()
-    for change in (revoke, ban):
-        with pytest.raises(ConflictError):
-            change(world, "orders")
-    assert told(world) == set()
-    assert not world.authority.revoking.is_banned(ServiceName("orders"))
+    revoke(world, "stock", world.node("stock"))
+    before, (bad, good) = told(world), (world.node(), world.node())
+    assert revoke(world, "orders", bad).untold == 1
+    last = world.audit()[-1]
+    assert (last.event, last.instance, last.count) == ("revoke untold", str(bad.peer.instance), 1)
+    with pytest.raises(RefusedError):
+        renew(world, bad)
+    renew(world, good)
+    assert ban(world, "orders").untold == 1
+    assert told(world) == before
+    with pytest.raises(ConflictError):
+        world.token()

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from mesh.core.keys import join_keys
 from services.auth.audit_log import AuditLog
-from tests.auth.world import HOUR_MS, World
+from tests.auth.world import HOUR_MS, World, on_sqlite
 
 
 def spellings(secret: bytes) -> list[bytes]:
@@ -40,6 +40,7 @@ def test_the_search_finds_what_is_there() -> None:
             assert any(spelling in written for spelling in spellings(secret))
 
 
+@on_sqlite
 def test_no_secret_is_in_the_database(world: World) -> None:
     """Neither the database nor its write-ahead log holds a root, a token's secret or a signing key."""
     token, used = world.token(), world.token()

@@ -16,14 +16,19 @@ from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2, revocation_pb2
 from services.auth.admission import VOUCHED_MS
 from services.auth.audit_log import DENIALS
-from services.auth.errors import RefusedError
+from services.auth.errors import LimitedError, RefusedError
 from services.auth.records import secret_place
 from services.auth.vouching import NotVouchedError, UnaskedError, Vouching, join_key
 from services.auth.worker import Worker
 from tests.auth.world import World
 
 POD = Workload("shop", "orders", "orders-1")
-RULES = Rules.parse([{"namespace": "shop", "serviceAccount": "orders", "service": "orders"}])
+RULES = Rules.parse(
+    [
+        {"namespace": "shop", "serviceAccount": "orders", "service": "orders"},
+        {"namespace": "mesh", "serviceAccount": "operator", "service": "mesh.operator"},
+    ]
+)
 
 
 class Cluster:
@@ -73,6 +78,7 @@ class Door:
             self.cluster,
             RULES,
             world.authority.revoking.is_banned,
+            lambda: world.now_ms / 1000,
         )
 
     def node(self, token: str = "true") -> Node:
@@ -139,6 +145,32 @@ async def test_nobody_is_vouched_for_as_a_banned_service(door: Door) -> None:
     assert door.denied()[-1] == ("service banned", "orders is banned")
     revoking.unban(revocation_pb2.UnbanRequest(service="orders"), operator)
     assert (await door.join(door.node())).credentials.service == "orders"
+
+
+async def test_a_pod_that_joins_again_and_again_has_to_wait(door: Door) -> None:
+    """The same request is good later; other pods are let in, and actions have nothing of what was refused."""
+    door.cluster.known["other"] = Workload("shop", "orders", "orders-2")
+    for _ in range(10):
+        await door.join(door.node())
+    before, node = len(door.world.audit()), door.node()
+    for _ in range(3):
+        with pytest.raises(LimitedError):
+            await door.join(node)
+    assert len(door.world.audit()) == before
+    assert door.denied()[-1] == ("workload joins too often", str(POD))
+    await door.join(door.node("other"))
+    door.world.time.pass_ms(10_000)
+    assert (await door.join(node)).credentials.service == "orders"
+    await door.join(node)
+    with pytest.raises(LimitedError):
+        await door.join(door.node())
+
+
+async def test_operators_are_not_limited(door: Door) -> None:
+    """Each of their commands is a join."""
+    door.cluster.known["operator"] = Workload("mesh", "operator", "")
+    for _ in range(12):
+        assert (await door.join(door.node("operator"))).credentials.service == "mesh.operator"
 
 
 async def test_a_recorded_request_is_of_no_use_later(door: Door) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh import strict_yaml
 from mesh.cli import cli
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.policy_check import SHOWN, notes
@@ -99,6 +101,40 @@ def test_what_wants_quotes(tmp_path: Path, document: str, advice: str) -> None:
     assert status == Exit.REFUSED
     assert re.match(rf"error: {tmp_path}/policy.yaml:\d+:\d+: ", said)
     assert advice in said
+
+
+_SHIFTED = "the indentation of this line or the one before does not fit the lines above"
+INDENTED = [
+    ("services:\n\ta: {}\n", 2, 1, "a tab: indent with blanks"),
+    ("services:\n  a: {}\n\tb: {}\n", 3, 1, "a tab: indent with blanks"),
+    ("services:\n  a:\n  \tdeny: []\n", 3, 3, "a tab: indent with blanks"),
+    ("services:\n  a: {}\n b: {}\n", 3, 2, _SHIFTED),
+    ("services:\n  a: {}\n   b: {}\n", 3, 4, _SHIFTED),
+    ("services:\n  a: b\n   c: {}\n", 3, 5, _SHIFTED),
+    ("services:\n  a:\n    deny:\n    - paths: []\n     mode: audit\n", 5, 6, _SHIFTED),
+    ("services:\n  a:\n    deny:\n      - paths: []\n       mode: audit\n", 5, 8, _SHIFTED),
+    ("services:\n  a:\n    deny:\n      - paths: []\n     - mode: audit\n", 5, 6, _SHIFTED),
+]
+
+
+@pytest.mark.parametrize(("document", "line", "column", "advice"), INDENTED, ids=range(len(INDENTED)))
+@pytest.mark.parametrize("parent", ["SafeLoader", "CSafeLoader"])
+def test_wrong_indentation(
+    monkeypatch: pytest.MonkeyPatch, document: str, line: int, column: int, advice: str, parent: str
+) -> None:
+    """A tab is called a tab, and a line that fits nowhere badly indented, by either parser."""
+    monkeypatch.setattr(strict_yaml, "_Loader", getattr(yaml, parent))
+    with pytest.raises(strict_yaml.YamlError, match=advice) as refused:
+        strict_yaml.compose(document)
+    assert (refused.value.line, refused.value.column) == (line, column)
+
+
+@pytest.mark.parametrize("document", ["a: b: c", "a: 'b' c\nd: 1", "a:\n  - b: c: d"])
+def test_what_is_not_indentation(document: str) -> None:
+    """What is wrong within a line is not blamed on its indentation."""
+    with pytest.raises(strict_yaml.YamlError) as refused:
+        strict_yaml.compose(document)
+    assert _SHIFTED not in str(refused.value)
 
 
 WRONG = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,28 @@ def test_what_is_said(policy: Path, arguments: list[str], said: str) -> None:
     assert done.stdout == said
 
 
+@pytest.mark.parametrize("method", ["/shop.v1.Orders/Get", "/shop.v1.Orders/Purge"])
+def test_now_is_said_where_it_counts(policy: Path, method: str) -> None:
+    """Without a time, a condition that asks it was judged by now, and the last line says so."""
+    said = run(policy, "acme", "orders", method).stdout.splitlines()[-1]
+    assert re.fullmatch(r"judged at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: use --time for another", said)
+    assert "judged at" not in run(policy, "acme", "orders", method, "--time", NOON).stdout
+
+
+def test_now_is_not_said_where_it_counts_not(policy: Path) -> None:
+    """A call that no condition on time is about has the same answer at any time."""
+    assert "judged at" not in run(policy, "branch.one", "orders", "/x.Y/Get", "-m", "x-tenant=acme").stdout
+
+
+def test_now_is_said_of_the_nearest(policy: Path) -> None:
+    """A rule that comes nearest and asks the time besides is shown, so the time is, too."""
+    policy.write_text(
+        "services:\n  b: {}\n  a:\n"
+        "    allow: [{principals: [b], paths: ['*'], when: time > timestamp('2000-01-01T00:00:00Z')}]\n"
+    )
+    assert "judged at" in run(policy, "a", "a", "/p.S/M").stdout
+
+
 def test_removing_is_said(policy: Path) -> None:
     """A deny rule for nothing but this call is to go; a rule that cannot be mended is said to be none."""
     policy.write_text(
@@ -117,6 +140,14 @@ def test_what_a_change_keeps_and_drops(policy: Path) -> None:
     )
     said = run(policy, "a", "a", "/p.S/M", "-m", "k=x").stdout
     assert "  it denies no more than this caller and method, and only with header k: x; when: true\n" in said
+    policy.write_text(
+        "services:\n  a:\n    allow: [{principals: ['*'], paths: ['*']}]\n"
+        "    deny: [{principals: ['*'], paths: [/p.S/M], headers: [{key: k, values: [x, z]}]}]\n"
+    )
+    said = run(policy, "a", "a", "/p.S/M", "-m", "k=x").stdout
+    lifts = "whatever is sent and whenever, though the rule denies this caller and method only with"
+    assert f"  {lifts} header k: x or z\n" in said
+    assert "nearest rule" not in said
 
 
 def test_a_deny_rule_that_cannot_be_judged(policy: Path) -> None:

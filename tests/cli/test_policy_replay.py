@@ -208,6 +208,7 @@ def test_suggest(tmp_path: Path) -> None:
         "      # calls permitted only because of mode: audit: 3",
         "      # calls that came by rule 'day', which asks for more than caller and method: 3",
         "      # calls that came by rule 'tenants', which asks for more than caller and method: 15",
+        "      # calls that the policy this was held against denies: 2",
         "      # the policy looked at metadata x-tenant: put back what it asked for",
         "      - principals:",
         f"          - acme  # 16 calls, {NOON} to {NIGHT}",

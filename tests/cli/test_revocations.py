@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_service_is_banned_listed_and_unbanned(mesh: Up) -> None:
         "service": "orders",
         "instances": [],
         "tokens": 1,
+        "untold": 0,
     }
     [row] = mesh.json("revoked")
     assert (row["service"], row["state"], row["instance"]) == ("orders", "banned", None)
@@ -39,6 +41,24 @@ def test_a_service_is_banned_listed_and_unbanned(mesh: Up) -> None:
     assert mesh.mesh("unban", "orders").returncode
     entries = mesh.json("audit", "query", "--kind", "revocation", "--log", "actions")
     assert [entry["event"] for entry in entries] == ["ban", "unban"]
+
+
+def test_what_was_done_is_said_in_words(mesh: Up) -> None:
+    """A name with nothing to revoke does not look like success, and a ban says that it is one."""
+    document = mesh.data.parent / "policy.yaml"
+    rule = {"principals": ["visitor"], "paths": ["*"]}
+    document.write_text(json.dumps({"services": {"greeter": {"allow": [rule]}, "visitor": {}}}))
+    assert mesh.mesh("policy", "apply", str(document), "--yes").returncode == 0
+    done = mesh.mesh("revoke", "greter")
+    assert done.stdout.startswith("nothing to revoke: greter has no instance")
+    assert "did you mean greeter?" in done.stderr
+    assert mesh.mesh("token", "create", "greeter").returncode == 0
+    done = mesh.mesh("ban", "greeter")
+    assert done.stdout.splitlines() == [
+        "0 instances and 1 unused token of greeter revoked",
+        "greeter is banned: none can join as it until mesh unban greeter",
+    ]
+    assert mesh.mesh("unban", "greeter").returncode == 0
 
 
 def test_what_cannot_be_revoked(mesh: Up) -> None:

@@ -52,7 +52,7 @@ def test_a_permitted_call() -> None:
 
 
 def test_a_denied_call() -> None:
-    """Every deny rule that applies is there; each gets an exception for this call alone."""
+    """Every deny rule that applies is there; each gets an exception for this caller and method."""
     made = policy(
         allow=[rule("*")],
         deny=[
@@ -68,10 +68,25 @@ def test_a_denied_call() -> None:
     assert found.changes == (
         Change("set", ("services", "orders", "deny", 1, "when"), f'source != "a" || method != "{M}"'),
         Change(
-            "set", ("services", "orders", "deny", 2, "when"), f'(time.getHours() > 1) && (method != "{M}")'
+            "set",
+            ("services", "orders", "deny", 2, "when"),
+            f'(time.getHours() > 1) && (method != "{M}")',
+            ("when: time.getHours() > 1",),
         ),
     )
     assert Judge(changed(made, found.changes)).verdict(call).permitted
+
+
+def test_an_exception_says_what_it_lifts_besides() -> None:
+    """It is for the caller and the method: what the rule asks of headers and time counts no more for them."""
+    headers = [{"key": "x-env", "values": ["staging", "prod"]}]
+    made = policy(allow=[rule("*")], deny=[rule("*", headers=headers, when="time.getHours() > 1")])
+    found, call = asked(made, entries=(("x-env", "staging"),))
+    (change,) = found.changes
+    assert change.drops == ("header x-env: staging or prod", "when: time.getHours() > 1")
+    other = call._replace(entries=(("x-env", "prod"),))
+    assert not Judge(made).verdict(other).permitted
+    assert Judge(changed(made, found.changes)).verdict(other).permitted
 
 
 def test_a_deny_rule_for_this_call_alone_goes() -> None:

@@ -136,8 +136,32 @@ def test_held_against_a_policy() -> None:
         "calls that came by rule 'one', which asks for more than caller and method: 4",
         "the policy looked at metadata x-a, x-t: put back what it asked for",
     )
-    assert found.services["gone"][0].notes == ()
+    assert found.services["gone"][0].notes == ("calls that the policy this was held against denies: 1",)
     assert found.unused == ("orders: three", "orders: four")
+
+
+def test_what_the_policy_denies_is_said() -> None:
+    """Of calls that say nothing of a verdict, or had another; those that were denied are told as that."""
+    deny = [
+        {"principals": ["a"], "paths": [N]},
+        {"principals": ["b"], "paths": [M], "headers": [{"key": "k", "values": ["1"]}]},
+    ]
+    base = {"a": {}, "b": {}, "orders": {"deny": deny, "allow": [{"principals": ["*"], "paths": ["*"]}]}}
+    seen = (
+        call("a", "orders", N, count=2),
+        call("a", "orders", N, "allow"),
+        call("a", "orders", N, "deny", 4),
+        call("b", "orders", M, count=5),
+        call("b", "orders", M, "allow"),
+    )
+    denies, may_deny = suggested(*seen, base=base, denied=True).services["orders"]
+    assert denies.notes == (
+        "calls that the policy this was held against denies: 3",
+        "calls that were denied: 4",
+    )
+    assert may_deny.notes == (
+        "calls that the policy this was held against may deny, by what was not recorded: 5",
+    )
 
 
 _names = st.sampled_from(["a", "b", "c", "team.a", "mesh.operator"])

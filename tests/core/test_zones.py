@@ -10,7 +10,8 @@ from mesh.core.document import PolicyError
 from mesh.core.policy import Policy
 from mesh.core.zones import check_zones, is_known
 
-NAMES = frozenset({"Europe/Berlin", "Europe/Paris", "Mars/Olympus"})
+NAMES = frozenset({"Europe/Berlin", "Europe/Paris", "Europe/Zurich", "Mars/Olympus"})
+LIST = "use a TZ of https://data.iana.org/time-zones/tzdb/zone1970.tab, or an offset as +02:00"
 
 
 def policy(*zones: str) -> Policy:
@@ -40,7 +41,11 @@ def test_a_zone_that_only_this_machine_lacks() -> None:
     ("zone", "advice"),
     [
         ("Europe/Berln", "did you mean 'Europe/Berlin'?"),
-        ("Qqq", "use one of the tz database, or an offset as +02:00"),
+        ("Europe/Brelin", "did you mean 'Europe/Berlin'?"),
+        ("Europe/BerLinn", "did you mean 'Europe/Berlin'?"),
+        ("Qqq", LIST),
+        ("Europe/Bern", LIST),
+        ("Europe/Munich", LIST),
     ],
 )
 def test_a_zone_that_there_is_not(zone: str, advice: str) -> None:

@@ -326,3 +326,23 @@ async def test_a_revoked_instance_is_gone_from_the_directory_and_everyone_is_tol
     late = await owed(enter(all_of, FRONTEND, 4))
     assert late is not None
     assert [one.instance for one in late.slice.revoked] == [bad.raw]
+
+
+async def test_a_banned_service_is_in_no_directory_and_comes_in_no_more() -> None:
+    """Those that nodes are not told of as well: callers lose them, and streams end until it is unbanned."""
+    all_of = watchers()
+    all_of.take(policy(1))
+    frontend, orders = enter(all_of, FRONTEND, 1), enter(all_of, ORDERS, 3, port=7)
+    await owed(frontend)
+    all_of.revoke(Revoked({}), frozenset({"orders"}))
+    told = await owed(frontend)
+    assert told is not None
+    assert [list(one.endpoints) for one in told.change.destinations] == [[]]
+    hear(all_of, orders, 7)
+    assert await orders.next() is None
+    again = enter(all_of, ORDERS, 3, port=7)
+    assert await again.next() is None
+    assert [node.service for node in all_of.directory.nodes()] == [FRONTEND]
+    all_of.revoke(Revoked({}), frozenset())
+    enter(all_of, ORDERS, 3, port=7)
+    assert [node.service for node in all_of.directory.nodes()] == [FRONTEND, ORDERS]
