@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from mesh.cli import cli
 from mesh.cli.errors import CliError, Exit, told
-from mesh.cli.kinds import domain, duration, service
+from mesh.cli.kinds import call_id, domain, duration, service
+from mesh.cli.output import counted
 from mesh.cli.ports import Ports
 from mesh.core.errors import Cause, PeerError
 from mesh.enrol import JoinError
@@ -164,6 +165,28 @@ def test_no_durations(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(click.BadParameter):
         duration(text)
+
+
+def test_one_is_no_plural() -> None:
+    """What is counted is one instance, or several instances."""
+    assert [counted(number, "instances") for number in (0, 1, 2)] == [
+        "0 instances",
+        "1 instance",
+        "2 instances",
+    ]
+
+
+@pytest.mark.parametrize("text", ["ab" * 8, f"[id {'ab' * 8}]", f"id {'ab' * 8}"])
+def test_call_ids(text: str) -> None:
+    """An id is its digits, or what stands around them in an error."""
+    assert call_id(text) == "ab" * 8
+
+
+@pytest.mark.parametrize("text", ["", "ab", "AB" * 8, "ab" * 16, f"[id {'ab' * 8}] more"])
+def test_no_call_ids(text: str) -> None:
+    """Anything else is refused, and what one looks like is said."""
+    with pytest.raises(click.BadParameter, match="is not a call id, which is 16 hex digits"):
+        call_id(text)
 
 
 def test_names_are_parsed_once() -> None:

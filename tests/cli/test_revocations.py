@@ -41,7 +41,6 @@ def test_a_service_is_banned_listed_and_unbanned(mesh: Up) -> None:
     assert mesh.mesh("unban", "orders").returncode
     entries = mesh.json("audit", "query", "--kind", "revocation", "--log", "actions")
     assert [entry["event"] for entry in entries] == ["ban", "unban"]
-    assert "0 instances and 1 unused token of orders revoked" in mesh.mesh("ban", "orders").stdout
 
 
 def test_what_was_done_is_said_in_words(mesh: Up) -> None:
