@@ -60,6 +60,7 @@ def test_too_short_a_life_is_refused() -> None:
         Succession(599_999, SVID).check()
 
 
+@pytest.mark.timeout(300)
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 400_000), max_size=60), st.data())
 def test_whoever_comes_once_in_a_life_is_never_cut_off(steps: list[int], data: st.DataObject) -> None:
