@@ -5,24 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.postgres import Server, server
-
 ROOT = Path(__file__).parents[1]
 # `make charts` runs those, where Helm's code and Kubernetes' schemas are: more than all else together.
 collect_ignore = [] if find_spec("helm_python") else ["charts"]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """Give a PostgreSQL server."""
-    with server() as running:
-        yield running
+# And there is no client of PostgreSQL there.
+pytest_plugins = ["tests.postgres"] if find_spec("psycopg") else []
 
 
 @pytest.fixture(scope="session")

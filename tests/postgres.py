@@ -117,6 +117,13 @@ def server() -> Iterator[Server]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Give a server that all tests of a process share."""
+    with server() as running:
+        yield running
+
+
 def _as_whom() -> dict[str, Any]:
     if os.getuid() != 0:
         return {}

@@ -33,7 +33,10 @@ EXTRAS = {
     "lua": {"lupa", "grpc_tools"},
 }
 #: Options that the chart has no use for.
-UNASKED = {"services.gatekeeper": {"--token-file"}}  # Kubernetes vouches for it
+UNASKED = {
+    "services.auth": {"--auths"},  # there is one
+    "services.gatekeeper": {"--token-file"},  # Kubernetes vouches for it
+}
 #: What none may have: what installs, compiles or tests.
 NONE = {"pip", "hatchling", "cyclonedx", "pytest", "mypy", "hypothesis", "helm_python"}
 TIMEOUT = 120.0
