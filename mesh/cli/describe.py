@@ -130,5 +130,5 @@ def _now(found: Found, policy: Policy) -> Iterator[str]:
         yield f"no policy decides about calls to {found.destination}: the code does"
         return
     call = Call(entry.service, found.destination, entry.method, (), int(time.time() * 1000))
-    lines: list[Any] = list(as_lines(call, explain(policy, call)))
+    lines: list[Any] = list(as_lines(policy, call, explain(policy, call)))
     yield from lines
