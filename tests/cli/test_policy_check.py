@@ -162,8 +162,8 @@ WRONG = [
     (
         "services:\n  a:\n    allow:\n    - principals: [a]\n      paths: ['*']\n      when: source ==\n",
         6,
-        13,
-        "CEL",
+        22,
+        "not a condition",
     ),
     ('{"services": {\n "a": {"allow": [\n  {"principals": ["b"], "paths": ["*"]}]}}}', 3, 19, "no service"),
     (
