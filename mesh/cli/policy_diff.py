@@ -13,6 +13,7 @@ from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_record import fetched, named
 from mesh.core.difference import Difference, differences
 from mesh.core.grants import Grant, Scope
+from mesh.core.modes import Switched, in_modes_of, switched
 from mesh.core.patterns import ANY
 from mesh.core.policy import Policy
 
@@ -22,6 +23,10 @@ SHOWN: Final = 6
 #: How many characters are shown of a condition.
 WIDTH: Final = 400
 
+_SWITCHED: Final = (
+    "enforce => audit: what is denied is only recorded, but for deny rules with mode: enforce",
+    "audit => enforce: what was only recorded is denied, but for deny rules with mode: audit",
+)
 _OTHERWISE: Final = "but not as before"
 _SCOPES: Final = {
     Scope.WIDER: "wider than before",
@@ -52,17 +57,32 @@ def diff(old: str, new: str | None, output: str, data: Path) -> None:
 
 
 def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]:
-    """Give lines for people: services that come and go, then what is granted otherwise, then a summary."""
+    """Give lines for people: services that come and go, modes, what else is granted otherwise, a summary."""
     for name in sorted(new.services.keys() - old.services.keys()):
         yield f"+ service {name}"
     for name in sorted(old.services.keys() - new.services.keys()):
         yield f"- service {name}"
+    modes = switched(old, new)
+    if any(modes):
+        yield from _modes(modes, len(new.services))
+        found = differences(in_modes_of(new, old), new)
     for one in found[:LINES]:
         yield shown(one)
         yield from _terms(one)
     if len(found) > LINES:
         yield f"  and {len(found) - LINES} more: see mesh policy diff -o json"
-    yield _summary(found)
+    yield _summary([*_signs(modes), *(one.sign for one in found)])
+
+
+def _modes(modes: Switched, every: int) -> Iterator[str]:
+    for sign, names, what in zip("+-", modes, _SWITCHED, strict=True):
+        if names:
+            whose = "every service" if len(names) == every > 1 else _listed(names, len(names))
+            yield f"{sign} mode of {whose}: {what}"
+
+
+def _signs(modes: Switched) -> list[str]:
+    return [sign for sign, names in zip("+-", modes, strict=True) if names]
 
 
 def shown(one: Difference) -> str:
@@ -91,9 +111,8 @@ def _listed(names: Iterable[str], count: int) -> str:
     return shown + (f" and {count - SHOWN} more" if count > SHOWN else "")
 
 
-def _summary(found: list[Difference]) -> str:
-    signs = [one.sign for one in found]
-    if not found:
+def _summary(signs: list[str]) -> str:
+    if not signs:
         return "no call is granted otherwise"
     told = (("+", "more"), ("-", "less"), ("~", "otherwise"), ("?", "not compared"))
     return "granted " + ", ".join(f"{what}: {signs.count(sign)}" for sign, what in told if sign in signs)

@@ -98,6 +98,30 @@ def test_wider_and_narrower_conditions(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mode_is_one_line(tmp_path: Path) -> None:
+    """Whoever and whatever it concerns; what changes besides is told as under that mode."""
+    audited = "enforce => audit: what is denied is only recorded, but for deny rules with mode: enforce"
+    enforced = "audit => enforce: what was only recorded is denied, but for deny rules with mode: audit"
+    assert diff(tmp_path, OLD, f"mode: audit\n{OLD}").splitlines() == [
+        f"+ mode of every service: {audited}",
+        "granted more: 1",
+    ]
+    some = OLD.replace("a: {}", "a: {mode: audit}").replace("  old: {}", "  old: {mode: audit}")
+    assert diff(tmp_path, OLD, some).splitlines()[0] == f"+ mode of a, old: {audited}"
+    besides = OLD.replace(" {}", " {mode: audit}").replace("paths: [/p.S/M,", "mode: audit, paths: [/p.S/M,")
+    assert diff(tmp_path, besides, f"mode: audit\n{OLD}").splitlines() == [
+        f"+ mode of orders: {audited}",
+        "~ a -> orders /p.S/M, /p.S/N: audit => allow",
+        "granted more: 1, otherwise: 1",
+    ]
+    assert diff(tmp_path, besides, OLD).splitlines() == [
+        f"- mode of a, old: {enforced}",
+        "~ a -> orders /p.S/M, /p.S/N: audit => allow",
+        "granted less: 1, otherwise: 1",
+    ]
+    assert len(json.loads(diff(tmp_path, OLD, f"mode: audit\n{OLD}", "-o", "json"))) == 5
+
+
 def test_many_conditions_are_cut(tmp_path: Path) -> None:
     """So is one that is long."""
     rules = "".join(
