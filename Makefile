@@ -14,12 +14,14 @@ uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
 go := tests/interop/go
-# Tests of one file run in one process, several files at a time; what starts a whole mesh runs alone afterwards.
+# Tests of one file run in one process, two files at a time; what starts a whole mesh does so afterwards, by itself.
 spread := -n 2 --dist loadfile
-alone := tests/e2e tests/examples
+meshes := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
 on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar telemetry)
-alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
+meshes_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
+# What does not disturb each other, at once, each with its output in one piece.
+beside = $(MAKE) --no-print-directory --output-sync=recurse
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
@@ -35,15 +37,19 @@ demo: $(newest) ## start a mesh, run the shop on it, attack it
 
 .PHONY: test
 test: $(newest) $(backend) ## every test, with coverage of mesh/core at 100 % of branches
-	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(alone)) tests
-	@.venv/bin/python -m pytest $(alone)
+	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(meshes)) tests
+	@.venv/bin/python -m pytest $(spread) $(meshes)
 
 .PHONY: check
-check: lint types fresh ## what CI runs: lint, types, proto freshness, charts, the tests on newest and oldest, interop
-	@$(MAKE) --no-print-directory charts
+check: ## what CI runs: lint, types, proto freshness, charts, interop, the tests on newest and oldest
+	@$(beside) -j 4 environments
+	@$(beside) -j 2 lint types fresh
+	@$(beside) -j 2 charts interop
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory floor
-	@$(MAKE) --no-print-directory interop
+
+.PHONY: environments
+environments: $(newest) $(floor) $(charts) $(backend) $(proto) $(buf) $(go)/bin/ready $(shop)/node_modules ## all that check needs
 
 .PHONY: soak
 soak: $(newest) ## what takes minutes and is run by hand
@@ -64,9 +70,10 @@ fresh: $(proto) ## is the generated code what the protos say?
 	@.venv-proto/bin/python tools/proto.py --check
 
 .PHONY: floor
+floor: export HYPOTHESIS_PROFILE = floor
 floor: $(floor) ## the lowest version of each dependency, with every test that touches one
 	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
-	@.venv-floor/bin/python -m pytest $(alone_on_floor)
+	@.venv-floor/bin/python -m pytest $(spread) $(meshes_on_floor)
 
 .PHONY: charts
 charts: $(charts) ## render, lint and validate the charts, and build what the images hold

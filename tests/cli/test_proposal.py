@@ -98,7 +98,8 @@ def pasted(text: str, where: str, lines: list[str]) -> str:
 
 
 def found(text: str, steps: list[str]) -> tuple[Any, Any]:
-    key, node = None, yaml.compose(text, yaml.SafeLoader)
+    key: Any = None
+    node: Any = yaml.compose(text, yaml.SafeLoader)
     for step in steps:
         if isinstance(node, yaml.SequenceNode):
             node = node.value[int(step)]
@@ -116,7 +117,7 @@ def inserted(text: str, line: int, column: int, lines: list[str]) -> str:
     return "".join([*kept[:line], put, f"{blank}{rest}" if rest else "", *kept[line + 1 :]])
 
 
-def without(text: str, first: Any, last: Any) -> str:
+def without(text: str, first: yaml.Node, last: yaml.Node) -> str:
     end = last.end_mark
     kept = text.splitlines(keepends=True)
     after = (
