@@ -226,9 +226,8 @@ def test_it_can_be_stopped_and_continued() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_it_are_its_end(number: signal.Signals) -> None:
-    """Without a handler of Python's in between."""
-    # Whoever runs the tests below nohup ignores SIGHUP, and so would all that they start.
-    before = signal.signal(number, signal.SIG_DFL)
+    """Without a handler of Python's in between, and though whoever started it ignores them."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         child = worker(ECHO)
     finally:
