@@ -82,6 +82,14 @@ class Database(ABC):
         """
 
     @abstractmethod
+    async def listen(self, told: Callable[[], None]) -> None:
+        """Call ``told``, in the event loop that this runs in, whenever others may have changed something."""
+
+    @abstractmethod
+    def tell(self, connection: Connection) -> None:
+        """Tell other auths of a change, once its transaction is committed, where there may be any."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close it."""
 
@@ -96,6 +104,7 @@ class Database(ABC):
             raise OvertakenError
         after = Generation(found.changes + 1, found.keks + kek)
         connection.execute(update(GENERATION).values(changes=after.changes, keks=after.keks))
+        self.tell(connection)
         # Those of others, which are not known here, are still to be taken up.
         self._counted = after if found == self.known else self.known
 

@@ -23,11 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.auth.database import Database, Generation, OvertakenError, StoreError, reason
 from services.auth.errors import StartError
 from services.auth.migrations import upgrade
+from services.auth.notices import CHANNEL, CONNECT_SECONDS, listen
 from services.auth.portable import as_sqlite
 
 log = logging.getLogger("mesh.auth")
 
-CONNECT_SECONDS: Final = 5
 #: How long it is tried to find out what became of a commit.
 DOUBT_SECONDS: Final = 30.0
 #: The first release with ``pg_current_xact_id``.
@@ -46,6 +46,7 @@ _LOCK: Final = text(
     "SELECT changes, keks, CAST(pg_current_xact_id() AS text) AS xid FROM generation FOR UPDATE"
 )
 _LOOK: Final = text("SELECT changes, keks, extract(epoch FROM clock_timestamp()) AS now FROM generation")
+_TELL: Final = text(f"NOTIFY {CHANNEL}")
 _STATUS: Final = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 #: Held while a schema is brought up to date; "mesh".
 _UPGRADING: Final = text("SELECT pg_advisory_xact_lock(1835365224)")
@@ -58,10 +59,10 @@ class Postgres(Database):
 
     shared = True
 
-    def __init__(self, engine: Engine) -> None:
-        """Take an engine."""
+    def __init__(self, engine: Engine, url: str) -> None:
+        """Take an engine, and the URL that it connects to."""
         super().__init__()
-        self._engine = engine
+        self._engine, self._url = engine, url
         self._ahead = 0.0
         self.known = self.look()
 
@@ -72,7 +73,7 @@ class Postgres(Database):
         try:
             with engine.begin() as connection:
                 _check(connection, new)
-            return cls(engine)
+            return cls(engine, url)
         except SQLAlchemyError as error:
             engine.dispose()
             raise StartError(f"cannot use the database: {reason(error)}") from None
@@ -110,6 +111,14 @@ class Postgres(Database):
         row = self.read(lambda connection: connection.execute(_LOOK).one())
         self._ahead = float(row.now) - asked
         return Generation(row.changes, row.keks)
+
+    async def listen(self, told: Callable[[], None]) -> None:
+        """Call ``told`` whenever an auth may have changed something, for ever."""
+        await listen(self._url, told)
+
+    def tell(self, connection: Connection) -> None:
+        """Tell all auths once it is committed."""
+        connection.execute(_TELL)
 
     def wall(self) -> float:
         """Give the server's time, as of the last look: so all auths have one."""

@@ -84,6 +84,12 @@ class Sqlite(Database):
         """Give what there is to take up: nothing, but after this process's own changes."""
         return self.known
 
+    async def listen(self, _told: Callable[[], None]) -> None:
+        """Tell nothing: nobody else changes it."""
+
+    def tell(self, _connection: Connection) -> None:
+        """Tell nobody."""
+
     def wall(self) -> float:
         """Give the time of this machine."""
         return time.time()
