@@ -17,7 +17,7 @@ from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.rpc.svid import new_key
 from mesh.v1 import revocation_pb2
-from services.auth.database import OvertakenError, StoreError
+from services.auth.database import Generation, OvertakenError, StoreError
 from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, ConflictError, RefusedError, StartError
 from services.auth.founding import found
@@ -132,6 +132,28 @@ def test_an_authority_follows_once(worlds: tuple[World, World]) -> None:
     made = [entry.detail.partition(",")[0] for world in (first, second) for entry in world.audit()
             if entry.event == "CA made"]  # fmt: skip
     assert len(made) == len(set(made)) > 0
+
+
+def test_who_was_overtaken_while_it_turned_takes_up_what_was_made(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other makes the next epoch after this one has looked and before it writes: both have that one."""
+    first, second = worlds
+    before = first.authority._roots.epochs()
+    both_pass(worlds, HOUR_MS * 6 // 10)
+    turns, look = [second.authority.turn], first.store._database.look
+
+    def looking() -> Generation:
+        found = look()
+        while turns:
+            turns.pop()()
+        return found
+
+    monkeypatch.setattr(first.store._database, "look", looking)
+    first.authority.turn()
+    epochs = [world.authority._roots.epochs() for world in worlds]
+    assert epochs[0] == epochs[1]
+    assert len(epochs[0]) == len(before) + 1
 
 
 def test_a_policy_applied_at_one_is_in_force_at_the_other(worlds: tuple[World, World]) -> None:

@@ -25,9 +25,8 @@ from tests.e2e.world import Mesh, appears
 
 #: Calls that may be under way: more are not begun, and counted as left out.
 AT_ONCE: Final = 500
-#: Seconds from a kill to the restart, and from being whole again to the next kill, at most.
+#: Seconds from a kill to the restart, at most.
 DEAD: Final = 1.0
-WHOLE: Final = 3.0
 #: Unary calls of a pair to each turn of its stream.
 UNARY: Final = 4
 
@@ -72,9 +71,9 @@ class Steady:
 class Killer:
     """Kills auths and gatekeepers, one at a time or both gatekeepers at once, and starts them again."""
 
-    def __init__(self, meshes: Sequence[Mesh], seed: int) -> None:
-        """Take what runs; ``seed`` says who, and when."""
-        self._meshes, self._random = meshes, random.Random(seed)
+    def __init__(self, meshes: Sequence[Mesh], whole: tuple[float, float], seed: int) -> None:
+        """Take what runs, and for how many seconds all of it does before the next kill; ``seed`` chooses."""
+        self._meshes, self._whole, self._random = meshes, whole, random.Random(seed)
         self.kills: Counter[str] = Counter()
         self.done = False
 
@@ -82,7 +81,7 @@ class Killer:
         """Kill until it is done."""
         while not self.done:
             await self._random.choice((self._auth, self._auth, self._gatekeeper, self._gatekeepers))()
-            await asyncio.sleep(self._random.uniform(0, WHOLE))
+            await asyncio.sleep(self._random.uniform(*self._whole))
 
     async def _auth(self) -> None:
         mesh = self._random.choice(self._meshes)
