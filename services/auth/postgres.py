@@ -6,7 +6,8 @@ COMMITTED, for that lock). Under another KEK than this process knows nothing is 
 sealed under the old one.
 
 A commit whose answer was lost is asked about anew, for files are written beside it (``log_store``). If that
-cannot be found out, this process ends at once, as in a crash, which its next start knows how to recover from.
+cannot be found out (nobody answers, or the server knows nothing of the transaction any more), this process
+ends at once, as in a crash, which its next start knows how to recover from.
 """
 
 import logging
@@ -185,6 +186,8 @@ class Postgres(Database):
         while time.monotonic() < until:
             with suppress(SQLAlchemyError), self._engine.begin() as connection:
                 status = connection.scalar(_STATUS, {"xid": xid})
+                if status is None:
+                    break
                 if status != "in progress":
                     return bool(status == "committed")
             time.sleep(0.1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from mesh.core.names import ServiceName
@@ -282,6 +285,52 @@ def test_a_commit_without_an_answer_is_asked_about(
     assert len(first.audit()) == before + committed
     assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
     first.restart()
+    assert first.examine().bad is None
+
+
+class KilledError(BaseException):
+    """Stands for the end of this process."""
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_that_the_server_knows_nothing_of_ends_auth(
+    worlds: tuple[World, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, committed: bool
+) -> None:
+    """Neither is guessed: it ends at once, and its next start finds log and database of one mind."""
+    first, _ = worlds
+    operator, commit = first.operator(), Connection.commit
+    killed: list[tuple[int, int]] = []
+    logs, left = first.path / "audit", tmp_path / "left"
+
+    def cut(connection: Connection) -> None:
+        if committed:
+            commit(connection)
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    def kill(process: int, number: int) -> None:
+        killed.append((process, number))
+        shutil.copytree(logs, left)
+        raise KilledError
+
+    before = len(first.audit())
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "commit", cut)
+        patched.setattr("services.auth.postgres.os.kill", kill)
+        patched.setattr("services.auth.postgres._STATUS", text("SELECT nullif(:xid, :xid)"))
+        with pytest.raises(KilledError):
+            first.authority.admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
+    assert killed == [(os.getpid(), signal.SIGKILL)]
+    first.stop()
+    # A process that was killed tidies nothing up.
+    shutil.rmtree(logs)
+    left.rename(logs)
+    first.start()
+    assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
+    after = first.audit()
+    if committed:
+        assert len(after) == before + 1
+    else:
+        assert "1 entries were written of" in after[-1].detail
     assert first.examine().bad is None
 
 

@@ -61,9 +61,11 @@ def in_halves(where: Path, url: str, timers: Timers) -> Iterator[tuple[Half, Hal
     both = Half(timers, where / "first"), Half(timers, where / "second")
     for half in both:
         half.all = both
-    yield both
-    for half in both:
-        half.close()
+    try:
+        yield both
+    finally:
+        for half in both:
+            half.close()
 
 
 async def started(halves: Sequence[Mesh]) -> None:
