@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.auth.database import Database, Generation, OvertakenError, StoreError, reason
+from services.auth.database import Database, Generation, OvertakenError, StoreError, failing, reason
 from services.auth.errors import StartError
 from services.auth.migrations import upgrade
 from services.auth.notices import CHANNEL, CONNECT_SECONDS, listen
@@ -86,22 +86,6 @@ class Postgres(Database):
         """Close all connections."""
         self._engine.dispose()
 
-    def transact(self, work: Callable[[Connection], _R]) -> _R:
-        """Do all of ``work``, durably and alone, or nothing; raise ``StoreError`` where that fails."""
-        committed = False
-        try:
-            connection, xid = self._locked()
-            try:
-                result = work(connection)
-                committed = self._commit(connection, xid)
-            finally:
-                connection.close()
-        except SQLAlchemyError as error:
-            raise StoreError(f"cannot use the database: {reason(error)}") from None
-        finally:
-            self.settled(committed=committed)
-        return result
-
     def read(self, work: Callable[[Connection], _R]) -> _R:
         """Do ``work``, which only reads; raise ``StoreError``."""
         return self._again(lambda: self._read(work))
@@ -138,12 +122,18 @@ class Postgres(Database):
 
         return self.read(work)
 
+    def _transact(self, work: Callable[[Connection], _R]) -> _R:
+        connection, xid = self._again(self._lock)
+        try:
+            result = work(connection)
+            self._commit(connection, xid)
+        finally:
+            connection.close()
+        return result
+
     def _read(self, work: Callable[[Connection], _R]) -> _R:
         with self._engine.begin() as connection:
             return work(connection)
-
-    def _locked(self) -> tuple[Connection, str]:
-        return self._again(self._lock)
 
     def _lock(self) -> tuple[Connection, str]:
         connection = self._engine.connect()
@@ -163,23 +153,20 @@ class Postgres(Database):
 
     def _again(self, work: Callable[[], _R]) -> _R:
         # A connection may have been lost while it was idle, as when the server was started anew.
-        try:
+        with failing():
+            try:
+                return work()
+            except SQLAlchemyError as error:
+                if not getattr(error, "connection_invalidated", False):
+                    raise
             return work()
-        except SQLAlchemyError as error:
-            if not getattr(error, "connection_invalidated", False):
-                raise StoreError(f"cannot use the database: {reason(error)}") from None
-        try:
-            return work()
-        except SQLAlchemyError as error:
-            raise StoreError(f"cannot use the database: {reason(error)}") from None
 
-    def _commit(self, connection: Connection, xid: str) -> bool:
+    def _commit(self, connection: Connection, xid: str) -> None:
         try:
             connection.commit()
         except SQLAlchemyError:
             if not self._was_committed(xid):
                 raise
-        return True
 
     def _was_committed(self, xid: str) -> bool:
         until = time.monotonic() + DOUBT_SECONDS

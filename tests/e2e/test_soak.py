@@ -71,26 +71,26 @@ async def test_nobody_notices(
     await started(meshes)
     await meshes[0].apply(policy(*PAIRS))
     turning, pairs, killer = Turning(), Pairs(), Killer(meshes, WHOLE[several], SEED)
-    with turning.watched(monkeypatch):
-        async with AsyncExitStack() as stack:
-            await pairs.establish(meshes[0], stack)
-            for node in pairs.nodes:
-                turning.watch(node)
-            steady = Steady(pairs.calls, PER_SECOND)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(killer.run())
-                await steady.run(SECONDS)
-                killer.done = True
-            await pairs.end()
-    rejected = _rejected(meshes)
-    with capsys.disabled():
-        print(_figures(several, steady, turning, killer, rejected))  # noqa: T201  what a soak is run for
-    assert steady.failures == {}
-    assert steady.left_out == 0
-    assert not turning.refused
-    assert not SEAL_CAUSES & rejected.keys()
-    assert turning.sealed_late_ms() < CLOCKS_MS
-    assert turning.admitted_late_ms() < CLOCKS_MS
+    async with AsyncExitStack() as stack:
+        stack.enter_context(turning.watched(monkeypatch))
+        await pairs.establish(meshes[0], stack)
+        for node in pairs.nodes:
+            turning.watch(node)
+        steady = Steady(pairs.calls, PER_SECOND)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(killer.run())
+            await steady.run(SECONDS)
+            killer.done = True
+        rejected = _rejected(meshes)
+        with capsys.disabled():
+            print(_figures(several, steady, turning, killer, rejected))  # noqa: T201  what a soak is for
+        assert steady.failures == {}
+        assert steady.left_out == 0
+        assert not turning.refused
+        assert not SEAL_CAUSES & rejected.keys()
+        assert turning.sealed_late_ms() < CLOCKS_MS
+        assert turning.admitted_late_ms() < CLOCKS_MS
+        await pairs.end()
 
 
 def _rejected(meshes: Sequence[Mesh]) -> Counter[str]:
