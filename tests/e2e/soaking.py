@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -63,7 +64,8 @@ class Steady:
         try:
             await call()
         except grpc.aio.AioRpcError as error:
-            self.failures[f"{error.code().name} {reason(error)}: {error.details()}"] += 1
+            said = re.sub(r" \[id .*", "", error.details() or "")
+            self.failures[f"{error.code().name} {reason(error)}: {said}"] += 1
         else:
             self.took.append(time.monotonic() - begun)
 
