@@ -1,9 +1,9 @@
 """``python -m bench.replicas``: how soon a change at one auth is in force at the nodes of another.
 
-Two auths on one PostgreSQL that this starts (which needs the packages of the tests), a gatekeeper that follows
-each, and as many nodes (``watching``) at either gatekeeper. All changes are made at the first auth: what its
-own nodes take is the yardstick, from the same changes of the same run. From the moment at which the operator's
-command is sent until each node judges by it; half of them change a rule, the others revoke an instance.
+Two auths on one PostgreSQL that this starts (which needs the packages of the tests), a gatekeeper that
+follows each, and as many nodes (``watching``) at either gatekeeper. All changes are made at the first auth:
+what its own nodes take is the yardstick, from the same changes of the same run. From the moment at which the
+operator's command is sent until each node judges by it; half change a rule, the others revoke an instance.
 """
 
 from __future__ import annotations
