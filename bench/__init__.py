@@ -10,6 +10,8 @@
     jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
     revocation, held           how soon a revoked instance is dropped, and streams to it end
     push, watching             a change of policy, and a thousand nodes that wait for it
+    replicas                   a change at one of two auths on PostgreSQL, at the nodes of the other
+    renewals                   joins, renewals, and five hundred nodes that are back at once
 
 ``python -m bench``, ``python -m bench.jailed`` and ``python -m bench.push`` run it all on loopback, on free
 ports and in a temporary directory that goes with it.

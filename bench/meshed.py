@@ -100,9 +100,17 @@ def told_pair(number: int) -> tuple[str, str]:
 @asynccontextmanager
 async def trust_domain(scratch: Path) -> AsyncIterator[Domain]:
     """Found a trust domain and run it."""
-    data, ports = scratch / "data", Ports(0, 0, 0).chosen(HOST)
+    data = scratch / "data"
+    found(data, TrustDomain("bench.example"), time.time_ns() // 1_000_000)
+    async with running(scratch, data) as domain:
+        yield domain
+
+
+@asynccontextmanager
+async def running(scratch: Path, data: Path) -> AsyncIterator[Domain]:
+    """Run an auth over a data directory that there is, and a gatekeeper that follows it."""
+    ports = Ports(0, 0, 0).chosen(HOST)
     try:
-        found(data, TrustDomain("bench.example"), time.time_ns() // 1_000_000)
         auth = ["--data", str(data), "--join-listen", f"{HOST}:{ports.join}"]
         auth += ["--listen", f"{HOST}:{ports.auth}", "--gatekeeper", f"{HOST}:{ports.gatekeeper}"]
         async with _service("auth", scratch, auth) as process:

@@ -15,6 +15,9 @@ from mesh.v1 import keys_pb2
 #: Seconds that auth may take to seal all that it has anew, and a KMS to answer.
 PATIENCE: Final = 60.0
 
+#: Stands in the data directory of an auth that may not be alone (``services.auth.location``).
+LOCATION: Final = "database.json"
+
 kms_option = click.option(
     "--kms", "keeper", metavar="KMS", help="Have it kept by a KMS: aws: and a key id, ARN or alias."
 )
@@ -40,6 +43,8 @@ def rotate(keeper: str | None, in_file: bool, offline: bool, data: Path) -> None
     keeper = "" if in_file else keeper
     made = _offline(data, keeper) if offline else _online(DataDirectory(data), keeper)
     click.echo(f"KEK {made} is in force: take a new copy of the key file, and a new backup")
+    if (data / LOCATION).exists():
+        click.echo(f"other auths answer nothing until each has {data / 'kek'} as its kek.next (mode 0600)")
 
 
 def _online(data: DataDirectory, keeper: str | None) -> str:

@@ -40,6 +40,13 @@ class KeyRing:
         begun = [held for held in self._keys.values() if held[0].begins_ms <= now_ms < held[0].ends_ms]
         return max(begun, key=lambda held: held[0].number, default=None)
 
+    def lasting(self, now_ms: int) -> tuple[Epoch, Key] | None:
+        """Give the newest key that has begun and is still accepted, whether or not it has ended."""
+        begun = [
+            held for held in self._keys.values() if held[0].begins_ms <= now_ms < held[0].accepted_until_ms
+        ]
+        return max(begun, key=lambda held: held[0].number, default=None)
+
     def accepting(self, number: KeyEpoch, now_ms: int) -> Key | None:
         """Give the key of an epoch that may still be used towards its holder, or ``None``.
 

@@ -36,8 +36,8 @@ class Following:
         self._authorities, self._roots, self._policies = authorities, roots, policies
         self.also: Callable[[], None] = lambda: None
         """Takes up what else there is."""
-        self.shared = directory.store.shared
-        """Whether there may be other auths."""
+        self.shared, self.listen = directory.store.shared, directory.store.listen
+        """Whether there may be other auths, and what calls back when one tells of a change, for ever."""
         self.looked_ms = 0
         """As of when all is taken up."""
 

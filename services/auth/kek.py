@@ -61,8 +61,10 @@ class KekFiles:
                 return kek
         if self._unread:
             raise self._unread
-        where = self._path / KEK
-        raise StartError(f"{where} is not the key of this database: put back the one it was made with")
+        raise StartError(
+            f"{self._path / KEK} is not the key of this database: put back the one it was made with; "
+            f"if the KEK was rotated at another auth, copy that one's kek to {self._path / NEXT} (mode 0600)"
+        )
 
     def add(self, kek: Key, keeper: str) -> None:
         """Write the KEK that is to follow, kept by a KMS or (``""``) by its file; raise ``StartError``."""

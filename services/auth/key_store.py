@@ -37,11 +37,11 @@ class KeyStore:
         """
 
         def work(connection: Connection) -> Sequence[Entry]:
+            self._database.changed(connection)
             versions = [*gone, *((secret.name, secret.version) for secret in put)]
             connection.execute(delete(SECRET).where(tuple_(SECRET.c.name, SECRET.c.version).in_(versions)))
             for secret in put:
                 rows.put_secret(connection, secret)
-            self._database.changed(connection)
             return entries
 
         self._logs.logged_all(work)
@@ -54,11 +54,12 @@ class KeyStore:
         """Add epochs, and forget those that nobody accepts any more; raise ``OvertakenError``."""
 
         def work(connection: Connection) -> None:
-            for root in made:
-                rows.put_root(connection, root)
             gone = connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms)).rowcount
             if made or gone:
+                # Before anything is added: another auth may have added the same.
                 self._database.changed(connection)
+            for root in made:
+                rows.put_root(connection, root)
 
         self._database.transact(work)
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Final, TypeVar
@@ -51,7 +52,8 @@ _T = TypeVar("_T")
 
 log = logging.getLogger("mesh.auth")
 
-#: How often the timer looks. Short, because a machine that slept, or whose clock was set, is noticed by it.
+#: How often the timer looks where it is not told to. Short: a machine that slept, a clock that was set, and
+#: what another auth did not tell of are noticed by it.
 TICK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 2.0
 #: A join request is at most 8 KiB and its mac.
@@ -86,6 +88,8 @@ class OwnMembership:
         self.membership = Membership(Identity(authority.domain, AUTH), self._instance, svid, clock)
         self.membership.authorize = Matcher(SECTIONS[AUTH]).permit
         self._learn(svid, credentials)
+        self.look = asyncio.Event()
+        """Set where there may be news in the database."""
         self.reporter = Reporter(self.membership, self._record)
         self._revision = 0
 
@@ -93,7 +97,9 @@ class OwnMembership:
         """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
         failing = False
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.look.wait(), TICK_SECONDS)
+            self.look.clear()
             try:
                 now_ms, tell = await self._worker.do(self._turn)
                 tell(feed)
@@ -104,6 +110,10 @@ class OwnMembership:
                 if not failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
                 failing = True
+
+    async def listen(self) -> None:
+        """Look as soon as another auth tells of a change, for ever."""
+        await self._authority.following.listen(self.look.set)
 
     def _turn(self) -> tuple[int, Callable[[PolicyFeed], None]]:
         # What other auths have changed is told as if it was changed here.
@@ -193,12 +203,11 @@ class AuthServer:
     async def keep_until(self, stop: asyncio.Event) -> None:
         """Keep keys and certificate fresh until it is time to stop."""
         async with asyncio.TaskGroup() as tasks:
-            upkeep = [
-                tasks.create_task(kept) for kept in (self._own.keep(self._feed), self._own.reporter.keep())
-            ]
+            kept = self._own.keep(self._feed), self._own.listen(), self._own.reporter.keep()
+            upkeep = [tasks.create_task(one) for one in kept]
             await stop.wait()
-            for kept in upkeep:
-                kept.cancel()
+            for one in upkeep:
+                one.cancel()
 
     async def stop(self) -> None:
         """Take no more calls; end the streams, and give other calls in progress a moment."""

@@ -59,6 +59,7 @@ class Store:
         """Take an open database, and which of its auths this is."""
         self._database = database
         self.shared, self.wall = database.shared, database.wall
+        self.listen = database.listen
         self.logs = LogStore(database, replica)
         self.keys = KeyStore(database, self.logs)
         self.revocations = RevocationStore(database, self.logs)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
 from mesh.rpc.svid import new_key
 from mesh.v1 import revocation_pb2
-from services.auth.database import OvertakenError, StoreError
+from services.auth.database import Generation, OvertakenError, StoreError
 from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, ConflictError, RefusedError, StartError
 from services.auth.founding import found
@@ -132,6 +135,28 @@ def test_an_authority_follows_once(worlds: tuple[World, World]) -> None:
     made = [entry.detail.partition(",")[0] for world in (first, second) for entry in world.audit()
             if entry.event == "CA made"]  # fmt: skip
     assert len(made) == len(set(made)) > 0
+
+
+def test_who_was_overtaken_while_it_turned_takes_up_what_was_made(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other makes the next epoch after this one has looked and before it writes: both have that one."""
+    first, second = worlds
+    before = first.authority._roots.epochs()
+    both_pass(worlds, HOUR_MS * 6 // 10)
+    turns, look = [second.authority.turn], first.store._database.look
+
+    def looking() -> Generation:
+        found = look()
+        while turns:
+            turns.pop()()
+        return found
+
+    monkeypatch.setattr(first.store._database, "look", looking)
+    first.authority.turn()
+    epochs = [world.authority._roots.epochs() for world in worlds]
+    assert epochs[0] == epochs[1]
+    assert len(epochs[0]) == len(before) + 1
 
 
 def test_a_policy_applied_at_one_is_in_force_at_the_other(worlds: tuple[World, World]) -> None:
@@ -260,6 +285,52 @@ def test_a_commit_without_an_answer_is_asked_about(
     assert len(first.audit()) == before + committed
     assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
     first.restart()
+    assert first.examine().bad is None
+
+
+class KilledError(BaseException):
+    """Stands for the end of this process."""
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_that_the_server_knows_nothing_of_ends_auth(
+    worlds: tuple[World, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, committed: bool
+) -> None:
+    """Neither is guessed: it ends at once, and its next start finds log and database of one mind."""
+    first, _ = worlds
+    operator, commit = first.operator(), Connection.commit
+    killed: list[tuple[int, int]] = []
+    logs, left = first.path / "audit", tmp_path / "left"
+
+    def cut(connection: Connection) -> None:
+        if committed:
+            commit(connection)
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    def kill(process: int, number: int) -> None:
+        killed.append((process, number))
+        shutil.copytree(logs, left)
+        raise KilledError
+
+    before = len(first.audit())
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "commit", cut)
+        patched.setattr("services.auth.postgres.os.kill", kill)
+        patched.setattr("services.auth.postgres._STATUS", text("SELECT nullif(:xid, :xid)"))
+        with pytest.raises(KilledError):
+            first.authority.admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
+    assert killed == [(os.getpid(), signal.SIGKILL)]
+    first.stop()
+    # A process that was killed tidies nothing up.
+    shutil.rmtree(logs)
+    left.rename(logs)
+    first.start()
+    assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
+    after = first.audit()
+    if committed:
+        assert len(after) == before + 1
+    else:
+        assert "1 entries were written of" in after[-1].detail
     assert first.examine().bad is None
 
 

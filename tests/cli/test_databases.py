@@ -1,6 +1,7 @@
 """Where auth's state is kept: named by a URL, in which no argument holds a password."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def test_a_mesh_in_postgresql_and_one_more_auth(tmp_path: Path, postgres: Server
     assert held[1]["replica"] in more.output
     assert not (first / "auth.db").exists()
     assert not (second / "operator.json").exists()
+    rotated = invoke("kek", "rotate", "--offline", "--data", first)
+    assert f"until each has {first / 'kek'} as its kek.next" in rotated.output
+    refused = invoke("kek", "rotate", "--offline", "--data", second)
+    assert refused.exit_code == 5
+    assert f"copy that one's kek to {second / 'kek.next'}" in refused.output
+    shutil.copy(first / "kek", second / "kek.next")
+    assert invoke("kek", "rotate", "--offline", "--data", second).exit_code == 0
     again = invoke("init", first, "--trust-domain", "shop.example", "--unless-made", "--database", url)
     assert "already" in again.output
     assert (again.exit_code, (first / "database.json").stat().st_mode & 0o777) == (0, 0o600)

@@ -38,6 +38,16 @@ def test_sending_prefers_the_newest(ring: KeyRing) -> None:
 
 
 @pytest.mark.parametrize(
+    ("now", "number"),
+    [(999, None), (1000, 1), (1999, 1), (2000, 2), (3000, 2), (3299, 2), (3300, None)],
+)
+def test_lasting(ring: KeyRing, now: int, number: int | None) -> None:
+    """The newest that has begun, for as long as it is accepted, to the millisecond."""
+    held = ring.lasting(now)
+    assert (held and held[0].number.number) == number
+
+
+@pytest.mark.parametrize(
     ("number", "now", "accepted"),
     [(1, 0, True), (1, 2299, True), (1, 2300, False), (2, 0, True), (2, 3300, False), (3, 2500, False)],
 )

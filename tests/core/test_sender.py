@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.metadata import EMPTY_DIGEST
-from mesh.core.names import InstanceId, KeyEpoch
+from mesh.core.names import AUTH, InstanceId, KeyEpoch, ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.replay import MAX_SEQUENCE
 from mesh.core.seal import CallSeal
@@ -45,6 +45,25 @@ def test_sequence_per_instance(targets: list[InstanceId]) -> None:
     for target in targets:
         sent.setdefault(target, []).append(seal(sender, target)[0].sequence)
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in sent.values())
+
+
+def test_a_call_to_auth_is_sealed_for_as_long_as_auth_accepts_it() -> None:
+    """A node whose epochs have ended can still ask for new keys; to nobody else, and not past the grace."""
+    sender = world.sender()
+    for epoch in (world.EPOCH, world.NEXT):
+        sender.learn(AUTH, epoch, world.pair_of(destination=AUTH, epoch=epoch))
+    last = world.NEXT.accepted_until_ms - 1
+
+    def ask(to: ServiceName, now: int) -> CallHeader:
+        data, _ = sender.seal(to, world.B, world.METHOD, EMPTY_DIGEST, 0, now)
+        return CallHeader.decode(decode_call(data)[1])
+
+    assert ask(AUTH, world.NOW).epoch == world.EPOCH.number
+    assert ask(AUTH, last).epoch == world.NEXT.number
+    with pytest.raises(NoKeyError):
+        ask(world.ORDERS, last)
+    with pytest.raises(NoKeyError):
+        ask(AUTH, last + 1)
 
 
 def test_sequence_survives_everything() -> None:
