@@ -7,6 +7,7 @@ the built-in rules instead of a slice. It calls nobody.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -54,6 +55,8 @@ log = logging.getLogger("mesh.auth")
 #: How often the timer looks. Short, because a machine that slept, or whose clock was set, is noticed by it.
 TICK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 2.0
+#: How long a look at the store may take before auth is not ready.
+SILENCE_SECONDS: Final = 5.0
 #: A join request is at most 8 KiB and its mac.
 MAX_JOIN: Final = 16 * 1024
 #: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
@@ -88,10 +91,15 @@ class OwnMembership:
         self._learn(svid, credentials)
         self.reporter = Reporter(self.membership, self._record)
         self._revision = 0
+        self._failing, self._kept_at = "", time.monotonic()
+
+    def missing(self) -> str:
+        """Give what keeps auth from answering nodes, or ``""``: its store did not answer at the last look."""
+        silent = time.monotonic() - self._kept_at > SILENCE_SECONDS
+        return self._failing or ("its database has not answered for some seconds" if silent else "")
 
     async def keep(self, feed: PolicyFeed) -> None:
         """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
-        failing = False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -99,11 +107,11 @@ class OwnMembership:
                 tell(feed)
                 if now_ms >= self._renew_at_ms:
                     self._learn(*await self._worker.do(self._issue))
-                failing = False
+                self._failing, self._kept_at = "", time.monotonic()
             except AuthError as error:
-                if not failing:
+                if not self._failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
-                failing = True
+                self._failing = str(error)
 
     def _turn(self) -> tuple[int, Callable[[PolicyFeed], None]]:
         # What other auths have changed is told as if it was changed here.
