@@ -54,11 +54,12 @@ class KeyStore:
         """Add epochs, and forget those that nobody accepts any more; raise ``OvertakenError``."""
 
         def work(connection: Connection) -> None:
-            for root in made:
-                rows.put_root(connection, root)
             gone = connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms)).rowcount
             if made or gone:
+                # Before the rows: another auth may have made the same, whose numbers these would have again.
                 self._database.changed(connection)
+            for root in made:
+                rows.put_root(connection, root)
 
         self._database.transact(work)
 
