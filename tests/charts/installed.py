@@ -40,7 +40,7 @@ def environment(**more: str) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1", **more}
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, f"timed out: {what}"

@@ -30,7 +30,7 @@ class Cluster(Protocol):
         """Give the data of a Secret."""
 
     def token(self, pod: Mapping[str, Any], audience: str) -> str:
-        """Have a token made for a pod."""
+        """Have a token made for a pod, or with ``""`` for the API server itself."""
 
     def kubeconfig(self, pod: Mapping[str, Any]) -> Path:
         """Give the way to the API server as a pod's own service account."""
@@ -150,7 +150,7 @@ class Pod:
                 files |= _chosen(self._cluster.secret(self._namespace, held["secretName"]), held)
             if "serviceAccountToken" in source:
                 wanted = source["serviceAccountToken"]
-                files[wanted["path"]] = self._cluster.token(self.pod, wanted["audience"]).encode()
+                files[wanted["path"]] = self._cluster.token(self.pod, wanted.get("audience", "")).encode()
         return files
 
     def _placed(self, text: str, mounts: Mapping[str, Path]) -> str:

@@ -6,9 +6,6 @@ The commands, variables and files are the rendering's; addresses are loopback on
 from __future__ import annotations
 
 import json
-import random
-import re
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,6 +23,7 @@ from services.auth.founding import new_kek
 from tests.auth.test_kubernetes import true_token
 from tests.charts.installed import Running, until
 from tests.charts.kubelet import Pod
+from tests.charts.loopback import Loopback, free_port
 from tests.charts.rendered import manifests, merged, render, values
 from tests.kubernetes import FakeApi, fake_api
 from tests.postgres import Server
@@ -43,10 +41,11 @@ POLICY = {
 METHOD = "/test.v1.Echo/Unary"
 
 
-class Rendered:
+class Rendered(Loopback):
     """The rendering, as a cluster gives it to pods, and a network of loopback addresses."""
 
     def __init__(self, api: FakeApi, url: str, path: Path) -> None:
+        super().__init__(replicas=3)
         self._api, self._path = api, path
         made = list(manifests(render(merged(values("ha"), {"rules": RULES}))))
         self.objects = {(one["kind"], one["metadata"]["name"]): one for one in made}
@@ -55,8 +54,6 @@ class Rendered:
             "sealmesh-database": {"url": url.encode()},
             "sealmesh-kek": {"kek": (path / "kek").read_bytes()},
         }
-        self._net = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}"
-        self._ports: dict[str, int] = {}
 
     # What a kubelet asks for: see kubelet.Cluster.
 
@@ -84,29 +81,6 @@ class Rendered:
         """Give the way to the API server."""
         return self._api.kubeconfig(self._path / "kubeconfig")
 
-    def located(self, text: str, pod: Mapping[str, Any]) -> str:
-        """Take a service of one replica for that one, and one of all for all, as they were balanced."""
-        text = re.sub(
-            r"sealmesh-(auth|gatekeeper)-([0-9])\.mesh\.svc", lambda m: self._at(m[1], int(m[2])), text
-        )
-        text = re.sub(r"sealmesh-(auth|gatekeeper)\.mesh\.svc:([0-9]+)", self._all, text)
-        if pod["metadata"]["namespace"] == "mesh":
-            _, part, number = pod["metadata"]["name"].split("-")
-            return text.replace("0.0.0.0", self._at(part, int(number)))
-        # A node is registered where it comes from, which is one address for all that is on this machine.
-        return re.sub(
-            r"0\.0\.0\.0:([0-9]+)", lambda m: f"127.0.0.1:{self._port(pod['metadata']['name'] + m[1])}", text
-        )
-
-    def _all(self, found: re.Match[str]) -> str:
-        return ",".join(f"{self._at(found[1], number)}:{found[2]}" for number in range(3))
-
-    def _at(self, part: str, number: int) -> str:
-        return f"{self._net}.{(10 if part == 'auth' else 20) + number}"
-
-    def _port(self, key: str) -> int:
-        return self._ports.setdefault(key, free_port())
-
     def pods(self, part: str) -> list[dict[str, Any]]:
         """Give the pods that a StatefulSet makes."""
         ends = self.objects["StatefulSet", f"sealmesh-{part}"]
@@ -131,13 +105,6 @@ class Rendered:
         )
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 class Mesh:
     """All of it, running."""
 
@@ -147,7 +114,6 @@ class Mesh:
         self.gatekeepers: list[Pod] = []
         self.operator = running.path / "operator"
         self.operator.mkdir(mode=0o700)
-        self._app = 0
 
     def _pod(self, pod: dict[str, Any]) -> Pod:
         return Pod(pod, self._cluster, self._running.built, self._stack)
