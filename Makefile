@@ -9,6 +9,7 @@ floor := .venv-floor/ready
 proto := .venv-proto/ready
 bench := .venv-bench/ready
 charts := .venv-charts/ready
+kubernetes := tests/charts/go
 backend := .venv-backend/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
@@ -80,6 +81,10 @@ charts: $(charts) ## render, lint and validate the charts, and build what the im
 	@.venv-charts/bin/python tools/chart_readme.py --check
 	@.venv-charts/bin/python -m pytest tests/charts
 
+.PHONY: cluster
+cluster: $(charts) $(kubernetes)/bin/ready ## the charts on a real Kubernetes API server, by hand: to build it takes a quarter of an hour
+	@.venv-charts/bin/python -m pytest -m soak tests/charts
+
 .PHONY: charts-readme
 charts-readme: $(charts) ## write the charts' READMEs anew from their values
 	@.venv-charts/bin/python tools/chart_readme.py
@@ -113,7 +118,7 @@ lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
 
 .PHONY: clean
 clean: ## remove environments and caches
-	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin
+	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin $(kubernetes)/bin
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(newest): requirements/newest.txt pyproject.toml tools/venv
@@ -148,6 +153,15 @@ $(uv): requirements/lock.txt tools/venv
 $(go)/bin/ready: $(go)/go.mod $(go)/go.sum requirements/go.txt tools/venv
 	@(cd $(go) && go list -m) >/dev/null 2>&1 || tools/venv .venv-go requirements/go.txt
 	@cd $(go) && PATH="$(CURDIR)/.venv-go/bin:$$PATH" go build -o bin/ google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+	@touch $@
+
+# The version is what Helm asks the API server for.
+$(kubernetes)/bin/ready: $(kubernetes)/go.mod $(kubernetes)/go.sum requirements/go.txt tools/venv
+	@(cd $(kubernetes) && go list -m) >/dev/null 2>&1 || tools/venv .venv-go requirements/go.txt
+	@cd $(kubernetes) && export PATH="$(CURDIR)/.venv-go/bin:$$PATH" && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) \
+	  && go build -trimpath -o bin/etcd go.etcd.io/etcd/server/v3 \
+	  && go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o bin/ \
+	    k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
 	@touch $@
 
 $(shop)/node_modules: $(shop)/package-lock.json

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError, Exit
 from mesh.cli.offline import opened
 from mesh.cli.operator import Operator, asked
 from mesh.v1 import keys_pb2
@@ -25,7 +26,22 @@ kms_option = click.option(
 
 @click.group()
 def kek() -> None:
-    """Rotate the key under which auth's secrets are sealed at rest."""
+    """Make and rotate the key under which auth's secrets are sealed at rest."""
+
+
+@kek.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@kms_option
+def new(file: Path, keeper: str | None) -> None:
+    """Make a key file, to make a trust domain with."""
+    from services.auth.errors import StartError  # noqa: PLC0415  only where auth's own files are
+    from services.auth.founding import new_kek  # noqa: PLC0415
+
+    try:
+        new_kek(file, keeper or "")
+    except StartError as error:
+        raise CliError(str(error), Exit.FAILED) from None
+    click.echo(f"KEK made in {file}: make a trust domain with mesh init --kek {file}")
 
 
 @kek.command()

@@ -62,7 +62,11 @@ def _placed(pod: Mapping[str, Any], namespace: str, settings: Settings) -> parts
             f"{tuning.PREFIX}service is {asked.service!r:.80}, and the rules make this pod {service}:"
             " change one of the two"
         )
-    return parts.Placed(service.text, asked, settings, _uid(spec, settings.uid))
+    try:
+        told = settings.told(asked.env)
+    except ValueError as error:
+        raise RefusedError(f"annotations: {error}") from None
+    return parts.Placed(service.text, asked, told, _uid(spec, settings.uid))
 
 
 def _uid(spec: Mapping[str, Any], otherwise: int) -> int:

@@ -56,7 +56,7 @@ class KeyStore:
         def work(connection: Connection) -> None:
             gone = connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms)).rowcount
             if made or gone:
-                # Before anything is added: another auth may have added the same.
+                # Before the rows: another auth may have made the same, whose numbers these would have again.
                 self._database.changed(connection)
             for root in made:
                 rows.put_root(connection, root)

@@ -14,8 +14,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -51,6 +51,9 @@ _TELL: Final = text(f"NOTIFY {CHANNEL}")
 _STATUS: Final = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 #: Held while a schema is brought up to date; "mesh".
 _UPGRADING: Final = text("SELECT pg_advisory_xact_lock(1835365224)")
+#: Held while a mesh is founded, or an auth added where one may just be founded; the number before it.
+_FOUNDING: Final = text("SELECT pg_advisory_xact_lock(1835365223)")
+_FOUNDING_TIME: Final = text("SET LOCAL idle_in_transaction_session_timeout = '60s'")
 
 _R = TypeVar("_R")
 
@@ -185,6 +188,28 @@ class Postgres(Database):
         raise AssertionError
 
 
+@contextmanager
+def alone(url: str) -> Iterator[bool]:
+    """Let nobody else found a mesh there meanwhile, and give whether there is one; raise ``StartError``."""
+    engine = _engine(url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(_FOUNDING_TIME)
+            connection.execute(_FOUNDING)
+            yield _holds_a_mesh(connection)
+    except SQLAlchemyError as error:
+        raise StartError(f"cannot use the database: {reason(error)}") from None
+    finally:
+        engine.dispose()
+
+
+def _holds_a_mesh(connection: Connection) -> bool:
+    # Tables alone are none: whoever made them was killed before it had written a row.
+    if connection.scalar(text("SELECT to_regclass('trust_domain')")) is None:
+        return False
+    return bool(connection.scalar(text("SELECT count(*) FROM trust_domain")))
+
+
 def _engine(url: str) -> Engine:
     try:
         import psycopg  # noqa: PLC0415  an extra
@@ -211,8 +236,7 @@ def _check(connection: Connection, new: bool) -> None:
     if int(connection.scalar(text("SHOW server_version_num")) or 0) < OLDEST:
         raise StartError("the server's PostgreSQL is too old: use 13 or newer")
     connection.execute(_UPGRADING)
-    there = connection.scalar(text("SELECT to_regclass('trust_domain')"))
-    if new and there is not None:
+    if new and _holds_a_mesh(connection):
         raise StartError(
             "the database holds a mesh already: name an empty one, or add an auth with mesh replica"
         )

@@ -7,6 +7,7 @@ the built-in rules instead of a slice. It calls nobody.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -56,6 +57,8 @@ log = logging.getLogger("mesh.auth")
 #: what another auth did not tell of are noticed by it.
 TICK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 2.0
+#: How long a look at the store may take before auth is not ready.
+SILENCE_SECONDS: Final = 5.0
 #: A join request is at most 8 KiB and its mac.
 MAX_JOIN: Final = 16 * 1024
 #: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
@@ -92,10 +95,15 @@ class OwnMembership:
         """Set where there may be news in the database."""
         self.reporter = Reporter(self.membership, self._record)
         self._revision = 0
+        self._failing, self._kept_at = "", time.monotonic()
+
+    def missing(self) -> str:
+        """Give what keeps auth from answering nodes, or ``""``: its store did not answer at the last look."""
+        silent = time.monotonic() - self._kept_at > SILENCE_SECONDS
+        return self._failing or ("its database has not answered for some seconds" if silent else "")
 
     async def keep(self, feed: PolicyFeed) -> None:
         """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
-        failing = False
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.look.wait(), TICK_SECONDS)
@@ -105,11 +113,11 @@ class OwnMembership:
                 tell(feed)
                 if now_ms >= self._renew_at_ms:
                     self._learn(*await self._worker.do(self._issue))
-                failing = False
+                self._failing, self._kept_at = "", time.monotonic()
             except AuthError as error:
-                if not failing:
+                if not self._failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
-                failing = True
+                self._failing = str(error)
 
     async def listen(self) -> None:
         """Look as soon as another auth tells of a change, for ever."""

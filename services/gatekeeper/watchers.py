@@ -130,6 +130,12 @@ class Watchers:
         """Give what answers single questions; ``None`` while the policy may not be the one of record."""
         return self.slicer if self._confirmed.holds(self._max_stale_ms) else None
 
+    def missing(self) -> str:
+        """Give what keeps gatekeeper from answering for the policy, or ``""``."""
+        if self.answering() is not None:
+            return ""
+        return "auth has not confirmed the policy for too long" if self.slicer else "it has no policy yet"
+
     def open(self, peer: Peer) -> Watcher:
         """Begin a stream. An older one of the same instance ends: it is the newer one that lives."""
         self._streams += 1

@@ -372,3 +372,14 @@ def test_what_is_refused(worlds: tuple[World, World], tmp_path: Path, postgres: 
     with pytest.raises(StartError, match="of a newer sealmesh"):
         DataDirectory(second.path)
     first.sql("UPDATE alembic_version SET version_num = '0007'")
+
+
+def test_an_epoch_that_another_has_just_made_is_not_made_again(worlds: tuple[World, World]) -> None:
+    """Who looked before it was there is overtaken, as auths are that start at once, and takes it up."""
+    both_pass(worlds, HOUR_MS)
+    first, second = worlds
+    first.authority._roots.turn(first.now_ms)
+    with pytest.raises(OvertakenError):
+        second.authority._roots.turn(second.now_ms)
+    second.authority.turn()
+    assert second.authority._roots.epochs() == first.authority._roots.epochs()

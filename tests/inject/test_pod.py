@@ -78,6 +78,41 @@ def test_a_sidecar_tells_of_itself_where_the_settings_say() -> None:
         inject(pod(containers=[{"name": "app", "ports": [{"containerPort": 9464}]}]), "shop", settings)
 
 
+def told(**variables: str) -> dict[str, Any]:
+    """Give a pod that says where its sidecar tells of itself."""
+    made = pod()
+    made["metadata"]["annotations"] = {f"sealmesh.dev/{name}": text for name, text in variables.items()}
+    return made
+
+
+def test_a_pod_may_say_for_itself_where_its_sidecar_tells() -> None:
+    """In the place of what the cluster says; a port that comes of it is the sidecar's, and twice is once."""
+    cluster = Settings.parse({**DOCUMENT, "env": {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_BSP_MAX": "1"}})
+    wanted = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_METRICS_EXPORTER": "prometheus"}
+    made = inject(told(**wanted), "shop", cluster)
+    env = {one["name"]: one["value"] for one in sidecar(made)["env"]}
+    assert env.items() >= {**wanted, "OTEL_BSP_MAX": "1"}.items()
+    assert "mesh-metrics" in [port["name"] for port in sidecar(made)["ports"]]
+    assert inject(deepcopy(made), "shop", cluster) == made
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "key=x", "is not for a pod to say: have a collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key=x", "is not for a pod to say"),
+        ("OTEL_SERVICE_NAME", "payments", "is not for a pod to say"),
+        ("OTEL_", "x", "env: 'OTEL_': OTEL_"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "7801", "is '7801': use a port of its own"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "no", "is 'no': use a port of its own"),
+    ],
+)
+def test_what_a_pod_may_not_say_of_its_telemetry(variable: str, text: str, why: str) -> None:
+    """No secret, no other name, nothing that makes no sense."""
+    with pytest.raises(RefusedError, match=why):
+        injected(told(**{variable: text}))
+
+
 def test_twice_is_once() -> None:
     """What is injected already comes out as it went in."""
     once = injected(pod(initContainers=[{"name": "migrate", "image": "x"}], volumes=[{"name": "v"}]))

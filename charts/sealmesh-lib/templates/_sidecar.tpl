@@ -35,7 +35,7 @@ args:
   - --service
   - {{ .service }}
   - --auth
-  - {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.sealmesh.svc:7700" .mesh.auth }}
+  - {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.mesh.svc:7700" .mesh.auth }}
   - --listen
   - 0.0.0.0:{{ $ports.inbound }}
   - --health

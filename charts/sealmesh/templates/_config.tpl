@@ -3,15 +3,7 @@
 {{- if not .Values.trustDomain -}}
 {{- fail "trustDomain is missing: set it to the name of your trust domain, such as shop.example" -}}
 {{- end -}}
-{{- if gt (int .Values.auth.replicas) 1 -}}
-{{- fail "auth.replicas: auth takes no database URL yet and keeps its state in SQLite: set it to 1" -}}
-{{- end -}}
-{{- if .Values.database.existingSecret -}}
-{{- fail "database.existingSecret: auth takes no database URL yet: leave it empty" -}}
-{{- end -}}
-{{- if gt (int .Values.gatekeeper.replicas) 1 -}}
-{{- fail "gatekeeper.replicas: nodes are registered with one gatekeeper: set it to 1" -}}
-{{- end -}}
+{{- include "sealmesh.checkDatabase" . -}}
 {{- if lt (int .Values.auth.caSeconds) (mul 6 (int .Values.auth.svidSeconds) | int) -}}
 {{- fail "auth.caSeconds: a CA has to last six times as long as a certificate (auth.svidSeconds), or longer" -}}
 {{- end -}}
@@ -21,8 +13,38 @@
 {{- if and $prometheus.enabled (has (int $prometheus.port) $taken) -}}
 {{- fail "telemetry.prometheus.port: another port of auth, gatekeeper or the sidecar is the same: choose another" -}}
 {{- end -}}
-{{- if and $injector.minAvailable (ge (int $injector.minAvailable) (int $injector.replicas)) -}}
-{{- fail "injector.minAvailable: it has to be less than injector.replicas, or no node can be drained" -}}
+{{- range $part := list "auth" "gatekeeper" "injector" -}}
+{{- $values := index $.Values $part -}}
+{{- if and $values.minAvailable (ge (int $values.minAvailable) (int $values.replicas)) -}}
+{{- fail (printf "%s.minAvailable: it has to be less than %s.replicas, or no node can be drained" $part $part) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sealmesh.checkDatabase" -}}
+{{- $auth := .Values.auth -}}
+{{- $several := gt (int $auth.replicas) 1 -}}
+{{- if .Values.database.existingSecret -}}
+{{- if not $auth.kek.existingSecret -}}
+{{- fail "auth.kek.existingSecret is missing: auths on PostgreSQL begin with one KEK: make it with mesh kek new, and a Secret of that" -}}
+{{- end -}}
+{{- if $auth.kms -}}
+{{- fail "auth.kms: with database.existingSecret the KEK is in auth.kek.existingSecret: make it with mesh kek new --kms, and leave this empty" -}}
+{{- end -}}
+{{- if and $several $auth.persistence.existingClaim -}}
+{{- fail "auth.persistence.existingClaim: each of several auths has a volume of its own: leave it empty" -}}
+{{- end -}}
+{{- else -}}
+{{- if $several -}}
+{{- fail "auth.replicas: several auths need PostgreSQL, and SQLite is one's: set database.existingSecret, or this to 1" -}}
+{{- end -}}
+{{- if or $auth.kek.existingSecret .Values.database.caSecret -}}
+{{- fail "auth.kek.existingSecret and database.caSecret are for PostgreSQL: set database.existingSecret, or leave them empty" -}}
+{{- end -}}
+{{- end -}}
+{{- $gatekeeper := .Values.gatekeeper -}}
+{{- if and (gt (int $gatekeeper.replicas) 1) $gatekeeper.decisions.persistence.existingClaim -}}
+{{- fail "gatekeeper.decisions.persistence.existingClaim: each of several gatekeepers has a volume of its own: leave it empty" -}}
 {{- end -}}
 {{- end -}}
 

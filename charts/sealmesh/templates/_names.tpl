@@ -58,6 +58,15 @@ labels: {{- include "sealmesh.labels" . | nindent 2 }}
 {{- default (printf "sealmesh/%s" .Values.trustDomain) .Values.audience -}}
 {{- end -}}
 
+{{/* Where each replica of a part is: (dict "part" "auth" "port" 7701 "root" $). */}}
+{{- define "sealmesh.each" -}}
+{{- $places := list -}}
+{{- range $number := until (index .root.Values .part "replicas" | int) -}}
+{{- $places = append $places (printf "%s-%d.%s.svc:%d" (include "sealmesh.partName" $) $number $.root.Release.Namespace (int $.port)) -}}
+{{- end -}}
+{{- join "," $places -}}
+{{- end -}}
+
 {{- define "sealmesh.host" -}}
 {{- printf "%s.%s.svc" (include "sealmesh.partName" .) .root.Release.Namespace -}}
 {{- end -}}
