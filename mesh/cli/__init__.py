@@ -11,7 +11,8 @@
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
     edges      edges              who calls whom
-    stat       stat               how many calls, by edge and method
+    stat       stat               how many calls, and how long they took, by edge and method
+    tap        tap                calls, while they end
     diagnostics diagnostics       what a bug report needs
     describe   describe           why a call was refused (``causes``), or of a service all (``dossier``)
     workloads  run, sidecar       an application's way into the mesh
@@ -51,6 +52,7 @@ from mesh.cli.revocations import ban, revoke, revoked, unban
 from mesh.cli.stat import stat
 from mesh.cli.status import status
 from mesh.cli.svid import svid
+from mesh.cli.tap import tap
 from mesh.cli.tokens import token
 from mesh.cli.workloads import run, sidecar
 
@@ -78,6 +80,7 @@ for _command in (
     check,
     edges,
     stat,
+    tap,
     describe,
     diagnostics,
     token,

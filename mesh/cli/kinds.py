@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from mesh.core.names import InstanceId, ServiceName, TrustDomain
+from mesh.core.names import FullMethod, InstanceId, ServiceName, TrustDomain
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 86400
@@ -23,6 +23,14 @@ def service(text: str) -> ServiceName:
     """Parse a service name."""
     try:
         return ServiceName(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def full_method(text: str) -> FullMethod:
+    """Parse a full method."""
+    try:
+        return FullMethod(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
