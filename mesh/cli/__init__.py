@@ -20,6 +20,7 @@
     lua        lua run …          services in Lua
     inject     inject             sidecars into Kubernetes manifests
     making     generate, demo     stubs; a mesh to look at
+    completion completion         what shells complete
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
 """
@@ -27,6 +28,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +38,7 @@ import click
 from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
 from mesh.cli.check import check
+from mesh.cli.completion import completion
 from mesh.cli.databases import replica
 from mesh.cli.describe import describe
 from mesh.cli.diagnostics import diagnostics
@@ -68,6 +71,8 @@ def _version() -> str:
 @click.version_option(_version(), prog_name="mesh")
 def cli() -> None:
     """Every call between two services under an identity, sealed, and checked against one policy."""
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
     # Commands that talk for long set up logging themselves; the others say all they have to say in one line.
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
@@ -101,6 +106,7 @@ for _command in (
     lua,
     generate,
     demo,
+    completion,
 ):
     cli.add_command(_command)
 
