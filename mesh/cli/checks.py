@@ -183,10 +183,14 @@ def _nodes(nodes: Iterable[NodeSeen], version: int) -> Iterator[Finding]:
 
 def _services(facts: Facts) -> Iterator[Finding]:
     running = {node.service for node in facts.nodes if node.address}
+    silent = {node.service for node in facts.nodes} - running
     for service in sorted(facts.served - running):
         what = f"no instance of {service} takes calls, and the policy lets it be called"
-        hint = "start it; behind a sidecar, does the app listen?"
-        if service in facts.banned:
+        hint = "start it"
+        if service in silent:
+            what = f"{what}: there is one that only calls"
+            hint = "behind a sidecar, does the app listen at its --app-port? embedded, is its server started?"
+        elif service in facts.banned:
             what, hint = f"{what}: it is banned", f"see mesh revoked; to let it join: mesh unban {service}"
         elif service in facts.revoked:
             what = f"{what}: instances of it were revoked"

@@ -95,8 +95,10 @@ def test_every_cause_has_a_hint() -> None:
 def test_a_service_that_was_revoked_or_banned() -> None:
     """Where nothing of it runs because it was put out, that is said, and how it may come back."""
     gone = replace(WELL, served=frozenset({"gone"}), nodes=())
+    waits = NodeSeen("gone", "00" * 16, "", 7, 1.0)
     for facts, said in (
-        (gone, "start it;"),
+        (gone, "start it"),
+        (replace(gone, nodes=(waits,), revoked=frozenset({"gone"})), "does the app listen"),
         (replace(gone, revoked=frozenset({"gone"})), "mesh token create gone"),
         (replace(gone, revoked=frozenset({"gone"}), banned=frozenset({"gone"})), "mesh unban gone"),
     ):
