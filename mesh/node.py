@@ -71,7 +71,7 @@ class Node:
         stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(
             MeshChannel(self.membership, self._watched, MAX_CONTROL)
         )
-        self._keeper = SliceKeeper(self._slice, stub, self._watched, self._slice_changed)
+        self._keeper = SliceKeeper(self._slice, stub, self._watched, self._slice_changed, self.membership)
         elsewhere = each_of(enrolment.gatekeeper_address)
         self._registrars = [
             Registrar(self.membership, one, self._keeper.announced, lambda: self._watched.address)

@@ -60,8 +60,10 @@ class Registrar:
         beats = asyncio.create_task(self._announced.beat(call, registering=True))
         try:
             # Gatekeeper ends it if the slice is asked for there: its newest stream is the one that counts.
-            while isinstance(await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse):
-                pass
+            while isinstance(
+                said := await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse
+            ):
+                self._announced.heard(call, said)
         finally:
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.operator import PATIENCE, Operator, asked
@@ -56,7 +57,7 @@ _cut_operator = click.option(
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @_dry_run
 @_cut_operator
 @_yes

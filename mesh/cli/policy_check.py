@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.output import counted, output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.core.groups import GROUP
@@ -21,7 +22,7 @@ SHOWN: Final = 20
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, shell_complete=files)
 @output_option
 def check(files: tuple[str, ...], output: str) -> None:
     """Say whether the policy in each FILE is good, as auth would judge it. Needs no mesh."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_record import fetched, named
@@ -37,8 +38,8 @@ _SCOPES: Final = {
 
 
 @click.command()
-@click.argument("old")
-@click.argument("new", required=False)
+@click.argument("old", shell_complete=files)
+@click.argument("new", required=False, shell_complete=files)
 @output_option
 @data_option
 def diff(old: str, new: str | None, output: str, data: Path) -> None:

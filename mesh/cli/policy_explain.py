@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mesh.cli.cases import instant_ms
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import service
 from mesh.cli.known import warn_of_unknown
@@ -32,7 +33,9 @@ from mesh.core.rules import Placed
 @click.argument("source", metavar="FROM", type=service)
 @click.argument("destination", metavar="TO", type=service)
 @click.argument("method")
-@click.option("--policy", metavar="FILE", help="The policy in FILE instead of the one in force.")
+@click.option(
+    "--policy", metavar="FILE", shell_complete=files, help="The policy in FILE instead of the one in force."
+)
 @click.option("-m", "--metadata", metavar="KEY=VALUE", multiple=True, help="Sent with the call; repeatable.")
 @click.option("--time", help="When, such as 2027-01-04T12:00:00Z; now unless said.")
 @output_option

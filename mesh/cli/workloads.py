@@ -19,6 +19,7 @@ import click
 from mesh.cli.data import OPERATOR, DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import service
+from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
 from mesh.enrol import JOIN_KEY_FILE
@@ -146,6 +147,9 @@ def token_for(service: ServiceName, token_file: str | None, data: DataDirectory)
 
     async def ask(operator: Operator) -> str:
         request = auth_pb2.CreateTokenRequest(service=service.text)
+        policy = await policy_in_force(operator)
+        if policy is not None:
+            warn_of_unknown((service,), policy)
         return (await operator.auth.CreateToken(request, timeout=PATIENCE)).token
 
     return asked(data, ask)

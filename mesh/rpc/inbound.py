@@ -12,6 +12,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 import grpc
@@ -31,7 +32,7 @@ from mesh.rpc.svid import tls_peer
 log = logging.getLogger("mesh")
 
 _C = grpc.StatusCode
-_OK: Final = Outcome(_C.OK, "")
+_UNANSWERED: Final = Outcome(_C.CANCELLED, "")
 #: Seconds that a request of one message may take, so that calls left half open do not pile up.
 REQUEST_SECONDS: Final = 30.0
 _BY_NUMBER: Final = {code.value[0]: code for code in _C}
@@ -101,6 +102,8 @@ class Inbound:
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
             self.membership.observer.rejected(error, self.method, raw.peer, call_id)
+            if self.membership.tap is not None:
+                self.membership.tap.rejected(error, self.method, call_id)
             if not isinstance(error, StalePeerError):
                 await self.membership.written()
             outcome = mesh_outcome(error.reason, call_id=call_id)
@@ -112,6 +115,19 @@ class Inbound:
         return admitted
 
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
+        began, outcome, membership = perf_counter(), _UNANSWERED, self.membership
+        try:
+            outcome = await self._dispatch(context, admitted, run, watched)
+        finally:
+            seconds = perf_counter() - began
+            membership.ended(admitted, outcome, seconds)
+            if membership.tap is not None:
+                membership.tap.ended(admitted, outcome, seconds)
+        return outcome
+
+    async def _dispatch(
+        self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving
+    ) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
         call = OpenCall(admitted, admitted.verdict, self.membership)

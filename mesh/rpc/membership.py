@@ -23,7 +23,8 @@ from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDo
 from mesh.core.receiver import Admitted, Receiver
 from mesh.core.revoked import Revoked
 from mesh.core.sender import Sender
-from mesh.rpc.observing import NOBODY, Observer
+from mesh.rpc.observing import NOBODY, Observer, Tap
+from mesh.rpc.status import Outcome
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
 
@@ -70,6 +71,10 @@ def nobody_counts(_admitted: Admitted, _now_ms: int) -> None:
     """Let calls go uncounted."""
 
 
+def nobody_times(_admitted: Admitted, _outcome: Outcome, _seconds: float) -> None:
+    """Let calls go untimed."""
+
+
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
     """Judge of a node that has no slice."""
     raise Denied(source, method, None)
@@ -88,6 +93,10 @@ class Membership:
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
         self.decided: Callable[[Admitted, int], None] = nobody_counts
         """Told of each call that was judged, and when, in Unix milliseconds (``mesh.decisions``)."""
+        self.ended: Callable[[Admitted, Outcome, float], None] = nobody_times
+        """Told of each call that was judged, once it has ended, and after how many seconds."""
+        self.tap: Tap | None = None
+        """Who looks at calls as they end, while an operator does (``mesh.taps``)."""
         self.standing: Callable[[Permit], float] = lambda _permit: math.inf
         """Until when, by ``now``, a permit of ``authorize`` needs no judging again."""
         self.now: Callable[[], float] = time.monotonic

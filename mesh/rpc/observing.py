@@ -72,6 +72,16 @@ class Observer(Protocol):
         """Take note of instances that a call did not go to because they could not be reached."""
 
 
+class Tap(Protocol):
+    """Looks at single calls to one node, for as long as somebody wants to see them."""
+
+    def ended(self, admitted: Admitted, outcome: Outcome, seconds: float) -> None:
+        """Take note of a call that was judged and has ended, and after how long."""
+
+    def rejected(self, why: PeerError, method: str, call_id: str) -> None:
+        """Take note of a call that was not believed."""
+
+
 class _Unwatched:
     """A call that nobody watches, on either side."""
 

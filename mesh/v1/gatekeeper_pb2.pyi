@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mesh.v1 import revocation_pb2 as _revocation_pb2
+from mesh.v1 import tap_pb2 as _tap_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,6 +29,8 @@ class WatchRequest(_message.Message):
     PORT_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     REGISTERING_FIELD_NUMBER: _builtins.int
+    TAPPED_FIELD_NUMBER: _builtins.int
+    UNTOLD_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The TCP port on which this node takes sealed calls, at the address it is seen to come from;
     0 for a node that only calls.
@@ -38,16 +41,24 @@ class WatchRequest(_message.Message):
     """True in the first one if this stream is to register the node and to send it no slice, for that comes from
     another gatekeeper.
     """
+    untold: _builtins.int
+    """How many more there were."""
+    @_builtins.property
+    def tapped(self) -> _containers.RepeatedCompositeFieldContainer[_tap_pb2.TappedCall]:
+        """Calls that were tapped since the last heartbeat, by the orders of this stream; at most 100 in a second."""
+
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         policy_version: _builtins.int = ...,
         registering: _builtins.bool = ...,
+        tapped: _abc.Iterable[_tap_pb2.TappedCall] | None = ...,
+        untold: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port", "registering", b"registering"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port", "registering", b"registering", "tapped", b"tapped", "untold", b"untold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -62,6 +73,7 @@ class WatchResponse(_message.Message):
     SLICE_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
     CONFIRMED_MS_FIELD_NUMBER: _builtins.int
+    TAPS_FIELD_NUMBER: _builtins.int
     confirmed_ms: _builtins.int
     """When auth last confirmed to gatekeeper that this policy is the one of record: milliseconds of Unix time by
     auth's clock; 0 for never, and while gatekeeper may not have read all that auth has said. The slice holds
@@ -75,16 +87,23 @@ class WatchResponse(_message.Message):
     def change(self) -> Global___Change:
         """Changes the slice that this stream has sent. A node that cannot apply it ends the stream and asks anew."""
 
+    @_builtins.property
+    def taps(self) -> _tap_pb2.TapOrders:
+        """What this stream is to tell of calls to the node, where that has changed. A node that knows nothing of taps
+        tells nothing.
+        """
+
     def __init__(
         self,
         *,
         slice: Global___Slice | None = ...,
         change: Global___Change | None = ...,
         confirmed_ms: _builtins.int = ...,
+        taps: _tap_pb2.TapOrders | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "news", b"news", "slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "news", b"news", "slice", b"slice", "taps", b"taps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirmed_ms", b"confirmed_ms", "news", b"news", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirmed_ms", b"confirmed_ms", "news", b"news", "slice", b"slice", "taps", b"taps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["slice", "change"]  # noqa: Y015
     _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015

@@ -86,6 +86,10 @@ class Auditor:
             self._audits.note(audited, source(audited), now_ms)
         self._audits.try_to_flush(now_ms)
 
+    def tapped(self, request: audit_pb2.RecordTapRequest, operator: Peer) -> None:
+        """Write that an operator looks at calls to a service; raise ``AuditError`` if that cannot be."""
+        self._logs.log(ACTIONS, [reports.tap(request, operator, self._now())])
+
     def log(self, name: str) -> tuple[Head, dict[int, int]]:
         """Give the end of a log, and its segments with how much there is of each; raise ``MissingError``."""
         audit = self._logs.open

@@ -402,7 +402,7 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     )
     stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
     changes: list[int] = []
-    keeper = SliceKeeper(held, stub, target, lambda: changes.append(held.version))
+    keeper = SliceKeeper(held, stub, target, lambda: changes.append(held.version), caller)
     keeping = asyncio.ensure_future(keeper.keep())
     keeper.announce(4711)
     answer = gatekeeper_pb2.WatchResponse
@@ -456,7 +456,7 @@ async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
     held.apply(made(2**63 - 1))
     lives: list[int] = []
     alive, held.alive = held.alive, lambda _: lives.append(1)  # type: ignore[assignment, misc, method-assign]
-    keeper = SliceKeeper(held, stub, target, lambda: None)
+    keeper = SliceKeeper(held, stub, target, lambda: None, caller)
     keeping = asyncio.ensure_future(keeper.keep())
     await eventually(lambda: len(gatekeeper.beats) > 0)
     for version in (7, 8):
