@@ -17,6 +17,7 @@ from mesh.core.document import MAX_DOCUMENT
 from mesh.core.errors import Reason
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
+from mesh.core.traffic import Traffic
 from mesh.rpc.caller import CallFailedError, CallSpec
 from mesh.rpc.connections import Connection, Connections, Endpoint
 from mesh.rpc.membership import Membership
@@ -49,6 +50,9 @@ class Directory(Protocol):
 
         Raises ``CallFailedError`` if there is no slice in force.
         """
+
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give how calls to a service are made: the same object for as long as the same is said."""
 
     def changed(self) -> Awaitable[object]:
         """Give what waits until any of it changes, from this very moment on."""
