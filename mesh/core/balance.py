@@ -1,0 +1,98 @@
+"""Which of the instances that can take a call is to have it.
+
+    least-loaded   the less loaded of two random ones (Mitzenmacher 2001, "The Power of Two Choices")
+    round-robin    the next after the one before, in the order of their ids: whoever comes or goes
+    hash           the one that weighs most for a value (Thaler and Ravishankar 1998, "rendezvous hashing"):
+                   every node finds the same; without it only its own values go elsewhere
+
+Who can take a call is for others to say; the candidates are never none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from mesh.core.metadata import Entries, Value
+from mesh.core.names import InstanceId
+from mesh.core.traffic import Balance, By
+
+Load = Callable[[InstanceId], int]
+Sample = Callable[[Sequence[InstanceId], int], list[InstanceId]]
+
+_WEIGHT: Final = 8
+
+
+class Balancer(Protocol):
+    """Chooses instances for one node's calls to one service."""
+
+    def choose(self, candidates: Sequence[InstanceId], load: Load, entries: Entries) -> InstanceId:
+        """Choose for a call with such metadata; ``load`` gives how many calls of this node one has."""
+
+
+class LeastLoaded:
+    """The less loaded of two random ones."""
+
+    def __init__(self, sample: Sample = random.sample) -> None:
+        """Take what draws two different ones."""
+        self._sample = sample
+
+    def choose(self, candidates: Sequence[InstanceId], load: Load, _entries: Entries) -> InstanceId:
+        """Draw two, and compare."""
+        return min(self._sample(candidates, min(2, len(candidates))), key=load)
+
+
+class RoundRobin:
+    """Each in turn."""
+
+    def __init__(self, begin: bytes) -> None:
+        """Take 16 bytes, from which on the first is looked for: others for each node."""
+        self._last = begin
+
+    def choose(self, candidates: Sequence[InstanceId], _load: Load, _entries: Entries) -> InstanceId:
+        """Give the next one after the last, and after the last of all the first."""
+        after = [instance for instance in candidates if instance.raw > self._last]
+        chosen = min(after or candidates, key=_raw)
+        self._last = chosen.raw
+        return chosen
+
+
+class Hashed:
+    """The same for the same value of a key of the metadata; for calls without one, another way."""
+
+    def __init__(self, key: str, otherwise: Balancer) -> None:
+        """Take the key, and the way for calls without it."""
+        self._key, self._otherwise = key, otherwise
+
+    def choose(self, candidates: Sequence[InstanceId], load: Load, entries: Entries) -> InstanceId:
+        """Look at the first value of the key."""
+        for key, value in entries:
+            if key == self._key:
+                return heaviest(candidates, value)
+        return self._otherwise.choose(candidates, load, entries)
+
+
+def heaviest(candidates: Sequence[InstanceId], value: Value) -> InstanceId:
+    """Give the candidate that weighs most for a value, whatever their order."""
+    begun = blake2b(value.encode() if isinstance(value, str) else value, digest_size=_WEIGHT)
+
+    def weight(instance: InstanceId) -> tuple[bytes, bytes]:
+        weighed = begun.copy()
+        weighed.update(instance.raw)
+        return weighed.digest(), instance.raw
+
+    return max(candidates, key=weight)
+
+
+def balancer(balance: Balance, begin: bytes, sample: Sample = random.sample) -> Balancer:
+    """Give what a policy asks for; ``begin`` and ``sample`` as for the classes above."""
+    least = LeastLoaded(sample)
+    if balance.by is By.ROUND_ROBIN:
+        return RoundRobin(begin)
+    return Hashed(balance.key, least) if balance.by is By.HASH else least
+
+
+def _raw(instance: InstanceId) -> bytes:
+    return instance.raw
