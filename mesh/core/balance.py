@@ -13,22 +13,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from mesh.core.metadata import Entries, Value
 from mesh.core.names import InstanceId
 from mesh.core.traffic import Balance, By
 
-Load = Callable[[InstanceId], int]
-Sample = Callable[[Sequence[InstanceId], int], list[InstanceId]]
-
 _WEIGHT: Final = 8
+
+
+class Candidate(Protocol):
+    """An instance that can take a call, and what else is known of it."""
+
+    @property
+    def instance(self) -> InstanceId:
+        """Its id."""
+
+
+C = TypeVar("C", bound=Candidate)
+Load = Callable[[C], int]
+Sample = Callable[[Sequence[Any], int], list[Any]]
 
 
 class Balancer(Protocol):
     """Chooses instances for one node's calls to one service."""
 
-    def choose(self, candidates: Sequence[InstanceId], load: Load, entries: Entries) -> InstanceId:
+    def choose(self, candidates: Sequence[C], load: Load[C], entries: Entries) -> C:
         """Choose for a call with such metadata; ``load`` gives how many calls of this node one has."""
 
 
@@ -39,9 +49,10 @@ class LeastLoaded:
         """Take what draws two different ones."""
         self._sample = sample
 
-    def choose(self, candidates: Sequence[InstanceId], load: Load, _entries: Entries) -> InstanceId:
+    def choose(self, candidates: Sequence[C], load: Load[C], _entries: Entries) -> C:
         """Draw two, and compare."""
-        return min(self._sample(candidates, min(2, len(candidates))), key=load)
+        drawn: list[C] = self._sample(candidates, min(2, len(candidates)))
+        return min(drawn, key=load)
 
 
 class RoundRobin:
@@ -51,11 +62,11 @@ class RoundRobin:
         """Take 16 bytes, from which on the first is looked for: others for each node."""
         self._last = begin
 
-    def choose(self, candidates: Sequence[InstanceId], _load: Load, _entries: Entries) -> InstanceId:
+    def choose(self, candidates: Sequence[C], _load: Load[C], _entries: Entries) -> C:
         """Give the next one after the last, and after the last of all the first."""
-        after = [instance for instance in candidates if instance.raw > self._last]
+        after = [one for one in candidates if one.instance.raw > self._last]
         chosen = min(after or candidates, key=_raw)
-        self._last = chosen.raw
+        self._last = chosen.instance.raw
         return chosen
 
 
@@ -66,7 +77,7 @@ class Hashed:
         """Take the key, and the way for calls without it."""
         self._key, self._otherwise = key, otherwise
 
-    def choose(self, candidates: Sequence[InstanceId], load: Load, entries: Entries) -> InstanceId:
+    def choose(self, candidates: Sequence[C], load: Load[C], entries: Entries) -> C:
         """Look at the first value of the key."""
         for key, value in entries:
             if key == self._key:
@@ -74,14 +85,14 @@ class Hashed:
         return self._otherwise.choose(candidates, load, entries)
 
 
-def heaviest(candidates: Sequence[InstanceId], value: Value) -> InstanceId:
+def heaviest(candidates: Sequence[C], value: Value) -> C:
     """Give the candidate that weighs most for a value, whatever their order."""
     begun = blake2b(value.encode() if isinstance(value, str) else value, digest_size=_WEIGHT)
 
-    def weight(instance: InstanceId) -> tuple[bytes, bytes]:
+    def weight(candidate: Candidate) -> tuple[bytes, bytes]:
         weighed = begun.copy()
-        weighed.update(instance.raw)
-        return weighed.digest(), instance.raw
+        weighed.update(candidate.instance.raw)
+        return weighed.digest(), candidate.instance.raw
 
     return max(candidates, key=weight)
 
@@ -94,5 +105,5 @@ def balancer(balance: Balance, begin: bytes, sample: Sample = random.sample) -> 
     return Hashed(balance.key, least) if balance.by is By.HASH else least
 
 
-def _raw(instance: InstanceId) -> bytes:
-    return instance.raw
+def _raw(candidate: Candidate) -> bytes:
+    return candidate.instance.raw

@@ -6,23 +6,11 @@ Tickets are whatever tells callers apart. The waiting itself, and for how long, 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from mesh.core.traffic import Breaker
 
 T = TypeVar("T", bound=Hashable)
-
-
-class Entry(Enum):
-    """What becomes of a call that comes."""
-
-    IN = auto()
-    """It has a place."""
-    WAITS = auto()
-    """It gets one when it is its turn."""
-    FULL = auto()
-    """Neither a place nor room to wait."""
 
 
 class Turnstile(Generic[T]):
@@ -39,15 +27,19 @@ class Turnstile(Generic[T]):
         """How many wait."""
         return len(self._waiting)
 
-    def enter(self, ticket: T) -> Entry:
-        """Let a call in if there is a place and nobody waits for it; else let it wait if there is room."""
-        if self._has_place():
-            self.open += 1
-            return Entry.IN
-        if self._limits and len(self._waiting) < self._limits.queue:
-            self._waiting[ticket] = None
-            return Entry.WAITS
-        return Entry.FULL
+    def enter(self) -> bool:
+        """Let a call in if there is a place, for which then nobody waits. False if there is none."""
+        if not self._has_place():
+            return False
+        self.open += 1
+        return True
+
+    def wait(self, ticket: T) -> bool:
+        """Let a call wait that found no place. False if there is no room to wait."""
+        if self._limits is None or len(self._waiting) >= self._limits.queue:
+            return False
+        self._waiting[ticket] = None
+        return True
 
     def leave(self) -> list[T]:
         """Take a call out; give those whose turn it is, who have their places now."""

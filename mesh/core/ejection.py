@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from mesh.core.balance import C
 from mesh.core.names import InstanceId
 from mesh.core.traffic import Eject
 
@@ -57,6 +58,11 @@ class Ejected:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """An instance that was out has answered."""
+
+
 class Ejection:
     """The instances of one service. Times are seconds of one clock that never runs backwards."""
 
@@ -65,12 +71,12 @@ class Ejection:
         self._eject = eject
         self._seen: dict[InstanceId, _Seen] = {}
 
-    def among(self, instances: Sequence[InstanceId], now: float) -> Sequence[InstanceId]:
+    def among(self, candidates: Sequence[C], now: float) -> Sequence[C]:
         """Give those that may have the next call: all, if none of them would be left."""
         out = {instance for instance, seen in self._seen.items() if now < seen.until}
         if not out:
-            return instances
-        return [instance for instance in instances if instance not in out] or instances
+            return candidates
+        return [one for one in candidates if one.instance not in out] or candidates
 
     def chosen(self, instance: InstanceId, now: float) -> None:
         """Take note that a call goes to an instance: on trial, no other does for a time."""
@@ -80,16 +86,16 @@ class Ejection:
 
     def ended(
         self, instance: InstanceId, answer: bool | None, known: Collection[InstanceId], now: float
-    ) -> Ejected | None:
-        """Take note of a call's end (``answered``); say so if it puts the instance out.
+    ) -> Ejected | Returned | None:
+        """Take note of a call's end (``answered``); say so if it puts the instance out, or in again.
 
         ``known``: all instances there are; what was seen of others is forgotten.
         """
         if answer is None:
             return None
         if answer:
-            self._seen.pop(instance, None)
-            return None
+            before = self._seen.pop(instance, None)
+            return Returned() if before and before.times else None
         seen = self._seen.get(instance) or self._room(instance, known)
         seen.failures += 1
         return self._put_out(seen, now) if self._is_due(seen, known) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.breaker import Entry, Turnstile
+from mesh.core.breaker import Turnstile
 from mesh.core.traffic import Breaker
 
 
@@ -25,15 +25,15 @@ class Twin:
             self.inside.append(came[-1])
         return came
 
-    def enter(self, ticket: int) -> Entry:
+    def enter(self, ticket: int) -> tuple[bool, bool]:
         """Let in, or have wait."""
         if self.limits is None or len(self.inside) < self.limits.calls:
             self.inside.append(ticket)
-            return Entry.IN
+            return True, False
         if len(self.queue) < self.limits.queue:
             self.queue.append(ticket)
-            return Entry.WAITS
-        return Entry.FULL
+            return False, True
+        return False, False
 
 
 limits = st.one_of(st.none(), st.builds(Breaker, st.integers(1, 4), st.integers(0, 3)))
@@ -46,7 +46,8 @@ def test_like_the_twin(moves: list[object], data: st.DataObject) -> None:
     turnstile, twin = Turnstile[int](), Twin()
     for ticket, move in enumerate(moves):
         if move == "enter":
-            assert turnstile.enter(ticket) is twin.enter(ticket)
+            entered = turnstile.enter()
+            assert (entered, not entered and turnstile.wait(ticket)) == twin.enter(ticket)
         elif move == "leave":
             if twin.inside:
                 twin.inside.pop()
@@ -61,6 +62,13 @@ def test_like_the_twin(moves: list[object], data: st.DataObject) -> None:
             twin.limits = move
             assert turnstile.limit(move) == twin.settle()
         assert (turnstile.open, turnstile.waiting) == (len(twin.inside), len(twin.queue))
+
+
+def test_without_limits_nobody_waits() -> None:
+    """There is always a place."""
+    turnstile = Turnstile[str]()
+    assert turnstile.enter()
+    assert not turnstile.wait("somebody")
 
 
 def test_giving_up_a_place_that_was_never_asked_for() -> None:

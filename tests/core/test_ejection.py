@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.ejection import LONGEST, Ejected, Ejection, answered
+from mesh.core.ejection import LONGEST, Ejected, Ejection, Returned, answered
 from mesh.core.names import InstanceId
 from mesh.core.traffic import Eject
 
-A, B, C, D = ALL = [InstanceId(bytes([n]) * 16) for n in range(1, 5)]
+
+class At(NamedTuple):
+    """A candidate."""
+
+    instance: InstanceId
+
+
+A, B, C, D = ALL = [At(InstanceId(bytes([n]) * 16)) for n in range(1, 5)]
+IDS = [one.instance for one in ALL]
 RULE = Eject(failures=3, for_ms=10_000)
 
 
@@ -38,10 +48,11 @@ def test_what_an_end_says(status: str, sealed: bool, begun: bool, speaks: bool |
     assert answered(status, sealed=sealed, begun=begun) is speaks
 
 
-def failing(ejection: Ejection, instance: InstanceId, times: int, now: float) -> Ejected | None:
-    told = None
+def failing(ejection: Ejection, instance: At, times: int, now: float) -> Ejected | None:
+    told: Ejected | Returned | None = None
     for _ in range(times):
-        told = ejection.ended(instance, False, ALL, now)
+        told = ejection.ended(instance.instance, False, IDS, now)
+    assert not isinstance(told, Returned)
     return told
 
 
@@ -49,9 +60,9 @@ def test_failures_in_a_row_put_it_out_for_a_time() -> None:
     """A success in between begins the count anew; what says nothing does not."""
     ejection = Ejection(RULE)
     assert failing(ejection, A, 2, 0) is None
-    ejection.ended(A, True, ALL, 0)
+    assert ejection.ended(A.instance, True, IDS, 0) is None
     assert failing(ejection, A, 2, 0) is None
-    assert ejection.ended(A, None, ALL, 0) is None
+    assert ejection.ended(A.instance, None, IDS, 0) is None
     assert ejection.among(ALL, 0) is ALL
     assert failing(ejection, A, 1, 0) == Ejected(3, 10)
     assert ejection.among(ALL, 9.9) == [B, C, D]
@@ -63,12 +74,12 @@ def test_one_call_on_trial_decides() -> None:
     ejection = Ejection(RULE)
     failing(ejection, A, 3, 0)
     assert failing(ejection, A, 5, 1) is None  # were on their way
-    ejection.chosen(A, 10)
+    ejection.chosen(A.instance, 10)
     assert ejection.among(ALL, 10) == [B, C, D]
     assert failing(ejection, A, 1, 11) == Ejected(9, 20)
     assert ejection.among(ALL, 30.9) == [B, C, D]
-    ejection.chosen(A, 31)
-    ejection.ended(A, True, ALL, 32)
+    ejection.chosen(A.instance, 31)
+    assert ejection.ended(A.instance, True, IDS, 32) == Returned()
     assert ejection.among(ALL, 32) is ALL
     assert failing(ejection, A, 3, 33) == Ejected(3, 10)
 
@@ -77,7 +88,7 @@ def test_a_trial_that_is_never_heard_of_makes_room_for_the_next() -> None:
     """Cancelled calls leave nobody out for ever."""
     ejection = Ejection(RULE)
     failing(ejection, A, 3, 0)
-    ejection.chosen(A, 10)
+    ejection.chosen(A.instance, 10)
     assert A not in ejection.among(ALL, 19)
     assert A in ejection.among(ALL, 20)
 
@@ -85,11 +96,11 @@ def test_a_trial_that_is_never_heard_of_makes_room_for_the_next() -> None:
 def test_a_call_to_one_that_is_in_or_out_is_no_trial() -> None:
     """Only once its time is over."""
     ejection = Ejection(RULE)
-    ejection.chosen(A, 0)
+    ejection.chosen(A.instance, 0)
     failing(ejection, A, 2, 0)
-    ejection.chosen(A, 0)
+    ejection.chosen(A.instance, 0)
     failing(ejection, A, 1, 0)
-    ejection.chosen(A, 5)  # all were out, so it was called all the same
+    ejection.chosen(A.instance, 5)  # all were out, so it was called all the same
     assert failing(ejection, A, 1, 6) is None
     assert ejection.among(ALL, 10) is ALL
 
@@ -102,7 +113,7 @@ def test_the_time_grows_up_to_a_bound() -> None:
         assert told
         times.append(told.seconds)
         now += told.seconds
-        ejection.chosen(A, now)
+        ejection.chosen(A.instance, now)
         told = failing(ejection, A, 1, now)
     assert times == [10.0 * min(n, LONGEST) for n in range(1, 13)]
 
@@ -112,11 +123,11 @@ def test_the_time_grows_up_to_a_bound() -> None:
 )
 def test_no_more_are_out_than_the_policy_says(known: int, most: int, out: int) -> None:
     """Of two or more always one may be, of one none."""
-    ejection, instances = Ejection(Eject(1, 10_000, most)), ALL[:known]
-    told = [ejection.ended(one, False, instances, 0) for one in instances]
+    ejection, candidates = Ejection(Eject(1, 10_000, most)), ALL[:known]
+    told = [ejection.ended(one.instance, False, IDS[:known], 0) for one in candidates]
     assert len([one for one in told if one]) == out
     if out < known:
-        assert len(ejection.among(instances, 1)) == known - out
+        assert len(ejection.among(candidates, 1)) == known - out
 
 
 def test_where_all_are_out_all_are_in() -> None:
@@ -131,9 +142,9 @@ def test_those_that_left_are_forgotten() -> None:
     """They count for nothing in how many may be out."""
     ejection = Ejection(Eject(1, 10_000, 50))
     assert failing(ejection, A, 1, 0)
-    left = [B, C]
-    assert ejection.ended(B, False, left, 1)
-    assert ejection.ended(C, False, left, 1) is None
+    left = IDS[1:3]
+    assert ejection.ended(B.instance, False, left, 1)
+    assert ejection.ended(C.instance, False, left, 1) is None
     assert A in ejection.among(ALL, 1)
 
 
@@ -145,7 +156,7 @@ steps = st.lists(
 
 @given(steps, st.integers(1, 4), st.integers(1, 99))
 def test_whatever_comes_some_are_in(
-    moves: list[tuple[InstanceId, bool | None, float]], failures: int, most: int
+    moves: list[tuple[At, bool | None, float]], failures: int, most: int
 ) -> None:
     """Of calls made as told, no more than the share is ever out, and who answered last is in."""
     ejection, now = Ejection(Eject(failures, 10_000, most)), 0.0
@@ -154,7 +165,7 @@ def test_whatever_comes_some_are_in(
         among = ejection.among(ALL, now)
         assert len(ALL) - len(among) <= max(1, len(ALL) * most // 100)
         chosen = among[0]
-        ejection.chosen(chosen, now)
-        ejection.ended(chosen, answer, ALL, now)
+        ejection.chosen(chosen.instance, now)
+        ejection.ended(chosen.instance, answer, IDS, now)
         if answer:
             assert chosen in ejection.among(ALL, now)
