@@ -28,7 +28,6 @@ ATTEMPTS: Final = 3
 #: Seconds past which a deadline is none: ten years. What applications say to mean never.
 _ENDLESS: Final = 10 * 365 * 86_400.0
 _C = grpc.StatusCode
-_UNANSWERED: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED)
 LATE: Final = Outcome(_C.DEADLINE_EXCEEDED, "deadline exceeded")
 CANCELLED: Final = Outcome(_C.CANCELLED, "cancelled by the caller")
 _TOO_LARGE: Final = "reply of {} bytes is larger than the limit of {}"
@@ -98,13 +97,19 @@ class Target(Protocol):
     service: ServiceName
 
     async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
-        """Choose an instance, with keys for it in force; raise ``CallFailedError`` if there is none."""
+        """Choose an instance, with keys for it in force; raise ``CallFailedError`` if there is none.
+
+        A call has begun on the connection, which whoever is given it has to end (``Connection.ended``).
+        """
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Take note that a call for ``instance`` was refused by ``by``."""
 
-    def lost(self, instance: InstanceId) -> None:
-        """Take note that ``instance`` could not be reached, or did not answer in time."""
+    def split(self, metadata: Any) -> Target:
+        """Give where a call with the application's metadata goes, by the policy: mostly to this very one."""
+
+    def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
+        """Take note of how a call to ``instance`` ended; ``begun``: a part of the reply came before."""
 
 
 @dataclass(slots=True)
@@ -123,6 +128,11 @@ class Caller:
     def __init__(self, membership: Membership, target: Target, max_receive: int) -> None:
         """Take who calls, where calls go, and the largest reply an application takes (-1: any)."""
         self._membership, self._target, self._max_receive = membership, target, max_receive
+
+    def split(self, metadata: Any) -> Caller:
+        """Give who makes a call with such metadata: another one if policy sends it to another service."""
+        target = self._target.split(metadata)
+        return self if target is self._target else Caller(self._membership, target, self._max_receive)
 
     def spec(
         self,
@@ -147,6 +157,13 @@ class Caller:
     async def begin(self, spec: CallSpec) -> Attempt:
         """Choose an instance and seal the call for it."""
         instance, connection = await self._target.connection(spec)
+        try:
+            return self._sealed(spec, instance, connection)
+        except BaseException:
+            connection.ended()
+            raise
+
+    def _sealed(self, spec: CallSpec, instance: InstanceId, connection: Connection) -> Attempt:
         timeout = spec.remaining()
         now_ms = self._membership.clock.now_ms()
         deadline_ms = 0
@@ -196,10 +213,9 @@ class Caller:
             raise CallFailedError(LATE) from None
         return True
 
-    def ended(self, attempt: Attempt, end: RawEnd) -> None:
+    def ended(self, attempt: Attempt, end: RawEnd, *, begun: bool = False) -> None:
         """Have the next call go elsewhere, if there is an elsewhere, where this one was not answered."""
-        if end.code in _UNANSWERED:
-            self._target.lost(attempt.instance)
+        self._target.ended(attempt.instance, end, begun=begun)
 
     def checked_size(self, message: bytes) -> bytes:
         """Give a message of the application's if it is within its limit; raise ``CallFailedError``."""
@@ -242,10 +258,9 @@ def message_of(opener: FrameOpener, data: bytes) -> bytes:
 
 async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
     connection = attempt.connection
-    if (cut := connection.cut()) is not None:
-        raise CallFailedError(cut)
-    connection.began()
     try:
+        if (cut := connection.cut()) is not None:
+            raise CallFailedError(cut)
         call = connection.unary(spec.method.text)(frame, **attempt.options)
         reply = await call or b""
         end = RawEnd(

@@ -47,12 +47,14 @@ class _Method:
         credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
-    ) -> CallSpec:
+    ) -> tuple[Caller, CallSpec]:
+        # The caller, too: policy may send this call to another service than the last one.
         if credentials is not None:
             msg = "call credentials are not used in the mesh: send what the application needs as metadata"
             raise grpc.aio.UsageError(msg)
         try:
-            return self._caller.spec(
+            caller = self._caller.split(metadata)
+            return caller, caller.spec(
                 self._method, metadata, timeout, wait_for_ready=wait_for_ready, compression=compression
             )
         except CallFailedError as failed:
@@ -75,8 +77,8 @@ class _UnaryUnary(_Method, _UnaryUnaryKind):
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
         payload = self._payload(request)
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryUnaryCall(self._caller, spec, payload, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return UnaryUnaryCall(caller, spec, payload, self._deserialize)
 
 
 class _UnaryStream(_Method, _UnaryStreamKind):
@@ -91,8 +93,8 @@ class _UnaryStream(_Method, _UnaryStreamKind):
         compression: grpc.Compression | None = None,
     ) -> UnaryStreamCall:
         payload = self._payload(request)
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryStreamCall(self._caller, spec, payload, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return UnaryStreamCall(caller, spec, payload, self._deserialize)
 
 
 class _StreamUnary(_Method, _StreamUnaryKind):
@@ -105,8 +107,8 @@ class _StreamUnary(_Method, _StreamUnaryKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> StreamUnaryCall:
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return StreamUnaryCall(self._caller, spec, request_iterator, self._serialize, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return StreamUnaryCall(caller, spec, request_iterator, self._serialize, self._deserialize)
 
 
 class _StreamStream(_Method, _StreamStreamKind):
@@ -119,8 +121,8 @@ class _StreamStream(_Method, _StreamStreamKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> StreamStreamCall:
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return StreamStreamCall(self._caller, spec, request_iterator, self._serialize, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return StreamStreamCall(caller, spec, request_iterator, self._serialize, self._deserialize)
 
 
 class MeshChannel(grpc.aio.Channel):
@@ -160,8 +162,8 @@ class MeshChannel(grpc.aio.Channel):
 
         For those that carry calls and are no stub. Raises ``AioRpcError`` for what the mesh cannot carry.
         """
-        spec = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
-        return partial(Exchange, self._caller, spec)
+        made = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
+        return partial(Exchange, *made)
 
     def unary_unary(
         self,

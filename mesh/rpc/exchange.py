@@ -24,6 +24,7 @@ from mesh.rpc.caller import (
     message_of,
     raw_end,
 )
+from mesh.rpc.connections import Connection
 from mesh.rpc.reply import RawEnd, end_of, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome
 from mesh.rpc.writing import write
@@ -153,23 +154,27 @@ class Exchange:
 
     async def _open(self) -> None:
         self._attempt = await self._caller.begin(self._spec)
-        if self.outcome.done():
-            return
+        connection = self._attempt.connection
+        try:
+            if self.outcome.done():
+                raise CallFailedError(self.outcome.result())
+            self._raw = self._made(connection)
+        except BaseException:
+            connection.ended()
+            raise
+        self._raw.add_done_callback(connection.ended)
+        self._raw.add_done_callback(connection.on_cut(self.abandon))
+
+    def _made(self, connection: Connection) -> _Raw:
         self._attempts += 1
         self._sealer = self._attempt.seal.request_sealer()
         self._opener = self._attempt.seal.reply_opener()
-        connection = self._attempt.connection
         if (cut := connection.cut()) is not None:
             raise CallFailedError(cut)
         method, options = self._spec.method.text, self._attempt.options
-        self._raw: _Raw
         if self._only is None:
-            self._raw = connection.stream(method)(**options)
-        else:
-            self._raw = connection.down(method)(self._sealer.seal(self._only, end=True), **options)
-        connection.began()
-        self._raw.add_done_callback(connection.ended)
-        self._raw.add_done_callback(connection.on_cut(self.abandon))
+            return connection.stream(method)(**options)
+        return connection.down(method)(self._sealer.seal(self._only, end=True), **options)
 
     def _abandoned(self) -> bool:
         # gRPC raises CancelledError also in whoever waits for a call that was abandoned meanwhile.
@@ -213,7 +218,8 @@ class Exchange:
             await write(self._raw, self._sealer.seal_end(), last=True)
 
     def _judge(self, end: RawEnd) -> Outcome:
-        self._caller.ended(self._attempt, end)
+        begun = self._opener.count > 0 or self.initial.done()
+        self._caller.ended(self._attempt, end, begun=begun)
         try:
             if end.code is _C.OK:
                 self._check_initial(end.initial)

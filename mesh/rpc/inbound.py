@@ -114,6 +114,8 @@ class Inbound:
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
+        if (limited := self.membership.limited(admitted.verdict.source, self.method)) is not None:
+            return limited
         call = OpenCall(admitted, admitted.verdict, self.membership)
         context.check = call.check
         self.open_calls.add(call)

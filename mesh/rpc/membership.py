@@ -24,6 +24,7 @@ from mesh.core.receiver import Admitted, Receiver
 from mesh.core.revoked import Revoked
 from mesh.core.sender import Sender
 from mesh.rpc.observing import NOBODY, Observer
+from mesh.rpc.status import Outcome
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
 
@@ -70,6 +71,11 @@ def nobody_counts(_admitted: Admitted, _now_ms: int) -> None:
     """Let calls go uncounted."""
 
 
+def unlimited(_source: str, _method: str) -> Outcome | None:
+    """Take as many calls as come."""
+    return None
+
+
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
     """Judge of a node that has no slice."""
     raise Denied(source, method, None)
@@ -88,6 +94,8 @@ class Membership:
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
         self.decided: Callable[[Admitted, int], None] = nobody_counts
         """Told of each call that was judged, and when, in Unix milliseconds (``mesh.decisions``)."""
+        self.limited: Callable[[str, str], Outcome | None] = unlimited
+        """Asked of each call that has a permit, by source and method: what it ends with if it is too many."""
         self.standing: Callable[[Permit], float] = lambda _permit: math.inf
         """Until when, by ``now``, a permit of ``authorize`` needs no judging again."""
         self.now: Callable[[], float] = time.monotonic

@@ -71,6 +71,15 @@ class Observer(Protocol):
     def passed_over(self, endpoints: int) -> None:
         """Take note of instances that a call did not go to because they could not be reached."""
 
+    def ejected(self, destination: ServiceName) -> None:
+        """Take note of an instance that is left out because it failed."""
+
+    def overloaded(self, destination: ServiceName) -> None:
+        """Take note of a call that was not made, because too many are open."""
+
+    def limited(self, source: str) -> None:
+        """Take note of a call that was not served, because its caller makes too many."""
+
 
 class _Unwatched:
     """A call that nobody watches, on either side."""
@@ -107,6 +116,15 @@ class _Nobody:
         return _Unwatched(entries)
 
     def passed_over(self, endpoints: int) -> None:
+        pass
+
+    def ejected(self, destination: ServiceName) -> None:
+        pass
+
+    def overloaded(self, destination: ServiceName) -> None:
+        pass
+
+    def limited(self, source: str) -> None:
         pass
 
 

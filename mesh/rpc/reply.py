@@ -81,6 +81,11 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
     return _unsealed(raw, trailing, late=late)
 
 
+def is_sealed(raw: RawEnd) -> bool:
+    """Whether a reply's end carries a seal, unverified."""
+    return any(key == END for key, _ in raw.trailing)
+
+
 def refusal_of(raw: RawEnd) -> Refusal | None:
     """Give the refusal that a reply carries, unverified, or ``None``."""
     try:

@@ -28,6 +28,10 @@ EVENTS: Final = {
     "cannot connect to myself at %s:%d: the certificate rolls when others do": "certificate.rolls-later",
     "%s: requests that gRPC cannot take, so far %d: listening anew": "listener.anew",
     "gatekeeper takes no decisions: it is older than this node": "decisions.not-taken",
+    "left out: instance %s of %s, for %.0f s: %d calls in a row were not answered": "instance.left-out",
+    "not left out any more: instance %s of %s has answered": "instance.returned",
+    "no place for calls to %s: %d are open and %d wait, so far refused: %d": "calls.overloaded",
+    "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r": "calls.limited",
     # sidecar
     "waiting for the app at %s: it does not accept connections yet": "app.waiting",
     "no socket for %s: %s": "socket.missing",

@@ -39,8 +39,20 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[NodeTelemetry], _Told]], ...] = 
     (
         names.EJECTIONS,
         "{endpoint}",
-        "Instances passed over because they could not be reached.",
-        lambda n: iter([(n.counts.ejections, {})]),
+        "Instances left out: because they could not be reached, or failed.",
+        lambda n: ((count, {names.CAUSE: cause}) for cause, count in list(n.counts.ejections.items())),
+    ),
+    (
+        names.OVERLOADS,
+        "{call}",
+        "Calls not made, because as many were open as there may be.",
+        lambda n: ((count, {names.DESTINATION: to}) for to, count in list(n.counts.overloads.items())),
+    ),
+    (
+        names.LIMITED,
+        "{call}",
+        "Calls not served, because they were beyond the rate of their caller.",
+        lambda n: ((count, {names.SOURCE: source}) for source, count in list(n.counts.limits.items())),
     ),
     (
         names.LUA_KILLS,

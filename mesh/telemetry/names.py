@@ -52,6 +52,10 @@ PERMIT: Final = "permit"
 DENY: Final = "deny"
 REJECT: Final = "reject"
 
+# Values of mesh.cause where instances are left out.
+UNREACHABLE: Final = "unreachable"
+FAILING: Final = "failing"
+
 # Metrics of the conventions.
 SERVER_DURATION: Final = "rpc.server.call.duration"
 CLIENT_DURATION: Final = "rpc.client.call.duration"
@@ -69,6 +73,8 @@ SLICE_AGE: Final = "mesh.slice.age"
 SLICE_VERSION: Final = "mesh.slice.version"
 ENDPOINTS: Final = "mesh.endpoints"
 EJECTIONS: Final = "mesh.ejections"
+OVERLOADS: Final = "mesh.overloads"
+LIMITED: Final = "mesh.limited"
 LUA_KILLS: Final = "mesh.lua.kills"
 
 # Spans of the mesh, beside those of calls.

@@ -72,7 +72,19 @@ class NodeTelemetry:
 
     def passed_over(self, endpoints: int) -> None:
         """Count instances that a call did not go to because they could not be reached."""
-        self.counts.ejections += endpoints
+        self.counts.ejection(names.UNREACHABLE, endpoints)
+
+    def ejected(self, destination: ServiceName) -> None:  # noqa: ARG002  its name is in the log
+        """Count an instance that is left out because it failed."""
+        self.counts.ejection(names.FAILING)
+
+    def overloaded(self, destination: ServiceName) -> None:
+        """Count a call that was not made, because too many are open."""
+        self.counts.overload(destination.text)
+
+    def limited(self, source: str) -> None:
+        """Count a call that was not served, because its caller makes too many."""
+        self.counts.limit(source)
 
     def count(self, verdict: str, why: Denied | PeerError | None) -> None:
         """Count a verdict, and the true cause of a rejection."""

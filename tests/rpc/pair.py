@@ -93,7 +93,7 @@ class World:
         """Give a channel by the world's directory."""
         name = ServiceName(service)
         connections = Connections(source, name, max_receive)
-        target = DirectoryTarget(name, self.directory, lambda: connections, _has_keys)
+        target = DirectoryTarget(name, self.directory, lambda _: connections, _has_keys)
         return MeshChannel(source, target, max_receive)
 
     def serve(self, member: Membership, max_receive: int = MAX_MESSAGE) -> MeshServer:

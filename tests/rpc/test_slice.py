@@ -274,7 +274,7 @@ def channel_of(member: Membership, held: Slice, service: str) -> MeshChannel:
     """Give a channel by a slice."""
     name = ServiceName(service)
     connections = Connections(member, name)
-    return MeshChannel(member, DirectoryTarget(name, held, lambda: connections, _has_keys))
+    return MeshChannel(member, DirectoryTarget(name, held, lambda _: connections, _has_keys))
 
 
 async def _has_keys(_service: ServiceName, _patience: float) -> None:

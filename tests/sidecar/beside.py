@@ -63,7 +63,7 @@ class StubNode:
         """Give a channel by the slice."""
         name, limit = ServiceName(service), receive_limit(options)
         connections = self._open.setdefault(name, Connections(self.membership, name, limit))
-        target = DirectoryTarget(name, self.slice, lambda: connections, _has_keys)
+        target = DirectoryTarget(name, self.slice, lambda _: connections, _has_keys)
         return MeshChannel(self.membership, target, limit)
 
     def server(self, options: Any = None) -> MeshServer:
