@@ -23,8 +23,10 @@ whole milliseconds. The empty ``Traffic`` is what holds where a policy says noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import ClassVar
 
 from mesh.core.rules import HeaderRule
 
@@ -60,9 +62,11 @@ class Breaker:
 class Eject:
     """When an instance is left out: after failures in a row, for a time, at most so many of a hundred."""
 
+    MOST: ClassVar[int] = 50
+
     failures: int
     for_ms: int
-    most: int = 50
+    most: int = MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,19 @@ class Traffic:
     rate: Rate | None = None
     split: tuple[Share, ...] = ()
     routes: tuple[Route, ...] = ()
+
+    def of_caller(self, known: Container[str]) -> Traffic:
+        """Give what a caller has to do with it, who knows only some services: it hears of no others."""
+        # What is left without a share of calls would take them all, so then the service itself does.
+        split = tuple(share for share in self.split if share.service in known)
+        if not any(share.weight for share in split):
+            split = tuple(share for share in split if share.headers)
+        return replace(self, rate=None, split=split)
+
+    @property
+    def of_callee(self) -> Traffic:
+        """What the service itself has to do with it."""
+        return Traffic(rate=self.rate)
 
 
 NONE = Traffic()

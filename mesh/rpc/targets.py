@@ -20,6 +20,7 @@ from mesh.core.metadata import checked_entries
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
 from mesh.core.split import destination
+from mesh.core.traffic import Traffic
 from mesh.rpc.caller import CallFailedError, CallSpec
 from mesh.rpc.connections import Connection, Connections, Endpoint
 from mesh.rpc.flow import Flow
@@ -56,6 +57,9 @@ class Directory(Protocol):
 
         Raises ``CallFailedError`` if there is no slice in force.
         """
+
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give how calls to a service are made: the same object for as long as the same is said."""
 
     def changed(self) -> Awaitable[object]:
         """Give what waits until any of it changes, from this very moment on."""

@@ -19,6 +19,7 @@ from mesh.core.keys import Key, destination_key, pair_key
 from mesh.core.matcher import Matcher
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.policy import Section
+from mesh.core.traffic import NONE, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import MAX_MESSAGE, Connections, Endpoint
 from mesh.rpc.membership import Clock, Membership
@@ -122,6 +123,7 @@ class Directory:
     """A directory that tests write."""
 
     listed: dict[ServiceName, list[Endpoint]] = field(default_factory=dict)
+    told: dict[ServiceName, Traffic] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, member: Membership, address: str) -> None:
@@ -133,6 +135,10 @@ class Directory:
     def endpoints(self, service: ServiceName) -> list[Endpoint] | None:
         """Give what is listed."""
         return self.listed.get(service)
+
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give what is told."""
+        return self.told.get(service, NONE)
 
     def changed(self) -> Awaitable[object]:
         """Wait for the next ``put``."""
