@@ -62,7 +62,7 @@ class Connection:
         max_receive: int,
         leave: Callable[[], None] = lambda: None,
     ) -> None:
-        """Connect lazily; TLS will demand that the other end is ``peer``. A call's end is told to ``leave``."""
+        """Connect lazily; TLS will demand that the other end is ``peer``. ``leave``: told of calls' ends."""
         options = (
             *_OPTIONS,
             ("grpc.ssl_target_name_override", peer.dns),

@@ -168,8 +168,6 @@ class Exchange:
         self._attempt = await self._caller.begin(self._spec)
         connection = self._attempt.connection
         try:
-            if self.outcome.done():
-                raise CallFailedError(self.outcome.result())
             self._raw = self._made(connection)
         except BaseException:
             connection.ended()
@@ -179,6 +177,8 @@ class Exchange:
         self._tries.begun(self._too_long)
 
     def _made(self, connection: Connection) -> _Raw:
+        if self.outcome.done():
+            raise CallFailedError(self.outcome.result())
         self._attempts += 1
         self._sealer = self._attempt.seal.request_sealer()
         self._opener = self._attempt.seal.reply_opener()

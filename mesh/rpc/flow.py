@@ -88,6 +88,8 @@ class Flow:
         """Tell of a call for which there is no place; give what it ends with."""
         self._membership.observer.overloaded(self.service)
         if count := self._overloads.count():
-            text = "no place for calls to %s: %d are open and %d wait, so far refused: %d"
-            log.warning(text, self.service, self.gate.open, self.gate.waiting, count)
+            log.warning(
+                "no place for calls to %s: %d are open and %d wait, so far refused: %d",
+                *(self.service, self.gate.open, self.gate.waiting, count),
+            )
         return mesh_outcome(Reason.OVERLOADED, f"calls to {self.service}")

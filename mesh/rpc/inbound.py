@@ -114,9 +114,13 @@ class Inbound:
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
-        if (limited := self.membership.limited(admitted.verdict.source, self.method)) is not None:
-            return limited
-        call = OpenCall(admitted, admitted.verdict, self.membership)
+        limited = self.membership.limited(admitted.verdict.source, self.method)
+        return limited or await self._dispatch(context, admitted, admitted.verdict, run, watched)
+
+    async def _dispatch(
+        self, context: MeshContext, admitted: Admitted, permit: Permit, run: Any, watched: Serving
+    ) -> Outcome:
+        call = OpenCall(admitted, permit, self.membership)
         context.check = call.check
         self.open_calls.add(call)
         try:

@@ -38,6 +38,8 @@ class Limits:
     def _refused(self, source: str, method: str, wait: float) -> Outcome:
         self._membership.observer.limited(source)
         if count := self._seldom.count():
-            text = "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r"
-            log.warning(text, count, source, method)
+            log.warning(
+                "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r",
+                *(count, source, method),
+            )
         return mesh_outcome(Reason.RATE_LIMITED, retry_after=wait)

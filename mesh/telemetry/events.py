@@ -34,6 +34,8 @@ EVENTS: Final = {
     "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r": "calls.limited",
     # sidecar
     "waiting for the app at %s: it does not accept connections yet": "app.waiting",
+    "the app at %s does not serve, and has no calls until it does: %s": "app.not-serving",
+    "the app at %s serves again": "app.serving",
     "no socket for %s: %s": "socket.missing",
     # auth
     "auth of %s is ready: join at %s": "auth.ready",
