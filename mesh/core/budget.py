@@ -13,27 +13,28 @@ from typing import Final
 RESERVE: Final = 10.0
 #: The most that calls can save up.
 MOST: Final = 100.0
+_TOKEN: Final = 100
 
 
 class Budget:
     """The tokens of one destination. Times are seconds that never run backwards."""
 
-    __slots__ = ("_at", "_tokens")
+    __slots__ = ("_at", "_hundredths")
 
     def __init__(self, now: float) -> None:
         """Begin with the reserve."""
-        self._tokens, self._at = RESERVE, now
+        self._hundredths, self._at = _TOKEN * RESERVE, now
 
     def called(self, percent: int) -> None:
         """Count a call of which so many in a hundred may be made again."""
-        self._tokens = min(MOST, self._tokens + percent / 100)
+        self._hundredths = min(_TOKEN * MOST, self._hundredths + percent)
 
     def take(self, now: float) -> bool:
         """Whether a call may be made again, now: it takes a token if there is one."""
-        if self._tokens < RESERVE:
-            self._tokens = min(RESERVE, self._tokens + now - self._at)
+        if self._hundredths < _TOKEN * RESERVE:
+            self._hundredths = min(_TOKEN * RESERVE, self._hundredths + _TOKEN * (now - self._at))
         self._at = now
-        if self._tokens < 1:
+        if self._hundredths < _TOKEN:
             return False
-        self._tokens -= 1
+        self._hundredths -= _TOKEN
         return True

@@ -66,6 +66,12 @@ class Flow:
         if self._ejection is not None:
             self._ejection.chosen(instance, self._membership.now())
 
+    def unreached(self, instance: InstanceId) -> None:
+        """Take note of an instance that a call did not go to because it could not be reached."""
+        self._membership.observer.passed_over(1)
+        if self.ejects:
+            self.ended(instance, answer=False)
+
     def ended(self, instance: InstanceId, answer: bool | None) -> None:
         """Take note of how a call ended: ``mesh.core.ejection.answered``."""
         if self._ejection is None:

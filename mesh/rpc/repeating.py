@@ -109,8 +109,8 @@ def pause_before(
 
 
 def may_pass(outcome: Outcome) -> bool:
-    """Whether it is no limit of this node's own: repeating against that one would only fill it."""
-    return mesh_info(outcome.trailing)[0] != Reason.OVERLOADED
+    """Whether it is none that this node makes itself, as policy says: a limit, or a fault on purpose."""
+    return mesh_info(outcome.trailing)[0] not in (Reason.OVERLOADED, Reason.FAULT)
 
 
 def ended(outcome: Outcome, *, overtime: bool = False) -> Ended:
