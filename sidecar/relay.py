@@ -161,13 +161,30 @@ async def _replies_outward(context: Any, exchange: Made) -> _End:
 
 
 async def _replies_inward(context: Any, call: Any) -> _End:
-    await context.send_initial_metadata(checked_entries(await call.initial_metadata()))
-    while (message := await _read(call)) is not grpc.aio.EOF:
+    message = await _first_inward(context, call)
+    while message is not grpc.aio.EOF:
         await context.write(message)
+        message = await _read(call)
     # What the application says of the next attempt goes along: the context knows it from its metadata.
     trailing = tuple(await call.trailing_metadata() or ())
     pushed = tuple((PUSHBACK, value) for value in pushbacks(trailing))
     return await call.code(), await call.details() or "", (*checked_entries(trailing), *pushed)
+
+
+async def _first_inward(context: Any, call: Any) -> Any:
+    # An error alone is no reply that has begun, and may be made again from the caller's side. That it is
+    # alone shows a moment after its metadata, which is then empty.
+    initial = checked_entries(await call.initial_metadata())
+    reading = asyncio.ensure_future(_read(call))
+    try:
+        if not initial:
+            await asyncio.wait((reading,), timeout=STREAM_GRACE)
+        alone = reading.done() and reading.result() is grpc.aio.EOF
+        if initial or not alone or await call.code() is grpc.StatusCode.OK:
+            await context.send_initial_metadata(initial)
+        return await reading
+    finally:
+        reading.cancel()
 
 
 async def _read(call: Any) -> Any:

@@ -17,78 +17,11 @@ from mesh.rpc.held import MAX_HELD
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from tests.rpc.attack import eventually, reason_of
+from tests.rpc.flaky import PATH, Flaky
 from tests.rpc.pair import World
 
 C = grpc.StatusCode
 CALLEE = ServiceName("callee")
-PATH = "/test.v1.Flaky/"
-
-
-class Flaky(grpc.GenericRpcHandler):
-    """Does with each call, one after the other, what a script says; then it echoes."""
-
-    def __init__(self) -> None:
-        self.script: list[Any] = []
-        self.calls: list[tuple[bytes, ...]] = []
-        self.cancelled = 0
-        self.remaining: list[float] = []
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Find the handler."""
-        kinds: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
-            "Down": grpc.unary_stream_rpc_method_handler(self.down),
-            "Up": grpc.stream_unary_rpc_method_handler(self.up),
-            "Both": grpc.stream_stream_rpc_method_handler(self.both),
-        }
-        return kinds.get(details.method.removeprefix(PATH))
-
-    async def _next(self, context: Any, *requests: bytes) -> None:
-        self.calls.append(requests)
-        self.remaining.append(context.time_remaining())
-        step = self.script.pop(0) if self.script else None
-        if step == "wait":
-            try:
-                await asyncio.get_running_loop().create_future()
-            finally:
-                self.cancelled += 1
-        elif isinstance(step, tuple):
-            code, pushback = step
-            await context.abort(code, "scripted", (("grpc-retry-pushback-ms", pushback), ("x-t", "t")))
-        elif step is not None:
-            await context.abort(step, "scripted")
-
-    async def unary(self, request: bytes, context: Any) -> bytes:
-        """Take the next step, then echo."""
-        await self._next(context, request)
-        return request
-
-    async def down(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        """Take the next step, then echo."""
-        late = bool(self.script) and self.script[0] == "late"
-        if late:
-            self.script.pop(0)
-            self.calls.append((request,))
-        else:
-            await self._next(context, request)
-        yield request
-        if late:
-            await context.abort(C.UNAVAILABLE, "after a message")
-        yield request
-
-    async def up(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
-        """Take the next step, then echo."""
-        got = [request async for request in requests]
-        await self._next(context, *got)
-        return b",".join(got)
-
-    async def both(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """Take the next step, then echo."""
-        first = await anext(requests)
-        await self._next(context, first)
-        yield first
-        async for request in requests:
-            yield request
 
 
 @pytest.fixture
@@ -189,7 +122,9 @@ async def test_nothing_is_repeated_once_a_reply_has_begun(road: Road, flaky: Fla
     assert len(flaky.calls) == 1
 
 
-async def test_another_attempt_goes_elsewhere(road: Road, flaky: Flaky, caller: Membership) -> None:
+async def test_another_attempt_goes_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, road: Road, flaky: Flaky, caller: Membership
+) -> None:
     """To an instance that the call was not at, under a new sequence number."""
     tried: list[tuple[Any, int]] = []
     seal = caller.sender.seal
@@ -198,7 +133,7 @@ async def test_another_attempt_goes_elsewhere(road: Road, flaky: Flaky, caller: 
         tried.append(arguments[1])
         return seal(*arguments)
 
-    caller.sender.seal = spying  # type: ignore[method-assign]
+    monkeypatch.setattr(caller.sender, "seal", spying)
     channel = road(retry=FAST)
     for _ in range(10):
         tried.clear()
