@@ -159,8 +159,9 @@ class DirectoryTarget:
     def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
         """Have those left out that fail, if policy says so."""
         flow = self._connections(self.service).flow
-        if flow.ejects:
-            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun))
+        if flow.ejects and self._directory.in_force:
+            known = [endpoint.instance for endpoint in self._directory.endpoints(self.service) or ()]
+            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun), known)
 
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())
