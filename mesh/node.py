@@ -214,6 +214,8 @@ class Node:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
+        for service, flow in self._flows.items():
+            flow.follow(self._slice.traffic(service))
         if self._server is not None and (self._judged != self._slice.generation or not self._slice.in_force):
             self._server.recheck()
         self._judged = self._slice.generation

@@ -10,7 +10,6 @@ Who can take a call is for others to say; the candidates are never none.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, Protocol, TypeVar
@@ -45,7 +44,7 @@ class Balancer(Protocol):
 class LeastLoaded:
     """The less loaded of two random ones."""
 
-    def __init__(self, sample: Sample = random.sample) -> None:
+    def __init__(self, sample: Sample) -> None:
         """Take what draws two different ones."""
         self._sample = sample
 
@@ -97,7 +96,7 @@ def heaviest(candidates: Sequence[C], value: Value) -> C:
     return max(candidates, key=weight)
 
 
-def balancer(balance: Balance, begin: bytes, sample: Sample = random.sample) -> Balancer:
+def balancer(balance: Balance, begin: bytes, sample: Sample) -> Balancer:
     """Give what a policy asks for; ``begin`` and ``sample`` as for the classes above."""
     least = LeastLoaded(sample)
     if balance.by is By.ROUND_ROBIN:

@@ -44,7 +44,7 @@ class Turnstile(Generic[T]):
     def leave(self) -> list[T]:
         """Take a call out; give those whose turn it is, who have their places now."""
         self.open -= 1
-        return self._admitted()
+        return self._admitted() if self._waiting else []
 
     def give_up(self, ticket: T) -> None:
         """Take back a call that waits."""

@@ -218,7 +218,7 @@ class Connections:
         up = [endpoint for endpoint in endpoints if not self.to(endpoint).failing] or endpoints
         if len(up) < len(endpoints):
             self._membership.observer.passed_over(len(endpoints) - len(up))
-        best = self.flow.balancer.choose(self.flow.among(up, endpoints), self._load, entries)
+        best = self.flow.balancer.choose(self.flow.among(up), self._load, entries)
         self.flow.chosen(best.instance)
         return best, self.to(best)
 

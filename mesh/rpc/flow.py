@@ -7,6 +7,7 @@ tells of what it does. All of a node's channels to the service share one, whatev
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -23,7 +24,7 @@ from mesh.rpc.status import Outcome, mesh_outcome
 
 log = logging.getLogger("mesh")
 
-_LEAST_LOADED: Final = LeastLoaded()
+_LEAST_LOADED: Final = LeastLoaded(random.sample)
 
 
 class Flow:
@@ -34,7 +35,6 @@ class Flow:
         self.service, self._membership = service, membership
         self.traffic = NONE
         self._ejection: Ejection | None = None
-        self._known: Sequence[InstanceId] = ()
         self._overloads = Seldom(membership.now)
         self.balancer: Balancer = _LEAST_LOADED
         self.gate = Gate()
@@ -48,17 +48,16 @@ class Flow:
         """Do from now on as the policy says. What it says as before goes on as it was."""
         before, self.traffic = self.traffic, traffic
         if traffic.balance != before.balance:
-            self.balancer = balancer(traffic.balance, secrets.token_bytes(16))
+            self.balancer = balancer(traffic.balance, secrets.token_bytes(16), random.sample)
         if traffic.eject != before.eject:
             self._ejection = Ejection(traffic.eject) if traffic.eject else None
         if traffic.breaker != before.breaker:
             self.gate.limit(traffic.breaker)
 
-    def among(self, candidates: Sequence[C], known: Sequence[C]) -> Sequence[C]:
-        """Give those candidates, of all who are known, that are not left out for failing."""
+    def among(self, candidates: Sequence[C]) -> Sequence[C]:
+        """Give those candidates that are not left out for failing."""
         if self._ejection is None:
             return candidates
-        self._known = [one.instance for one in known]
         return self._ejection.among(candidates, self._membership.now())
 
     def chosen(self, instance: InstanceId) -> None:
@@ -66,17 +65,14 @@ class Flow:
         if self._ejection is not None:
             self._ejection.chosen(instance, self._membership.now())
 
-    def unreached(self, instance: InstanceId) -> None:
+    def passed_over(self) -> None:
         """Take note of an instance that a call did not go to because it could not be reached."""
         self._membership.observer.passed_over(1)
-        if self.ejects:
-            self.ended(instance, answer=False)
 
-    def ended(self, instance: InstanceId, answer: bool | None) -> None:
-        """Take note of how a call ended: ``mesh.core.ejection.answered``."""
+    def ended(self, instance: InstanceId, answer: bool | None, known: Collection[InstanceId]) -> None:
+        """Take note of how a call ended (``mesh.core.ejection.answered``), and of all instances there are."""
         if self._ejection is None:
             return
-        known: Collection[InstanceId] = self._known
         told = self._ejection.ended(instance, answer, known, self._membership.now())
         if isinstance(told, Ejected):
             self._membership.observer.ejected(self.service)

@@ -44,7 +44,8 @@ class Gate:
 
     def leave(self) -> None:
         """Give a place back."""
-        self._let_in(self._turnstile.leave())
+        if admitted := self._turnstile.leave():
+            self._let_in(admitted)
 
     def limit(self, limits: Breaker | None) -> None:
         """Change the limits; ``None`` is none."""

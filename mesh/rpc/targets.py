@@ -44,6 +44,9 @@ MAX_CONTROL: Final = MAX_DOCUMENT + MAX_REVOKED * 30 + 64 * 1024
 
 _UNANSWERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
+#: How a call ended that was never begun.
+_UNREACHED: Final = RawEnd(grpc.StatusCode.UNAVAILABLE, "", (), ())
+
 KeysFor = Callable[[ServiceName, float], Awaitable[None]]
 
 
@@ -130,7 +133,8 @@ class DirectoryTarget:
         if len(endpoints) > 1 and not spec.wait_for_ready and not await self._stands(connection, spec):
             # Nothing was sent, so whatever the call is, it may go elsewhere.
             spec.tried.add(endpoint.instance)
-            flow.unreached(endpoint.instance)
+            flow.passed_over()
+            self.ended(endpoint.instance, _UNREACHED, begun=False)
             return await self.connection(spec)
         return endpoint.instance, connection
 
@@ -178,8 +182,9 @@ class DirectoryTarget:
     def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
         """Have those left out that fail, if policy says so."""
         flow = self._connections(self.service).flow
-        if flow.ejects:
-            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun))
+        if flow.ejects and self._directory.in_force:
+            known = [endpoint.instance for endpoint in self._directory.endpoints(self.service) or ()]
+            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun), known)
 
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())

@@ -95,6 +95,6 @@ def test_the_first_value_of_the_key_decides_and_without_one_the_load() -> None:
 
 def test_what_a_policy_asks_for() -> None:
     """The three by name; least loaded where it says nothing."""
-    assert isinstance(balancer(Balance(), bytes(16)), LeastLoaded)
-    assert isinstance(balancer(Balance(By.ROUND_ROBIN), bytes(16)), RoundRobin)
-    assert isinstance(balancer(Balance(By.HASH, "x"), bytes(16)), Hashed)
+    assert isinstance(balancer(Balance(), bytes(16), random.sample), LeastLoaded)
+    assert isinstance(balancer(Balance(By.ROUND_ROBIN), bytes(16), random.sample), RoundRobin)
+    assert isinstance(balancer(Balance(By.HASH, "x"), bytes(16), random.sample), Hashed)

@@ -100,15 +100,18 @@ async def test_policy_moves_calls_while_they_are_made(
     channel = await stack.enter_async_context(front.channel("back"))
     call: Any = channel.unary_unary(NAME)
     await asyncio.wait_for(_answers(call), 20)
-    seen, ending = Counter[str](), asyncio.Event()
+    seen, ending = [Counter[str]()], asyncio.Event()
 
     async def load() -> None:
         while not ending.is_set():
-            seen[await outcome(call(b"", metadata=(("x-load", "1"),)))] += 1
+            counted = seen[-1]  # with the calls that begin now
+            counted[await outcome(call(b"", metadata=(("x-load", "1"),)))] += 1
 
-    async def comes(*names: str) -> None:
-        before = seen.copy()
-        await until(lambda: all(seen[name] > before[name] + 20 for name in names), f"{names} to answer")
+    async def comes(*names: str) -> Counter[str]:
+        counted = Counter[str]()
+        seen.append(counted)
+        await until(lambda: all(counted[name] > 20 for name in names), f"{names} to answer")
+        return counted
 
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
@@ -120,18 +123,14 @@ async def test_policy_moves_calls_while_they_are_made(
         await comes("next")
         await mesh.apply(policy(*pairs, traffic={"back": {"split": halves}}))
         await comes("back", "next")
-        assert set(seen) == {"back", "next"}
+        assert set().union(*seen) == {"back", "next"}
         await mesh.apply(policy(("front", "back"), ("next", "next"), traffic={"back": {"split": halves}}))
         await disappears(front.socket("next"))
-        await comes("back")
-        # It may have been denied while front did not know yet; from then on it is not sent there.
-        before = seen["next"], seen["PERMISSION_DENIED"]
-        await comes("back")
-        assert (seen["next"], seen["PERMISSION_DENIED"]) == before
+        # Before, some may have been on their way to where they may not go any more; from then on none is.
+        assert set(await comes("back")) == {"back"}
         await mesh.apply(policy(*pairs, traffic={"back": {"rate": {"calls": 1, "burst": 1}}}))
         await comes("RESOURCE_EXHAUSTED")
         ending.set()
-    assert set(seen) <= {"back", "next", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"}
     await call(b"").code()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"")
