@@ -34,7 +34,10 @@ from mesh.reports import Denial, Reporter, messages
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
+from mesh.rpc.flow import Flow
+from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget, each_of
 from mesh.slices import Slice
@@ -64,6 +67,7 @@ class Node:
         enrolment.tracing = self.telemetry.tracing
         self._slice = Slice(self.membership.now, self._certified, self.membership.clock.now_ms)
         self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
+        self.membership.limited = Limits(self.membership, lambda: self._slice.rate)
         self._judged = 0
         self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
         # One of its own: other calls may find another gatekeeper while the slice goes on coming from this.
@@ -82,9 +86,10 @@ class Node:
         self._slice.audited = self._reporter.audited
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
-        telling = (self._reporter.keep(), self._decisions.keep())
-        self._telling = [asyncio.create_task(told) for told in telling]
+        self._telling = [asyncio.create_task(one.keep()) for one in (self._reporter, self._decisions)]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
+        self._flows: dict[ServiceName, Flow] = {}
+        self._routings = Routings(self._slice.traffic, self.membership.now)
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
         self._tell_of_slice()
@@ -122,14 +127,16 @@ class Node:
             return MeshChannel(self.membership, self._gatekeeper, limit)
         if name == AUTH:
             return MeshChannel(self.membership, self._enrolment.auth, limit)
-        connections = partial(self._connections_to, name, limit)
+        connections = partial(self._connections_to, limit)
         target = DirectoryTarget(name, self._slice, connections, self._enrolment.keys_for)
-        return MeshChannel(self.membership, target, limit)
+        return MeshChannel(self.membership, target, limit, self._routings.of(name))
 
-    def _connections_to(self, service: ServiceName, limit: int) -> Connections:
+    def _connections_to(self, limit: int, service: ServiceName) -> Connections:
         connections = self._connections.get((service, limit))
         if connections is None:
-            connections = self._connections[service, limit] = Connections(self.membership, service, limit)
+            flow = self._flows.get(service) or self._flows.setdefault(service, Flow(self.membership, service))
+            connections = Connections(self.membership, service, limit, flow)
+            self._connections[service, limit] = connections
         return connections
 
     def server(self, options: Any = None) -> MeshServer:
@@ -206,6 +213,8 @@ class Node:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
+        for service, flow in self._flows.items():
+            flow.follow(self._slice.traffic(service))
         if self._server is not None and (self._judged != self._slice.generation or not self._slice.in_force):
             self._server.recheck()
         self._judged = self._slice.generation

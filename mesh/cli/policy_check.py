@@ -14,6 +14,7 @@ from mesh.cli.policy_file import load_policy
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
 from mesh.core.policy import Mode, Policy
+from mesh.core.traffic_effect import without_effect
 from mesh.core.zones import is_known
 
 SCHEMA: Final = "policy.schema.json"
@@ -48,7 +49,13 @@ def schema() -> None:
 
 def notes(policy: Policy) -> list[str]:
     """Give what is allowed in a policy, and yet may not be meant."""
-    return [*_unmatched(policy), *_unused(policy), *_audited(policy), *_zones(policy)]
+    return [
+        *_unmatched(policy),
+        *_unused(policy),
+        *_audited(policy),
+        *_zones(policy),
+        *without_effect(policy),
+    ]
 
 
 def _counts(policy: Policy) -> dict[str, int]:

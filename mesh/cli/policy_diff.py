@@ -17,6 +17,7 @@ from mesh.core.grants import Grant, Scope
 from mesh.core.modes import Switched, in_modes_of, switched
 from mesh.core.patterns import ANY
 from mesh.core.policy import Policy
+from mesh.core.traffic_turns import Turn, turns
 
 #: How many lines are shown, and how many names or methods in one.
 LINES: Final = 200
@@ -43,7 +44,7 @@ _SCOPES: Final = {
 @output_option
 @data_option
 def diff(old: str, new: str | None, output: str, data: Path) -> None:
-    """Say which calls the policy NEW grants otherwise than OLD.
+    """Say which calls the policy NEW grants otherwise than OLD, and how they are made otherwise.
 
     Each is a file, or the number of a version that auth keeps; one alone is compared with the one in force.
     """
@@ -51,14 +52,14 @@ def diff(old: str, new: str | None, output: str, data: Path) -> None:
     before = named(old, directory) if new else fetched(directory).policy
     after = named(new or old, directory)
     if output == "json":
-        show_json([difference_data(one) for one in differences(before, after)])
+        show_json(differences_data(before, after, differences(before, after)))
         return
     for line in compared(before, after, differences(before, after)):
         click.echo(line)
 
 
 def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]:
-    """Give lines for people: services that come and go, modes, what else is granted otherwise, a summary."""
+    """Give lines for people: services that come and go, modes, what is granted or made otherwise, a summary."""
     for name in sorted(new.services.keys() - old.services.keys()):
         yield f"+ service {name}"
     for name in sorted(old.services.keys() - new.services.keys()):
@@ -72,6 +73,8 @@ def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]
         yield from _terms(one)
     if len(found) > LINES:
         yield f"  and {len(found) - LINES} more: see mesh policy diff -o json"
+    for turn in turns(old, new)[:LINES]:
+        yield turn.text
     yield _summary([*_signs(modes), *(one.sign for one in found)])
 
 
@@ -117,6 +120,16 @@ def _summary(signs: list[str]) -> str:
         return "no call is granted otherwise"
     told = (("+", "more"), ("-", "less"), ("~", "otherwise"), ("?", "not compared"))
     return "granted " + ", ".join(f"{what}: {signs.count(sign)}" for sign, what in told if sign in signs)
+
+
+def differences_data(old: Policy, new: Policy, found: Iterable[Difference]) -> list[dict[str, object]]:
+    """Give for programs what is granted otherwise, and what is done otherwise with calls."""
+    made = ({"sign": "~", "traffic": turn.part, **_turn_data(turn)} for turn in turns(old, new))
+    return [*map(difference_data, found), *made]
+
+
+def _turn_data(turn: Turn) -> dict[str, object]:
+    return {"destination": turn.destination, "before": turn.before, "after": turn.after}
 
 
 def difference_data(one: Difference) -> dict[str, object]:

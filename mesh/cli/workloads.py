@@ -56,6 +56,12 @@ _OPTIONS = (
     ),
     click.option("--health", metavar="HOST:PORT", help="Where to serve grpc.health.v1, in plaintext."),
     click.option(
+        "--app-health/--no-app-health",
+        default=True,
+        show_default=True,
+        help="Ask the app for its health, and have no calls come while it is not well.",
+    ),
+    click.option(
         "--auth", metavar="HOST:PORT", help="Auth's join port. [default: MESH_AUTH, or that of --data]"
     ),
     click.option(

@@ -136,13 +136,13 @@ def texts(at: str, node: Node, parse: Callable[[str], str]) -> tuple[str, ...]:
     return tuple(checked(place, item, parse) for place, item in some(at, node))
 
 
-def count(at: str, node: Node, most: int) -> int:
-    """Give a whole number from 1 to ``most``."""
+def count(at: str, node: Node, most: int, least: int = 1) -> int:
+    """Give a whole number from ``least`` to ``most``."""
     # Not isinstance: to Python, true is the number 1.
     if type(node) is not int:
         raise PolicyError(at, f"has to be a whole number, not {_kind(node)}")
-    if not 1 <= node <= most:
-        raise PolicyError(at, f"has to lie between 1 and {most}")
+    if not least <= node <= most:
+        raise PolicyError(at, f"has to lie between {least} and {most}")
     return node
 
 

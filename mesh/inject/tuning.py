@@ -4,6 +4,7 @@ sealmesh.dev/inject           "enabled" or "disabled"; also as a label
 sealmesh.dev/service          the service that it has to be; without it, whichever the rules say
 sealmesh.dev/app-port         loopback port at which its app serves; without it, the container port that
 is named grpc, and without that it only calls
+sealmesh.dev/app-health       "disabled": the app is not asked for its health; "enabled" without
 sealmesh.dev/outbound-port    another loopback port for its calls
 sealmesh.dev/cpu-request, memory-request, cpu-limit, memory-limit    of the sidecar
 sealmesh.dev/OTEL_…           a variable of the sidecar in the place of the cluster's, for its telemetry
@@ -28,7 +29,7 @@ _QUANTITIES: Final = {
     for resource in ("cpu", "memory")
     for kind in ("request", "limit")
 }
-_KNOWN: Final = ("inject", "injected", "service", "app-port", "outbound-port", *_QUANTITIES)
+_KNOWN: Final = ("inject", "injected", "service", "app-port", "app-health", "outbound-port", *_QUANTITIES)
 #: What a variable begins with.
 _VARIABLE: Final = "OTEL_"
 #: A quantity, as in the Kubernetes API: a decimal number and a suffix.
@@ -42,6 +43,7 @@ class Tuning:
     service: str | None = None
     app_port: int | None = None
     outbound_port: int | None = None
+    app_health: bool = True
     resources: dict[str, dict[str, str]] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
 
@@ -70,6 +72,7 @@ def read(pod: Mapping[str, Any]) -> Tuning:
         given.get("service"),
         _named_port(pod) if app_port is None else app_port,
         _port(given, "outbound-port"),
+        _enabled(given, "app-health"),
         _resources(given),
         _env(given),
     )
@@ -91,6 +94,13 @@ def _port(given: Mapping[str, str], key: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= MAX_PORT):
         raise RefusedError(f"{PREFIX}{key} is {text!r:.40}: use a port from 1 to {MAX_PORT}")
     return int(text[:6])
+
+
+def _enabled(given: Mapping[str, str], key: str) -> bool:
+    word = given.get(key, "enabled")
+    if word not in {"enabled", "disabled"}:
+        raise RefusedError(f"{PREFIX}{key} is {word!r:.40}: use enabled or disabled")
+    return word == "enabled"
 
 
 def _named_port(pod: Mapping[str, Any]) -> int | None:

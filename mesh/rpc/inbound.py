@@ -19,7 +19,7 @@ import grpc
 
 from mesh.core.errors import Denied, PeerError
 from mesh.core.matcher import Permit
-from mesh.core.metadata import END, REFUSAL, Entries, digest
+from mesh.core.metadata import END, PUSHBACK, REFUSAL, Entries, digest
 from mesh.core.receiver import Admitted, Incoming, StalePeerError
 from mesh.core.seal import CallSeal, End
 from mesh.rpc.context import MeshContext
@@ -130,7 +130,13 @@ class Inbound:
     ) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
-        call = OpenCall(admitted, admitted.verdict, self.membership)
+        limited = self.membership.limited(admitted.verdict.source, self.method)
+        return limited or await self._dispatch(context, admitted, admitted.verdict, run, watched)
+
+    async def _dispatch(
+        self, context: MeshContext, admitted: Admitted, permit: Permit, run: Any, watched: Serving
+    ) -> Outcome:
+        call = OpenCall(admitted, permit, self.membership)
         context.check = call.check
         self.open_calls.add(call)
         try:
@@ -214,7 +220,8 @@ class Inbound:
             context.initial_digest or digest(()),
             digest(outcome.trailing),
         )
-        trailing = (*outcome.trailing, (END, seal.seal_end(end)))
+        pushed = tuple((PUSHBACK, value) for value in context.pushback)
+        trailing = (*outcome.trailing, *pushed, (END, seal.seal_end(end)))
         if not outcome.ok:
             await raw.abort(outcome.code, details, trailing)
         raw.set_trailing_metadata(trailing)

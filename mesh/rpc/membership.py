@@ -75,6 +75,11 @@ def nobody_times(_admitted: Admitted, _outcome: Outcome, _seconds: float) -> Non
     """Let calls go untimed."""
 
 
+def unlimited(_source: str, _method: str) -> Outcome | None:
+    """Take as many calls as come."""
+    return None
+
+
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
     """Judge of a node that has no slice."""
     raise Denied(source, method, None)
@@ -97,6 +102,8 @@ class Membership:
         """Told of each call that was judged, once it has ended, and after how many seconds."""
         self.tap: Tap | None = None
         """Who looks at calls as they end, while an operator does (``mesh.taps``)."""
+        self.limited: Callable[[str, str], Outcome | None] = unlimited
+        """Asked of each call that has a permit, by source and method: what it ends with if it is too many."""
         self.standing: Callable[[Permit], float] = lambda _permit: math.inf
         """Until when, by ``now``, a permit of ``authorize`` needs no judging again."""
         self.now: Callable[[], float] = time.monotonic

@@ -123,6 +123,7 @@ class Slice(_message.Message):
     SETTLING_FIELD_NUMBER: _builtins.int
     MAX_STALE_MS_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy it was cut from. Slices of an older version are ignored."""
     rules: _builtins.bytes
@@ -133,6 +134,10 @@ class Slice(_message.Message):
     """
     max_stale_ms: _builtins.int
     """How long the slice holds without gatekeeper, in milliseconds."""
+    traffic: _builtins.bytes
+    """What the policy says of the traffic to this node and is this node's to do, its rate: canonical JSON, UTF-8;
+    empty if it says nothing.
+    """
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
         """The services that this node may call."""
@@ -152,10 +157,11 @@ class Slice(_message.Message):
         settling: _builtins.bool = ...,
         max_stale_ms: _builtins.int = ...,
         revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
+        traffic: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "revoked", b"revoked", "rules", b"rules", "settling", b"settling", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,15 +179,18 @@ class Change(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     SETTLING_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy that the newest slice was cut from, never older than the one before."""
     rules: _builtins.bytes
     """The rules, if they are others than before."""
     settling: _builtins.bool
     """As in Slice."""
+    traffic: _builtins.bytes
+    """What is this node's to do of the traffic to it, if it is another than before."""
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
-        """Destinations that are new, or whose endpoints are others than before, each whole."""
+        """Destinations that are new, or whose endpoints or traffic are others than before, each whole."""
 
     @_builtins.property
     def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -200,14 +209,20 @@ class Change(_message.Message):
         removed: _abc.Iterable[_builtins.str] | None = ...,
         settling: _builtins.bool = ...,
         revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
+        traffic: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "rules", b"rules"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "_traffic", b"_traffic", "rules", b"rules", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "_traffic", b"_traffic", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "revoked", b"revoked", "rules", b"rules", "settling", b"settling", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rules: _TypeAlias = _typing.Literal["rules"]  # noqa: Y015
     _WhichOneofArgType__rules: _TypeAlias = _typing.Literal["_rules", b"_rules"]  # noqa: Y015
+    _WhichOneofReturnType__traffic: _TypeAlias = _typing.Literal["traffic"]  # noqa: Y015
+    _WhichOneofArgType__traffic: _TypeAlias = _typing.Literal["_traffic", b"_traffic"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rules) -> _WhichOneofReturnType__rules | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__traffic) -> _WhichOneofReturnType__traffic | None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
 
@@ -219,8 +234,13 @@ class Destination(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service name."""
+    traffic: _builtins.bytes
+    """What the policy says of the traffic to it and is the caller's to do: canonical JSON, UTF-8; empty if it says
+    nothing. Names no service that this node may not call. A node that does not know of it calls without.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """Its running instances."""
@@ -230,10 +250,11 @@ class Destination(_message.Message):
         *,
         service: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        traffic: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "service", b"service", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,49 @@ def test_lines(tmp_path: Path) -> None:
     ]
 
 
+TRAFFIC = """\
+traffic:
+  orders:
+    breaker: {calls: 10}
+    split:
+    - {service: old, headers: [{key: k, values: [a, b]}, {key: l, values: ["*"]}]}
+    - {service: orders, weight: 1}
+    routes:
+    - {paths: [/p.S/M], timeout: 2s, retry: {attempts: 3, on: [ABORTED, UNKNOWN]}}
+    - {paths: [/p.S/N, "*/O"]}
+    - {paths: [/p.S/M]}
+"""
+
+
+def test_traffic(tmp_path: Path) -> None:
+    """What is done otherwise with calls is told by destination and part, and for programs as well."""
+    said = diff(tmp_path, OLD, OLD + TRAFFIC).splitlines()
+    assert said == [
+        "~ traffic to orders: breaker: none => calls 10",
+        "~ traffic to orders: split: none => old if k is a or b and l is *, orders 1",
+        "~ traffic to orders: route /p.S/M: none => timeout 2s, retry attempts 3, on ABORTED UNKNOWN",
+        "~ traffic to orders: route /p.S/N */O: none => as everywhere",
+        "~ traffic to orders: route /p.S/M again: none => as everywhere",
+        "no call is granted otherwise",
+    ]
+    first, *others = diff(tmp_path, OLD + TRAFFIC, OLD + TRAFFIC.replace("10}", "9}")).splitlines()
+    assert (first, len(others)) == ("~ traffic to orders: breaker: calls 10 => calls 9", 1)
+    lines = TRAFFIC.splitlines(keepends=True)
+    moved = "".join([*lines[:-3], lines[-2], lines[-3], lines[-1]])
+    assert (
+        diff(tmp_path, OLD + TRAFFIC, OLD + moved)
+        .splitlines()[0]
+        .endswith("=> breaker, split, route /p.S/N */O, route /p.S/M, route /p.S/M again")
+    )
+    assert json.loads(diff(tmp_path, OLD + TRAFFIC, OLD, "-o", "json"))[0] == {
+        "sign": "~",
+        "traffic": "breaker",
+        "destination": "orders",
+        "before": "calls 10",
+        "after": "none",
+    }
+
+
 def test_no_difference(tmp_path: Path) -> None:
     """Another text that grants the same is none."""
     renamed = OLD.replace("{principals: [a],", "{name: x, principals: [a],")

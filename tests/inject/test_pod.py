@@ -160,6 +160,12 @@ def test_tuning() -> None:
     }
 
 
+def test_a_pod_may_keep_its_app_from_being_asked() -> None:
+    """For its health."""
+    assert "--no-app-health" not in sidecar(injected(annotated(app_health="enabled")))["args"]
+    assert sidecar(injected(annotated(app_health="disabled")))["args"][-1] == "--no-app-health"
+
+
 def test_a_pod_without_a_grpc_port_only_calls() -> None:
     """Nothing is guessed."""
     made = injected(pod(containers=[{"name": "app", "image": "x", "ports": [{"containerPort": 80}]}]))
@@ -230,6 +236,7 @@ def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: st
         ({"app_port": "99999999999"}, "use a port"),
         ({"app_port": "٣"}, "use a port"),
         ({"app_port": "7801"}, "port 7801 is the sidecar's"),
+        ({"app_health": "off"}, "app-health is 'off': use enabled or disabled"),
         ({"memory_limit": "lots"}, "use a quantity"),
         ({"service": "payments"}, "the rules make this pod orders"),
     ],

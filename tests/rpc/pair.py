@@ -19,9 +19,11 @@ from mesh.core.keys import Key, destination_key, pair_key
 from mesh.core.matcher import Matcher
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.policy import Section
+from mesh.core.traffic import NONE, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import MAX_MESSAGE, Connections, Endpoint
 from mesh.rpc.membership import Clock, Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid
 from mesh.rpc.targets import DirectoryTarget
@@ -48,6 +50,7 @@ class World:
         self.root = Key(os.urandom(32))
         self.members: list[Membership] = []
         self.directory = Directory()
+        self.routings: dict[Membership, Routings] = {}
 
     def member(self, service: str) -> Membership:
         """Let a new instance of a service in, able to seal for every service."""
@@ -92,8 +95,9 @@ class World:
         """Give a channel by the world's directory."""
         name = ServiceName(service)
         connections = Connections(source, name, max_receive)
-        target = DirectoryTarget(name, self.directory, lambda: connections, _has_keys)
-        return MeshChannel(source, target, max_receive)
+        target = DirectoryTarget(name, self.directory, lambda _: connections, _has_keys)
+        routings = self.routings.setdefault(source, Routings(self.directory.traffic, source.now))
+        return MeshChannel(source, target, max_receive, routings.of(name))
 
     def serve(self, member: Membership, max_receive: int = MAX_MESSAGE) -> MeshServer:
         """Give a server on a free port, listed in the directory."""
@@ -122,6 +126,7 @@ class Directory:
     """A directory that tests write."""
 
     listed: dict[ServiceName, list[Endpoint]] = field(default_factory=dict)
+    told: dict[ServiceName, Traffic] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, member: Membership, address: str) -> None:
@@ -133,6 +138,10 @@ class Directory:
     def endpoints(self, service: ServiceName) -> list[Endpoint] | None:
         """Give what is listed."""
         return self.listed.get(service)
+
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give what is told."""
+        return self.told.get(service, NONE)
 
     def changed(self) -> Awaitable[object]:
         """Wait for the next ``put``."""
