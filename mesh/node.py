@@ -37,6 +37,7 @@ from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.flow import Flow
 from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget, each_of
 from mesh.slices import Slice
@@ -89,6 +90,7 @@ class Node:
         self._telling = [asyncio.create_task(told) for told in telling]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._flows: dict[ServiceName, Flow] = {}
+        self._routings = Routings(self._slice.traffic, self.membership.now)
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
         self._tell_of_slice()
@@ -128,14 +130,15 @@ class Node:
             return MeshChannel(self.membership, self._enrolment.auth, limit)
         connections = partial(self._connections_to, limit)
         target = DirectoryTarget(name, self._slice, connections, self._enrolment.keys_for)
-        return MeshChannel(self.membership, target, limit)
+        return MeshChannel(self.membership, target, limit, self._routings.of(name))
 
     def _connections_to(self, limit: int, service: ServiceName) -> Connections:
         connections = self._connections.get((service, limit))
         if connections is None:
             flow = self._flows.get(service) or self._flows.setdefault(service, Flow(self.membership, service))
-            connections = Connections(self.membership, service, limit, flow)
-            self._connections[service, limit] = connections
+            connections = self._connections[service, limit] = Connections(
+                self.membership, service, limit, flow
+            )
         return connections
 
     def server(self, options: Any = None) -> MeshServer:

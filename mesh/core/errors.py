@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """The caller is who it says, and makes more calls than it may."""
     UNSEALED = "UNSEALED"
     """A reply without a valid seal: said by a node to its own application, never sent."""
+    FAULT = "FAULT"
+    """The policy has some calls end for nothing: said by a node to its own application, never sent."""
 
 
 class Cause(StrEnum):

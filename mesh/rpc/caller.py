@@ -8,20 +8,22 @@ call with a new sequence number. Whatever else goes wrong is the application's t
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import grpc
 
-from mesh.core.errors import Cause, PeerError, Reason
+from mesh.core.errors import PeerError, Reason
 from mesh.core.metadata import CALL, Entries, checked_entries, digest
 from mesh.core.names import FullMethod, InstanceId, ServiceName, full_method
-from mesh.core.seal import CallSeal, FrameOpener
+from mesh.core.routes import shortened
+from mesh.core.seal import CallSeal
 from mesh.core.sender import NoKeyError
 from mesh.rpc.connections import Connection
 from mesh.rpc.membership import Membership
 from mesh.rpc.observing import NOBODY, Calling, Observer
-from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
+from mesh.rpc.reply import RawEnd, initial_entries, message_of, raw_end, refusal_of, settle
+from mesh.rpc.routing import Plan, Routing
 from mesh.rpc.status import Outcome, mesh_outcome
 
 ATTEMPTS: Final = 3
@@ -44,7 +46,10 @@ class CallFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """What an application asked for. ``deadline`` is by the loop's clock, in seconds."""
+    """What an application asked for. ``deadline`` is by the loop's clock, in seconds.
+
+    ``plan`` is what policy says of the method, ``tried`` the instances that it was sent to so far.
+    """
 
     method: FullMethod
     entries: Entries
@@ -53,6 +58,8 @@ class CallSpec:
     wait_for_ready: bool
     compression: grpc.Compression | None
     watched: Calling
+    plan: Plan | None = None
+    tried: set[InstanceId] = field(default_factory=set)
 
     @classmethod
     def build(
@@ -62,6 +69,7 @@ class CallSpec:
         timeout: float | None,
         destination: ServiceName,
         observer: Observer = NOBODY,
+        routing: Routing | None = None,
         *,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
@@ -72,10 +80,12 @@ class CallSpec:
             name = full_method(method)
         except ValueError as error:
             raise CallFailedError(mesh_outcome(Reason.BAD_REQUEST, str(error))) from None
+        plan = routing.plan(name.text) if routing is not None else None
+        timeout = timeout if plan is None else shortened(timeout, plan.route)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         watched = observer.calling(destination, name, entries)
         entries = watched.entries
-        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression, watched)
+        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression, watched, plan)
 
     def remaining(self) -> float | None:
         """Seconds left, ``None`` for ever; raises ``CallFailedError`` when there are none."""
@@ -125,14 +135,19 @@ class Attempt:
 class Caller:
     """Makes sealed calls to one service."""
 
-    def __init__(self, membership: Membership, target: Target, max_receive: int) -> None:
-        """Take who calls, where calls go, and the largest reply an application takes (-1: any)."""
+    def __init__(
+        self, membership: Membership, target: Target, max_receive: int, routing: Routing | None = None
+    ) -> None:
+        """Take who calls, where to, the largest reply taken (-1: any), and what policy says of methods."""
         self._membership, self._target, self._max_receive = membership, target, max_receive
+        self._routing = routing
 
     def split(self, metadata: Any) -> Caller:
         """Give who makes a call with such metadata: another one if policy sends it to another service."""
         target = self._target.split(metadata)
-        return self if target is self._target else Caller(self._membership, target, self._max_receive)
+        if target is self._target:
+            return self
+        return Caller(self._membership, target, self._max_receive, self._routing)
 
     def spec(
         self,
@@ -150,6 +165,7 @@ class Caller:
             timeout,
             self._target.service,
             self._membership.observer,
+            self._routing,
             wait_for_ready=wait_for_ready,
             compression=compression,
         )
@@ -157,6 +173,7 @@ class Caller:
     async def begin(self, spec: CallSpec) -> Attempt:
         """Choose an instance and seal the call for it."""
         instance, connection = await self._target.connection(spec)
+        spec.tried.add(instance)
         try:
             return self._sealed(spec, instance, connection)
         except BaseException:
@@ -248,14 +265,6 @@ class Caller:
         return mesh_outcome(Reason.UNSEALED, call_id=call_id)
 
 
-def message_of(opener: FrameOpener, data: bytes) -> bytes:
-    """Open a frame of a reply, which must be a message; else raise ``PeerError``."""
-    payload = opener.open(data)
-    if payload is None or opener.ended:
-        raise PeerError(Cause.BAD_FRAME, "end flag in a reply")
-    return payload
-
-
 async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
     connection = attempt.connection
     try:
@@ -282,13 +291,3 @@ async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd
         return end, reply
     finally:
         connection.ended()
-
-
-def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:
-    """Give a reply's end from the error that gRPC made of it."""
-    return RawEnd(
-        error.code(),
-        error.details() or "",
-        tuple(error.initial_metadata() or ()),
-        tuple(error.trailing_metadata() or ()),
-    )

@@ -18,7 +18,9 @@ from mesh.rpc.caller import Caller, CallFailedError, CallSpec, Target
 from mesh.rpc.calls import UnaryUnaryCall
 from mesh.rpc.connections import MAX_MESSAGE
 from mesh.rpc.exchange import Exchange
+from mesh.rpc.hedging import HedgedExchange, exchange
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routing
 from mesh.rpc.streams import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 
 if TYPE_CHECKING:
@@ -128,9 +130,15 @@ class _StreamStream(_Method, _StreamStreamKind):
 class MeshChannel(grpc.aio.Channel):
     """Sealed calls to one service. ``max_receive``: largest reply an application takes, in bytes; -1: any."""
 
-    def __init__(self, membership: Membership, target: Target, max_receive: int = MAX_MESSAGE) -> None:
-        """Make a channel; nothing is connected before the first call."""
-        self._caller = Caller(membership, target, max_receive)
+    def __init__(
+        self,
+        membership: Membership,
+        target: Target,
+        max_receive: int = MAX_MESSAGE,
+        routing: Routing | None = None,
+    ) -> None:
+        """Make a channel; nothing is connected before the first call. ``routing``: what policy says of it."""
+        self._caller = Caller(membership, target, max_receive, routing)
 
     async def __aenter__(self) -> Self:
         """Give the channel."""
@@ -157,13 +165,13 @@ class MeshChannel(grpc.aio.Channel):
 
     def exchanges(
         self, method: str, metadata: Entries, timeout: float | None
-    ) -> Callable[[bytes | None], Exchange]:
+    ) -> Callable[[bytes | None], Exchange | HedgedExchange]:
         """Give what makes a call of bytes: with the one request that it has, or, for ``None``, as a stream.
 
         For those that carry calls and are no stub. Raises ``AioRpcError`` for what the mesh cannot carry.
         """
         made = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
-        return partial(Exchange, *made)
+        return partial(exchange, *made)
 
     def unary_unary(
         self,

@@ -137,6 +137,20 @@ class Connection:
         state = self._channel.get_state(try_to_connect=True)
         return state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 
+    async def stands(self, seconds: float) -> bool:
+        """Whether it is made, or can be within some seconds; if not, nothing can have been sent on it."""
+        state = self._channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            return False
+        return state is grpc.ChannelConnectivity.READY
+
     async def close_when_idle(self) -> None:
         """Wait for the last call to end, then close."""
         await self._idle.wait()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import grpc
 
 from mesh.core.errors import PeerError
-from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest
+from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest, pushbacks
 from mesh.core.names import Identity
 from mesh.core.receiver import Admitted, Peer
 
@@ -67,6 +67,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self._code: Any = None
         self._details = ""
         self._trailing: Entries = ()
+        self.pushback: tuple[str, ...] = ()
+        """What the handler says of the caller's next attempt."""
         self.initial_digest: bytes | None = None
         self.aborted = False
         self.compressing = False
@@ -164,7 +166,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             msg = "abort is for errors: OK is said by returning"
             raise grpc.aio.UsageError(msg)
         self._code, self._details = code, details or self._details
-        self._trailing = checked_entries(trailing_metadata) or self._trailing
+        if trailing_metadata:
+            self._take(trailing_metadata)
         self.aborted = True
         raise grpc.aio.AbortError(details)
 
@@ -174,7 +177,11 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         """Say what goes with the status."""
-        self._trailing = checked_entries(trailing_metadata)
+        self._take(trailing_metadata)
+
+    def _take(self, trailing_metadata: Any) -> None:
+        said = tuple(trailing_metadata or ())
+        self._trailing, self.pushback = checked_entries(said), pushbacks(said)
 
     def trailing_metadata(self) -> Any:
         """Give what was said so far."""

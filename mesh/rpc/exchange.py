@@ -1,14 +1,14 @@
 """A streaming call in progress, seen from the caller: messages out, messages in, one outcome.
 
 If the call is refused before anything of it was dispatched (``caller``), it is opened anew, and what was
-sent is sent again, as long as all of it is still held. The application notices nothing.
+sent is sent again, as long as all of it is still held. The same is done if its route declares it safe to
+repeat (``mesh.core.repeats``), until a reply begins. The application notices nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -21,18 +21,18 @@ from mesh.rpc.caller import (
     Caller,
     CallFailedError,
     CallSpec,
-    message_of,
-    raw_end,
 )
 from mesh.rpc.connections import Connection
-from mesh.rpc.reply import RawEnd, end_of, initial_entries, refusal_of, settle
+from mesh.rpc.faults import disturb
+from mesh.rpc.held import Held
+from mesh.rpc.repeating import OVERTIME, Tries
+from mesh.rpc.reply import RawEnd, end_of, initial_entries, message_of, raw_end, refusal_of, settle
 from mesh.rpc.status import Outcome
+from mesh.rpc.waiting import being_cancelled, first
 from mesh.rpc.writing import write
 
-#: How much of a request stream is held for sending it again.
-MAX_HELD: Final = 256 * 1024
-
 _C = grpc.StatusCode
+_OVERDUE: Final = RawEnd(_C.DEADLINE_EXCEEDED, OVERTIME.details, (), ())
 _Raw: TypeAlias = Any  # grpc.aio.StreamStreamCall, whose parts its stubs do not all know
 
 
@@ -44,8 +44,9 @@ class Exchange:
         self._caller, self._spec, self._only = caller, spec, only
         self._sending, self._reading = asyncio.Lock(), asyncio.Lock()
         self._unread: deque[bytes] = deque()
-        self._held: list[tuple[bytes, bool]] | None = [] if len(only or b"") <= MAX_HELD else None
-        self._held_bytes = 0
+        self._held = Held(only)
+        self._tries = Tries(spec)
+        self._overdue: _Raw = None
         self.closed = only is not None
         self._attempts = 0
         self.initial: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
@@ -55,9 +56,10 @@ class Exchange:
     async def start(self) -> None:
         """Choose an instance and open the call. Failure is an outcome, never an exception."""
         try:
+            await disturb(self._spec)
             await self._open()
         except CallFailedError as failed:
-            self._finish(failed.outcome)
+            await self._repeat(failed.outcome)
         finally:
             self.started.set()
 
@@ -66,7 +68,7 @@ class Exchange:
         async with self._sending:
             if self.outcome.done():
                 return False
-            self._hold(payload, last)
+            self._held.add(payload, last=last)
             if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
                 return True
         return await self._ended_while_sending()
@@ -83,9 +85,7 @@ class Exchange:
 
     async def receive(self) -> bytes | None:
         """Give the next message, or ``None`` once ``outcome`` is there."""
-        while not self._unread and not self.outcome.done():
-            async with self._reading:
-                await self._read(self._raw)
+        await self.began()
         return self._unread.popleft() if self._unread else None
 
     async def settled(self) -> Outcome:
@@ -93,10 +93,16 @@ class Exchange:
         await self.started.wait()
         while not self.outcome.done():
             raw = self._raw
-            await _first(raw.code(), self.outcome)
+            await first(raw.code(), self.outcome)
             if not self.outcome.done():
                 await self._ended(raw, await end_of(raw))
         return self.outcome.result()
+
+    async def began(self) -> None:
+        """Wait until the next message is there to be read, or the end."""
+        while not self._unread and not self.outcome.done():
+            async with self._reading:
+                await self._read(self._raw)
 
     async def initial_sealed(self) -> bool:
         """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
@@ -110,13 +116,17 @@ class Exchange:
     async def initial_metadata(self) -> Entries:
         """Wait for the reply's initial metadata, verified, and give the application's part."""
         await self.started.wait()
-        if not self.initial.done() and not self.outcome.done():
-            found = await _first(self._raw.initial_metadata(), self.outcome)
+        while not self.initial.done() and not self.outcome.done():
+            raw = self._raw
+            found = await first(raw.initial_metadata(), self.outcome)
             if not isinstance(found, Outcome):
                 try:
                     self._check_initial(tuple(found))
                 except PeerError as error:
                     self.abandon(self._caller.disbelieved(error, self._spec))
+            if self.initial.done() or not raw.done():
+                break
+            await self._ended(raw, await end_of(raw))
         if not self.initial.done():
             # Without a seal of its own only the sealed end tells what it was.
             self._take_initial((await self.settled()).initial)
@@ -139,7 +149,9 @@ class Exchange:
             await self._ended(raw, raw_end(error))
             return
         except asyncio.CancelledError:
-            if not self._abandoned():
+            if raw is self._overdue and not being_cancelled():
+                await self._ended(raw, _OVERDUE)
+            elif not self._abandoned():
                 raise
             return
         if not isinstance(data, bytes):
@@ -162,6 +174,7 @@ class Exchange:
             raise
         self._raw.add_done_callback(connection.ended)
         self._raw.add_done_callback(connection.on_cut(self.abandon))
+        self._tries.begun(self._too_long)
 
     def _made(self, connection: Connection) -> _Raw:
         if self.outcome.done():
@@ -178,8 +191,7 @@ class Exchange:
 
     def _abandoned(self) -> bool:
         # gRPC raises CancelledError also in whoever waits for a call that was abandoned meanwhile.
-        task = asyncio.current_task()
-        return self.outcome.done() and (task is None or not task.cancelling())
+        return self.outcome.done() and not being_cancelled()
 
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over. What was
@@ -197,25 +209,45 @@ class Exchange:
         async with self._sending:
             if self.outcome.done() or raw is not self._raw:
                 return
-            untouched = self._held is not None and not self._opener.count and not self.initial.done()
-            if untouched and self._attempts < ATTEMPTS and refusal_of(end) is not None:
-                try:
-                    # Whoever cancels meanwhile does not wait for a place to go on at.
-                    await _first(self._again(end), self.outcome)
-                except CallFailedError as failed:
-                    self._finish(failed.outcome)
-            else:
+            refused = self._untouched() and self._attempts < ATTEMPTS and refusal_of(end) is not None
+            if not (self._tries.more or refused):
                 self._finish(self._judge(end))
+                return
+            # Whoever cancels meanwhile does not wait for a place to go on at.
+            await first(self._again(raw, end, refused=refused), self.outcome)
 
-    async def _again(self, end: RawEnd) -> None:
-        if not await self._caller.was_refused(self._attempt, self._spec, end):
-            self._finish(self._judge(end))
-            return
+    async def _again(self, raw: _Raw, end: RawEnd, *, refused: bool) -> None:
+        try:
+            if refused and await self._caller.was_refused(self._attempt, self._spec, end):
+                await self._resend()
+            elif raw is self._overdue:
+                self._caller.ended(self._attempt, _OVERDUE)
+                await self._repeat(OVERTIME, overtime=True)
+            else:
+                await self._repeat(self._judge(end))
+        except CallFailedError as failed:
+            await self._repeat(failed.outcome)
+
+    async def _repeat(self, outcome: Outcome, *, overtime: bool = False) -> None:
+        """Make the call again, if its route lets it; else end it with that outcome."""
+        end = await self._tries.again(outcome, self._resend, self._untouched, overtime=overtime)
+        if end is not None:
+            self._finish(end)
+
+    async def _resend(self) -> None:
         await self._open()
-        for payload, last in self._held or ():
-            await write(self._raw, self._sealer.seal(payload, end=last), last=last)
+        await self._held.send(self._raw, self._sealer)
         if self.closed and self._only is None:
             await write(self._raw, self._sealer.seal_end(), last=True)
+
+    def _untouched(self) -> bool:
+        """Whether nothing of a reply has come, and all that was sent is still there."""
+        return self._held.whole and not self.initial.done()
+
+    def _too_long(self) -> None:
+        if self._untouched() and not self.outcome.done():
+            self._overdue = self._raw
+            self._raw.cancel()
 
     def _judge(self, end: RawEnd) -> Outcome:
         begun = self._opener.count > 0 or self.initial.done()
@@ -229,7 +261,7 @@ class Exchange:
 
     async def _opened(self, data: bytes) -> bytes:
         if not self._opener.count:
-            self._held = None
+            self._held.drop()
             if not self.initial.done():
                 self._check_initial(tuple(await self._raw.initial_metadata()))
         if self._opener.count and not self.initial.done():
@@ -246,15 +278,6 @@ class Exchange:
         if not self.initial.done():
             self.initial.set_result(entries)
 
-    def _hold(self, payload: bytes, last: bool) -> None:
-        if self._held is None:
-            return
-        self._held_bytes += len(payload)
-        if self._held_bytes > MAX_HELD:
-            self._held = None
-        else:
-            self._held.append((payload, last))
-
     def abandon(self, outcome: Outcome) -> None:
         """End the call on this side, with an outcome of our own."""
         self._finish(outcome)
@@ -262,18 +285,9 @@ class Exchange:
             self._raw.cancel()
 
     def _finish(self, outcome: Outcome) -> None:
-        self._held = None
+        self._held.drop()
+        self._tries.over()
         self.started.set()  # also if it never started: there is nothing more to wait for
         if not self.outcome.done():
             self.outcome.set_result(outcome)
             self._spec.watched.ended(outcome)
-
-
-async def _first(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:
-    # Whichever comes first: something of the transport's, or the outcome that somebody else settled.
-    task = asyncio.ensure_future(waiting)
-    try:
-        await asyncio.wait((task, outcome), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else outcome.result()
-    finally:
-        task.cancel()

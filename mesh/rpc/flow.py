@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from mesh.core.balance import Balancer, C, LeastLoaded, balancer
@@ -23,6 +23,8 @@ from mesh.rpc.seldom import Seldom
 from mesh.rpc.status import Outcome, mesh_outcome
 
 log = logging.getLogger("mesh")
+
+Known = Callable[[], Collection[InstanceId]]
 
 _LEAST_LOADED: Final = LeastLoaded(random.sample)
 
@@ -65,11 +67,17 @@ class Flow:
         if self._ejection is not None:
             self._ejection.chosen(instance, self._membership.now())
 
-    def ended(self, instance: InstanceId, answer: bool | None, known: Collection[InstanceId]) -> None:
-        """Take note of how a call ended (``mesh.core.ejection.answered``), and of all instances there are."""
+    def unreached(self, instance: InstanceId, known: Known) -> None:
+        """Take note of an instance that a call did not go to because it could not be reached."""
+        self._membership.observer.passed_over(1)
+        self.ended(instance, False, known)
+
+    def ended(self, instance: InstanceId, answer: bool | None, known: Known) -> None:
+        """Take note of how a call ended (``mesh.core.ejection.answered``); ``known``: all who are listed."""
         if self._ejection is None:
             return
-        told = self._ejection.ended(instance, answer, known, self._membership.now())
+        listed = known() if answer is False else ()
+        told = self._ejection.ended(instance, answer, listed, self._membership.now())
         if isinstance(told, Ejected):
             self._membership.observer.ejected(self.service)
             log.warning(

@@ -18,7 +18,7 @@ import grpc
 
 from mesh.core.errors import Denied, PeerError
 from mesh.core.matcher import Permit
-from mesh.core.metadata import END, REFUSAL, Entries, digest
+from mesh.core.metadata import END, PUSHBACK, REFUSAL, Entries, digest
 from mesh.core.receiver import Admitted, Incoming, StalePeerError
 from mesh.core.seal import CallSeal, End
 from mesh.rpc.context import MeshContext
@@ -204,7 +204,8 @@ class Inbound:
             context.initial_digest or digest(()),
             digest(outcome.trailing),
         )
-        trailing = (*outcome.trailing, (END, seal.seal_end(end)))
+        pushed = tuple((PUSHBACK, value) for value in context.pushback)
+        trailing = (*outcome.trailing, *pushed, (END, seal.seal_end(end)))
         if not outcome.ok:
             await raw.abort(outcome.code, details, trailing)
         raw.set_trailing_metadata(trailing)

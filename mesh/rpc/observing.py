@@ -46,8 +46,14 @@ class Calling(Protocol):
     entries: Entries
     """The metadata to send."""
 
-    def attempt(self, address: str, sealed: bytes, seal: CallSeal) -> None:
-        """Take note of where it is sent, of the sealed header (``mesh-call-bin``), and of its seal."""
+    def attempt(self, address: str, sealed: bytes, seal: CallSeal, *, hedge: bool = False) -> None:
+        """Take note of where it is sent, of the sealed header (``mesh-call-bin``), and of its seal.
+
+        ``hedge``: it is made beside another one that may yet be answered.
+        """
+
+    def disturbed(self, fault: str) -> None:
+        """Take note that policy does this to it on purpose: ``delay`` or ``abort``."""
 
     def refused(self, why: PeerError, call_id: str) -> None:
         """Take note that the reply was not believed, and of the id that the application is given."""
@@ -98,7 +104,10 @@ class _Unwatched:
     def refused(self, why: Denied | PeerError, call_id: str) -> None:
         pass
 
-    def attempt(self, address: str, sealed: bytes, seal: CallSeal) -> None:
+    def attempt(self, address: str, sealed: bytes, seal: CallSeal, *, hedge: bool = False) -> None:
+        pass
+
+    def disturbed(self, fault: str) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:

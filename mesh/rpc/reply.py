@@ -14,8 +14,8 @@ from typing import Any, Final
 import grpc
 
 from mesh.core.errors import Cause, PeerError
-from mesh.core.metadata import END, INITIAL, REFUSAL, Entries, application_entries, digest, single
-from mesh.core.seal import CallSeal, End
+from mesh.core.metadata import END, INITIAL, REFUSAL, Entries, application_entries, digest, pushbacks, single
+from mesh.core.seal import CallSeal, End, FrameOpener
 from mesh.core.wire import Refusal
 from mesh.rpc.status import Outcome, mesh_outcome, unsealed_reason
 
@@ -45,6 +45,24 @@ async def end_of(raw: Any) -> RawEnd:
         tuple(await raw.initial_metadata()),
         tuple(await raw.trailing_metadata()),
     )
+
+
+def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:
+    """Give a reply's end from the error that gRPC made of it."""
+    return RawEnd(
+        error.code(),
+        error.details() or "",
+        tuple(error.initial_metadata() or ()),
+        tuple(error.trailing_metadata() or ()),
+    )
+
+
+def message_of(opener: FrameOpener, data: bytes) -> bytes:
+    """Open a frame of a reply, which must be a message; else raise ``PeerError``."""
+    payload = opener.open(data)
+    if payload is None or opener.ended:
+        raise PeerError(Cause.BAD_FRAME, "end flag in a reply")
+    return payload
 
 
 def initial_entries(seal: CallSeal, raw: Entries) -> Entries | None:
@@ -77,7 +95,7 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
             seal.open_end(mac, end)
         except PeerError:
             continue
-        return Outcome(raw.code, details, initial, trailing)
+        return Outcome(raw.code, details, initial, trailing, pushbacks(raw.trailing))
     return _unsealed(raw, trailing, late=late)
 
 

@@ -35,6 +35,7 @@ CODES: Final = {
     Reason.OVERLOADED: _C.RESOURCE_EXHAUSTED,
     Reason.RATE_LIMITED: _C.RESOURCE_EXHAUSTED,
     Reason.UNSEALED: _C.INTERNAL,
+    Reason.FAULT: _C.UNAVAILABLE,
 }
 TEXTS: Final = {
     Reason.SEAL_REJECTED: "the seal of this call was rejected: ask the destination's operator about the id",
@@ -48,6 +49,7 @@ TEXTS: Final = {
     Reason.OVERLOADED: "too many calls of this node are open there: make fewer at once, or try later",
     Reason.RATE_LIMITED: "this caller makes more calls than the destination takes: make fewer, or try later",
     Reason.UNSEALED: "the reply did not carry its seal and was not believed",
+    Reason.FAULT: "a fault on purpose: the policy ends some of these calls, and this one was never made",
 }
 #: What a node may say without a seal, because it had to refuse before it could trust the call.
 UNSEALED_REASONS: Final = frozenset({Reason.SEAL_REJECTED, Reason.STALE_PEER, Reason.NOT_READY})
@@ -63,6 +65,7 @@ class Outcome:
     details: str
     initial: Entries = ()
     trailing: Entries = ()
+    pushback: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -79,10 +82,17 @@ class Outcome:
         )
 
 
-def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "", retry_after: float = 0.0) -> Outcome:
+def mesh_outcome(
+    reason: Reason,
+    detail: str = "",
+    call_id: str = "",
+    retry_after: float = 0.0,
+    code: grpc.StatusCode | None = None,
+) -> Outcome:
     """Give the status of a reason, with ``detail`` (for people) and correlation id where there are any.
 
-    ``retry_after``: in how many seconds it is worth trying again, where that is known.
+    ``retry_after``: in how many seconds it is worth trying again, where that is known. ``code``: another
+    than the reason has, where policy says which.
     """
     text = TEXTS[reason] + (f" ({detail})" if detail else "") + (f" [id {call_id}]" if call_id else "")
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
@@ -93,7 +103,7 @@ def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "", retry_afte
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(math.ceil(retry_after * 1e9))
         details.append(retry)
-    code = CODES[reason]
+    code = code or CODES[reason]
     status = status_pb2.Status(code=code.value[0], message=text)
     for one in details:
         status.details.add().Pack(one)

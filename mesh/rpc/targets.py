@@ -34,6 +34,8 @@ from mesh.v1 import wire_pb2
 PATIENCE: Final = 10.0
 #: How long a refused call waits for the directory to show that the instance is gone, in seconds.
 SETTLE: Final = 2.0
+#: How long a call waits for the connection to an instance where there are others, in seconds.
+CONNECT: Final = 1.0
 HELLO_TIMEOUT: Final = 5.0
 #: The same where there is another address to try.
 NEXT_TIMEOUT: Final = 1.5
@@ -119,12 +121,29 @@ class DirectoryTarget:
             await self._turn(flow, spec)
             endpoints = []  # others may be there by now
         try:
-            endpoint, connection = connections.choose(endpoints or await self._running(spec), spec.entries)
+            endpoints = endpoints or await self._running(spec)
+            endpoint, connection = connections.choose(endpoints, spec.entries)
         except BaseException:
             flow.gate.leave()
             raise
         connection.began()
+        elsewhere = len(endpoints) > 1 and endpoint.instance not in spec.tried
+        if elsewhere and not spec.wait_for_ready and not await self._stands(connection, spec):
+            # Nothing was sent, so whatever the call is, it may go where it was not yet.
+            spec.tried.add(endpoint.instance)
+            flow.unreached(endpoint.instance, self._instances)
+            return await self.connection(spec)
         return endpoint.instance, connection
+
+    async def _stands(self, connection: Connection, spec: CallSpec) -> bool:
+        stands = False
+        try:
+            left = spec.remaining()
+            stands = await connection.stands(CONNECT if left is None else min(CONNECT, left))
+        finally:
+            if not stands:
+                connection.ended()
+        return stands
 
     async def _turn(self, flow: Flow, spec: CallSpec) -> None:
         try:
@@ -147,7 +166,8 @@ class DirectoryTarget:
             endpoints = self._directory.endpoints(self.service)
         if endpoints is None:
             raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
-        return endpoints
+        # Not where it was already, if there is an elsewhere.
+        return [one for one in endpoints if one.instance not in spec.tried] or endpoints
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Wait until the directory has dropped the instance: only then is it gone for certain."""
@@ -159,9 +179,13 @@ class DirectoryTarget:
     def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
         """Have those left out that fail, if policy says so."""
         flow = self._connections(self.service).flow
-        if flow.ejects and self._directory.in_force:
-            known = [endpoint.instance for endpoint in self._directory.endpoints(self.service) or ()]
-            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun), known)
+        if flow.ejects:
+            answer = answered(end.code.name, sealed=is_sealed(end), begun=begun)
+            flow.ended(instance, answer, self._instances)
+
+    def _instances(self) -> list[InstanceId]:
+        listed = self._directory.endpoints(self.service) if self._directory.in_force else None
+        return [endpoint.instance for endpoint in listed or ()]
 
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())

@@ -35,7 +35,19 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[NodeTelemetry], _Told]], ...] = 
         lambda node: ((count, {names.CAUSE: cause}) for cause, count in list(node.counts.causes.items())),
     ),
     (names.REPLAYS, "{call}", "Calls that came a second time.", lambda n: iter([(n.counts.replays, {})])),
-    (names.RETRIES, "{call}", "Calls made again elsewhere.", lambda n: iter([(n.counts.retries, {})])),
+    (names.RETRIES, "{call}", "Calls made again.", lambda n: iter([(n.counts.retries, {})])),
+    (
+        names.HEDGES,
+        "{call}",
+        "Calls made beside one that was not answered yet.",
+        lambda n: iter([(n.counts.hedges, {})]),
+    ),
+    (
+        names.FAULTS,
+        "{call}",
+        "What policy has done to calls on purpose.",
+        lambda n: ((count, {names.FAULT: fault}) for fault, count in list(n.counts.faults.items())),
+    ),
     (
         names.EJECTIONS,
         "{endpoint}",

@@ -23,6 +23,7 @@ from mesh.core.traffic import NONE, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import MAX_MESSAGE, Connections, Endpoint
 from mesh.rpc.membership import Clock, Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid
 from mesh.rpc.targets import DirectoryTarget
@@ -49,6 +50,7 @@ class World:
         self.root = Key(os.urandom(32))
         self.members: list[Membership] = []
         self.directory = Directory()
+        self.routings: dict[Membership, Routings] = {}
 
     def member(self, service: str) -> Membership:
         """Let a new instance of a service in, able to seal for every service."""
@@ -94,7 +96,8 @@ class World:
         name = ServiceName(service)
         connections = Connections(source, name, max_receive)
         target = DirectoryTarget(name, self.directory, lambda _: connections, _has_keys)
-        return MeshChannel(source, target, max_receive)
+        routings = self.routings.setdefault(source, Routings(self.directory.traffic, source.now))
+        return MeshChannel(source, target, max_receive, routings.of(name))
 
     def serve(self, member: Membership, max_receive: int = MAX_MESSAGE) -> MeshServer:
         """Give a server on a free port, listed in the directory."""

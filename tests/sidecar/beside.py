@@ -15,6 +15,7 @@ from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Rejection
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import DirectoryTarget
 from mesh.slices import Slice
@@ -43,6 +44,7 @@ class StubNode:
         self._server: MeshServer | None = None
         self._version = 0
         self._open: dict[ServiceName, Connections] = {}
+        self._routings = Routings(self.slice.traffic, self.membership.now)
         self.know({})
 
     def know(
@@ -76,7 +78,7 @@ class StubNode:
         name, limit = ServiceName(service), receive_limit(options)
         connections = self._open.setdefault(name, Connections(self.membership, name, limit))
         target = DirectoryTarget(name, self.slice, lambda _: connections, _has_keys)
-        return MeshChannel(self.membership, target, limit)
+        return MeshChannel(self.membership, target, limit, self._routings.of(name))
 
     def server(self, options: Any = None) -> MeshServer:
         """Give the one server."""
