@@ -99,3 +99,21 @@ class Flow:
                 *(self.service, self.gate.open, self.gate.waiting, count),
             )
         return mesh_outcome(Reason.OVERLOADED, f"calls to {self.service}")
+
+
+class Flows:
+    """All flows of a node."""
+
+    def __init__(self, membership: Membership, traffic: Callable[[ServiceName], Traffic]) -> None:
+        """Take who calls, and what gives what policy says of calls to a service."""
+        self._membership, self._traffic = membership, traffic
+        self._held: dict[ServiceName, Flow] = {}
+
+    def of(self, service: ServiceName) -> Flow:
+        """Give that of a service."""
+        return self._held.get(service) or self._held.setdefault(service, Flow(self._membership, service))
+
+    def follow(self) -> None:
+        """Do as policy says now, also where no call comes that would look."""
+        for service, flow in self._held.items():
+            flow.follow(self._traffic(service))

@@ -282,9 +282,8 @@ async def test_who_does_not_answer_is_left_out(several: Several) -> None:
 async def test_where_nobody_can_be_reached_calls_end(several: Several, world: World) -> None:
     """Also those that policy has tried again: each instance is looked at, and then that is that."""
     members, route = [world.member("callee") for _ in range(3)], Route(("*",), retry=Retry(3, backoff_ms=1))
-    world.directory.listed[CALLEE] = [
-        Endpoint(m.instance, f"127.0.0.1:{n + 1}") for n, m in enumerate(members)
-    ]
+    listed = [Endpoint(m.instance, f"127.0.0.1:{n + 1}") for n, m in enumerate(members)]
+    world.directory.listed[CALLEE] = listed
     several.say(routes=(route,), eject=Eject(1, 10_000))
     for _ in range(3):
         assert await _code(several) is C.UNAVAILABLE
