@@ -34,7 +34,7 @@ from mesh.reports import Denial, Reporter, messages
 from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
-from mesh.rpc.flow import Flow
+from mesh.rpc.flow import Flows
 from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
 from mesh.rpc.routing import Routings
@@ -88,7 +88,7 @@ class Node:
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
         self._telling = [asyncio.create_task(one.keep()) for one in (self._reporter, self._decisions)]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
-        self._flows: dict[ServiceName, Flow] = {}
+        self._flows = Flows(self.membership, self._slice.traffic)
         self._routings = Routings(self._slice.traffic, self.membership.now)
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
@@ -134,8 +134,7 @@ class Node:
     def _connections_to(self, limit: int, service: ServiceName) -> Connections:
         connections = self._connections.get((service, limit))
         if connections is None:
-            flow = self._flows.get(service) or self._flows.setdefault(service, Flow(self.membership, service))
-            connections = Connections(self.membership, service, limit, flow)
+            connections = Connections(self.membership, service, limit, self._flows.of(service))
             self._connections[service, limit] = connections
         return connections
 
@@ -213,8 +212,7 @@ class Node:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
-        for service, flow in self._flows.items():
-            flow.follow(self._slice.traffic(service))
+        self._flows.follow()
         if self._server is not None and (self._judged != self._slice.generation or not self._slice.in_force):
             self._server.recheck()
         self._judged = self._slice.generation

@@ -59,7 +59,7 @@ def diff(old: str, new: str | None, output: str, data: Path) -> None:
 
 
 def compared(old: Policy, new: Policy, found: list[Difference]) -> Iterator[str]:
-    """Give lines for people: services that come and go, modes, what is granted or made otherwise, a summary."""
+    """Give lines for people: services, modes, what is granted or made otherwise, how much."""
     for name in sorted(new.services.keys() - old.services.keys()):
         yield f"+ service {name}"
     for name in sorted(old.services.keys() - new.services.keys()):

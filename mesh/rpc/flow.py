@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from mesh.core.balance import Balancer, C, LeastLoaded, balancer
@@ -23,6 +23,8 @@ from mesh.rpc.seldom import Seldom
 from mesh.rpc.status import Outcome, mesh_outcome
 
 log = logging.getLogger("mesh")
+
+Known = Callable[[], Collection[InstanceId]]
 
 _LEAST_LOADED: Final = LeastLoaded(random.sample)
 
@@ -65,15 +67,17 @@ class Flow:
         if self._ejection is not None:
             self._ejection.chosen(instance, self._membership.now())
 
-    def passed_over(self) -> None:
+    def unreached(self, instance: InstanceId, known: Known) -> None:
         """Take note of an instance that a call did not go to because it could not be reached."""
         self._membership.observer.passed_over(1)
+        self.ended(instance, False, known)
 
-    def ended(self, instance: InstanceId, answer: bool | None, known: Collection[InstanceId]) -> None:
-        """Take note of how a call ended (``mesh.core.ejection.answered``), and of all instances there are."""
+    def ended(self, instance: InstanceId, answer: bool | None, known: Known) -> None:
+        """Take note of how a call ended (``mesh.core.ejection.answered``); ``known``: all who are listed."""
         if self._ejection is None:
             return
-        told = self._ejection.ended(instance, answer, known, self._membership.now())
+        listed = known() if answer is False else ()
+        told = self._ejection.ended(instance, answer, listed, self._membership.now())
         if isinstance(told, Ejected):
             self._membership.observer.ejected(self.service)
             log.warning(
@@ -95,3 +99,21 @@ class Flow:
                 *(self.service, self.gate.open, self.gate.waiting, count),
             )
         return mesh_outcome(Reason.OVERLOADED, f"calls to {self.service}")
+
+
+class Flows:
+    """All flows of a node."""
+
+    def __init__(self, membership: Membership, traffic: Callable[[ServiceName], Traffic]) -> None:
+        """Take who calls, and what gives what policy says of calls to a service."""
+        self._membership, self._traffic = membership, traffic
+        self._held: dict[ServiceName, Flow] = {}
+
+    def of(self, service: ServiceName) -> Flow:
+        """Give that of a service."""
+        return self._held.get(service) or self._held.setdefault(service, Flow(self._membership, service))
+
+    def follow(self) -> None:
+        """Do as policy says now, also where no call comes that would look."""
+        for service, flow in self._held.items():
+            flow.follow(self._traffic(service))

@@ -117,7 +117,7 @@ class Inbound:
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         began, outcome, membership = perf_counter(), _UNANSWERED, self.membership
         try:
-            outcome = await self._dispatch(context, admitted, run, watched)
+            outcome = await self._judged(context, admitted, run, watched)
         finally:
             seconds = perf_counter() - began
             membership.ended(admitted, outcome, seconds)
@@ -125,9 +125,7 @@ class Inbound:
                 membership.tap.ended(admitted, outcome, seconds)
         return outcome
 
-    async def _dispatch(
-        self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving
-    ) -> Outcome:
+    async def _judged(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
         limited = self.membership.limited(admitted.verdict.source, self.method)

@@ -44,9 +44,6 @@ MAX_CONTROL: Final = MAX_DOCUMENT + MAX_REVOKED * 30 + 64 * 1024
 
 _UNANSWERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
-#: How a call ended that was never begun.
-_UNREACHED: Final = RawEnd(grpc.StatusCode.UNAVAILABLE, "", (), ())
-
 KeysFor = Callable[[ServiceName, float], Awaitable[None]]
 
 
@@ -130,11 +127,11 @@ class DirectoryTarget:
             flow.gate.leave()
             raise
         connection.began()
-        if len(endpoints) > 1 and not spec.wait_for_ready and not await self._stands(connection, spec):
-            # Nothing was sent, so whatever the call is, it may go elsewhere.
+        elsewhere = len(endpoints) > 1 and endpoint.instance not in spec.tried
+        if elsewhere and not spec.wait_for_ready and not await self._stands(connection, spec):
+            # Nothing was sent, so whatever the call is, it may go where it was not yet.
             spec.tried.add(endpoint.instance)
-            flow.passed_over()
-            self.ended(endpoint.instance, _UNREACHED, begun=False)
+            flow.unreached(endpoint.instance, self._instances)
             return await self.connection(spec)
         return endpoint.instance, connection
 
@@ -182,9 +179,13 @@ class DirectoryTarget:
     def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
         """Have those left out that fail, if policy says so."""
         flow = self._connections(self.service).flow
-        if flow.ejects and self._directory.in_force:
-            known = [endpoint.instance for endpoint in self._directory.endpoints(self.service) or ()]
-            flow.ended(instance, answered(end.code.name, sealed=is_sealed(end), begun=begun), known)
+        if flow.ejects:
+            answer = answered(end.code.name, sealed=is_sealed(end), begun=begun)
+            flow.ended(instance, answer, self._instances)
+
+    def _instances(self) -> list[InstanceId]:
+        listed = self._directory.endpoints(self.service) if self._directory.in_force else None
+        return [endpoint.instance for endpoint in listed or ()]
 
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.balance import Hashed, LeastLoaded, RoundRobin, balancer, heaviest
@@ -29,6 +29,7 @@ def idle(_candidate: At) -> int:
     return 0
 
 
+@settings(deadline=None)
 @given(some, st.integers(), st.data())
 def test_of_two_the_less_loaded(candidates: list[At], seed: int, data: st.DataObject) -> None:
     """It is one of two that were drawn, and the other has no fewer calls."""
@@ -39,6 +40,7 @@ def test_of_two_the_less_loaded(candidates: list[At], seed: int, data: st.DataOb
     assert loads[chosen] == min(loads[one] for one in drawn)
 
 
+@settings(deadline=None)
 @given(some, st.binary(min_size=16, max_size=16), st.randoms())
 def test_in_turn(candidates: list[At], begin: bytes, rnd: random.Random) -> None:
     """As a twin that counts through the sorted ones, whatever the order they are given in."""
@@ -49,6 +51,7 @@ def test_in_turn(candidates: list[At], begin: bytes, rnd: random.Random) -> None
         assert robin.choose(candidates, idle, ()) == ring[(at + step) % len(ring)]
 
 
+@settings(deadline=None)
 @given(st.lists(some, min_size=1, max_size=20), st.binary(min_size=16, max_size=16))
 def test_in_turn_while_they_come_and_go(lists: list[list[At]], begin: bytes) -> None:
     """Always a candidate, and never the same twice while there are others."""
@@ -60,6 +63,7 @@ def test_in_turn_while_they_come_and_go(lists: list[list[At]], begin: bytes) -> 
         last = [chosen]
 
 
+@settings(deadline=None)
 @given(some, st.one_of(st.text(), st.binary()), st.randoms())
 def test_every_node_finds_the_same(candidates: list[At], value: str | bytes, rnd: random.Random) -> None:
     """In whatever order it lists them."""
@@ -68,6 +72,7 @@ def test_every_node_finds_the_same(candidates: list[At], value: str | bytes, rnd
     assert heaviest(candidates, value) == chosen
 
 
+@settings(deadline=None)
 @given(some, st.text(), st.data())
 def test_removal_moves_only_its_share(candidates: list[At], value: str, data: st.DataObject) -> None:
     """A value whose instance stays goes on going there, when another one leaves."""

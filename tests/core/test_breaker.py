@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.breaker import Turnstile
@@ -40,6 +40,7 @@ limits = st.one_of(st.none(), st.builds(Breaker, st.integers(1, 4), st.integers(
 steps = st.lists(st.one_of(st.sampled_from(["enter", "leave", "give up"]), limits), max_size=80)
 
 
+@settings(deadline=None)
 @given(steps, st.data())
 def test_like_the_twin(moves: list[object], data: st.DataObject) -> None:
     """Places are never too many, nobody is passed over, and no place is lost."""
@@ -62,6 +63,18 @@ def test_like_the_twin(moves: list[object], data: st.DataObject) -> None:
             twin.limits = move
             assert turnstile.limit(move) == twin.settle()
         assert (turnstile.open, turnstile.waiting) == (len(twin.inside), len(twin.queue))
+
+
+def test_who_came_first_goes_first() -> None:
+    """One for each place that is given back, and all that there is room for when the limits are lifted."""
+    turnstile = Turnstile[str]()
+    turnstile.limit(Breaker(1, 3))
+    assert turnstile.enter()
+    assert not turnstile.enter()
+    assert [turnstile.wait(name) for name in "abcd"] == [True, True, True, False]
+    assert turnstile.leave() == ["a"]
+    assert turnstile.limit(None) == ["b", "c"]
+    assert (turnstile.open, turnstile.waiting) == (3, 0)
 
 
 def test_without_limits_nobody_waits() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.buckets import MANY, Buckets
 from mesh.core.traffic import Rate
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 5),
@@ -33,6 +34,7 @@ def test_like_the_twin(calls: int, burst: int, moves: list[tuple[str, int]]) -> 
             twin[caller] = tokens, now
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 50), st.lists(st.floats(0, 0.3), max_size=200))
 def test_never_more_than_burst_and_rate(calls: int, burst: int, passes: list[float]) -> None:
     """Over any time from the first call on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.ejection import LONGEST, Ejected, Ejection, Returned, answered
@@ -154,6 +154,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps, st.integers(1, 4), st.integers(1, 99))
 def test_whatever_comes_some_are_in(
     moves: list[tuple[At, bool | None, float]], failures: int, most: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.rules import HeaderRule
@@ -48,6 +48,7 @@ def test_a_share_that_cannot_take_calls_leaves_them_to_the_others() -> None:
     assert destination((Share("orders"),), (), anywhere, first) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 6)), max_size=8),
     st.sets(st.sampled_from("abcd")),

@@ -17,12 +17,13 @@ from mesh.core.balance import heaviest
 from mesh.core.metadata import Entries
 from mesh.core.names import ServiceName
 from mesh.core.rules import HeaderRule
-from mesh.core.traffic import NONE, Balance, Breaker, By, Eject, Rate, Share, Traffic
+from mesh.core.traffic import NONE, Balance, Breaker, By, Eject, Rate, Retry, Route, Share, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, Endpoint
 from mesh.rpc.flow import Flow
 from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.status import DETAILS, reason_of
 from mesh.rpc.targets import DirectoryTarget
 from mesh.telemetry import names
@@ -92,7 +93,9 @@ class Several:
         def connections(service: ServiceName) -> Connections:
             return held.get(service) or held.setdefault(service, Connections(member, service))
 
-        return MeshChannel(member, DirectoryTarget(CALLEE, self.world.directory, connections, _has_keys))
+        target = DirectoryTarget(CALLEE, self.world.directory, connections, _has_keys)
+        routing = Routings(self.world.directory.traffic, member.now).of(CALLEE)
+        return MeshChannel(member, target, routing=routing)
 
     @property
     def flow(self) -> Flow:
@@ -274,6 +277,17 @@ async def test_who_does_not_answer_is_left_out(several: Several) -> None:
     for _ in range(20):
         await abort(b"m").code()
     assert sum(bool(app.calls.count("Abort")) for app in several.apps) == 2
+
+
+async def test_where_nobody_can_be_reached_calls_end(several: Several, world: World) -> None:
+    """Also those that policy has tried again: each instance is looked at, and then that is that."""
+    members, route = [world.member("callee") for _ in range(3)], Route(("*",), retry=Retry(3, backoff_ms=1))
+    listed = [Endpoint(m.instance, f"127.0.0.1:{n + 1}") for n, m in enumerate(members)]
+    world.directory.listed[CALLEE] = listed
+    several.say(routes=(route,), eject=Eject(1, 10_000))
+    for _ in range(3):
+        assert await _code(several) is C.UNAVAILABLE
+    assert several.flow.gate.open == 0
 
 
 async def test_a_split_changes_whom_a_call_is_for(several: Several) -> None:
