@@ -56,6 +56,10 @@ environments: $(newest) $(floor) $(charts) $(backend) $(proto) $(buf) $(go)/bin/
 soak: $(newest) ## what takes minutes and is run by hand
 	@.venv/bin/python -m pytest -m soak tests
 
+.PHONY: flood
+flood: $(newest) ## other callers' p99 while each listener is attacked (ARGS="--listener node --attack PING"); 25 minutes
+	@.venv/bin/python -m bench.flood $(ARGS)
+
 .PHONY: lint
 lint: $(newest) $(buf) ## ruff and buf
 	@.venv/bin/ruff check

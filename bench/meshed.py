@@ -145,8 +145,8 @@ async def sidecar(scratch: Path, domain: Domain) -> AsyncIterator[Variant]:
     run_dir = scratch / "run"
     async with (
         server(scratch, "sidecar") as (far, port),
-        _sidecar(domain, BACK, ["--app-port", str(port)]) as inbound,
-        _sidecar(domain, FRONT, ["--run-dir", str(run_dir)]) as outbound,
+        sidecar_process(domain, BACK, ["--app-port", str(port)]) as inbound,
+        sidecar_process(domain, FRONT, ["--run-dir", str(run_dir)]) as outbound,
     ):
         socket = run_dir / f"{BACK}.sock"
         await outbound.until(socket.exists)
@@ -155,7 +155,8 @@ async def sidecar(scratch: Path, domain: Domain) -> AsyncIterator[Variant]:
 
 
 @asynccontextmanager
-async def _sidecar(domain: Domain, service: str, arguments: list[str]) -> AsyncIterator[Process]:
+async def sidecar_process(domain: Domain, service: str, arguments: list[str]) -> AsyncIterator[Process]:
+    """Run a sidecar of a service."""
     command = [sys.executable, "-m", "sidecar", "--service", service, *arguments]
     environment, name = await domain.environment(service), f"sidecar-{service}"
     async with Process.started(name, command, domain.scratch, environment, talks=False) as process:

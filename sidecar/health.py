@@ -11,16 +11,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mesh.rpc.lasting import OPTIONS as LASTING
+from mesh.rpc.lasting import LastingServer
+from mesh.rpc.warden import Warden
+
 READY: Final = "ready"
 APP: Final = "app"
 _STATUS: Final = health_pb2.HealthCheckResponse
 #: A question is a name.
-_OPTIONS: Final = (("grpc.max_receive_message_length", 1024), ("grpc.max_concurrent_streams", 16))
+_OPTIONS: Final = (*LASTING, ("grpc.max_receive_message_length", 1024), ("grpc.max_concurrent_streams", 16))
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # published without types
@@ -29,6 +34,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # published
     def __init__(self) -> None:
         """Begin in the mesh, and not ready."""
         self._good = {"": True, READY: False}
+        self.warden = Warden()
 
     def ready(self, is_ready: bool) -> None:
         """Take note of whether calls can be served."""
@@ -44,6 +50,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # published
         context: Any,
     ) -> Any:
         """Say how it is."""
+        self.warden.took(context.peer())
         good = self._good.get(request.service)
         if good is None:
             known = " or ".join(name for name in self._good if name)
@@ -58,15 +65,23 @@ async def serving_health(address: str | None) -> AsyncIterator[Health]:
     if address is None:
         yield health
         return
-    server = grpc.aio.server(options=_OPTIONS)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     try:
-        server.add_insecure_port(address)
-    except RuntimeError:
+        server = LastingServer(partial(_bound, health), address)
+    except OSError:
         msg = f"cannot listen on {address}: the port is in use; choose another with --health"
         raise OSError(msg) from None
+    health.warden = server.warden
     await server.start()
     try:
         yield health
     finally:
         await server.stop(None)
+
+
+def _bound(health: Health, address: str) -> tuple[grpc.aio.Server, int]:
+    server = grpc.aio.server(options=_OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    try:
+        return server, server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(str(error)) from error

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 
+from mesh.core.conduct import Line
 from mesh.core.errors import Reason
 from mesh.core.metadata import TO, checked_entries
 from mesh.core.names import ServiceName
@@ -83,6 +84,10 @@ class Outbound:
         if self._port is not None:
             await self._port.stop(STOP_GRACE)
 
+    def line(self, context: Any) -> Line:
+        """Give the connection of a call that came by the port, or one that stands for all the sockets."""
+        return self._port.warden.line(context.peer()) if self._port is not None else Line()
+
     async def _match(self, wanted: set[ServiceName]) -> None:
         for gone in self._sockets.keys() - wanted:
             # No new call can come in once the name is gone; those in progress end with the policy.
@@ -110,7 +115,7 @@ class Outbound:
 
     def _bound(self, service: ServiceName | None, address: str) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
-        server.add_generic_rpc_handlers((_Forward(self._node, service, self._limit),))
+        server.add_generic_rpc_handlers((_Forward(self, self._node, service, self._limit),))
         if service is not None and self._path(service).exists():
             # An old listener is still closing: it would remove our file in the place of its own.
             msg = f"{address} is in use"
@@ -133,7 +138,8 @@ class Outbound:
 
 
 class _Forward(grpc.GenericRpcHandler):
-    def __init__(self, node: Node, service: ServiceName | None, limit: Any) -> None:
+    def __init__(self, out: Outbound, node: Node, service: ServiceName | None, limit: Any) -> None:
+        self._out = out
         self._node, self._service, self._limit = node, service, limit
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
@@ -157,7 +163,12 @@ class _Forward(grpc.GenericRpcHandler):
         except grpc.aio.AioRpcError as error:
             trailing = tuple(error.trailing_metadata() or ())
             await _abort(context, Outcome(error.code(), error.details() or "", trailing=trailing))
-        await outward(context, make)
+        line = self._out.line(context)
+        line.begin()
+        try:
+            await outward(context, make)
+        finally:
+            line.end()
 
     def _destination(self, metadata: Any) -> tuple[ServiceName, Any]:
         named = [value for key, value in metadata if key == TO]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied, PeerError
+from mesh.core.errors import Cause, Denied, PeerError
 from mesh.core.matcher import Permit
 from mesh.core.metadata import END, PUSHBACK, REFUSAL, Entries, digest
 from mesh.core.receiver import Admitted, Incoming, StalePeerError
@@ -28,6 +28,7 @@ from mesh.rpc.observing import Serving
 from mesh.rpc.open_calls import OpenCall, OpenCalls
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import tls_peer
+from mesh.rpc.warden import Warden
 
 log = logging.getLogger("mesh")
 
@@ -47,6 +48,7 @@ class Inbound:
     handler: Any
     max_receive: int
     open_calls: OpenCalls
+    warden: Warden
 
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
@@ -104,6 +106,10 @@ class Inbound:
             self.membership.observer.rejected(error, self.method, raw.peer, call_id)
             if self.membership.tap is not None:
                 self.membership.tap.rejected(error, self.method, call_id)
+            # Proven to be of a caller of ours: come too late, or for an instance that is gone.
+            honest = isinstance(error, StalePeerError) or error.cause is Cause.BAD_DEADLINE
+            if not honest:
+                self.warden.refused(raw.peer())
             if not isinstance(error, StalePeerError):
                 await self.membership.written()
             outcome = mesh_outcome(error.reason, call_id=call_id)
@@ -137,6 +143,8 @@ class Inbound:
         call = OpenCall(admitted, permit, self.membership)
         context.check = call.check
         self.open_calls.add(call)
+        line = self.warden.line(context.peer())
+        line.begin()
         try:
             await run()
         except asyncio.CancelledError as error:
@@ -150,6 +158,7 @@ class Inbound:
             if call.denied is None:
                 return await self._failed(context, admitted, error, watched)
         finally:
+            line.end()
             self.open_calls.discard(call)
         if call.denied is not None:
             call.settle()

@@ -33,6 +33,7 @@ class Listener:
         self._options = (*LASTING, *options)
         self._server = LastingServer(self._listen, address)
         self.port = self._server.port
+        self.warden = self._server.warden
         self._address = f"{address.rpartition(':')[0]}:{self.port}"
         self._rolling: asyncio.Task[None] | None = None
 

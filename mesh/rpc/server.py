@@ -129,7 +129,8 @@ class MeshServer(grpc.aio.Server):
         if handler is not None:
             _check(details.method, handler)
         limit = self._limits.get(details.method, self._max_receive)
-        inbound = Inbound(self._membership, details.method, handler, limit, self.open_calls)
+        warden = self._listener.warden
+        inbound = Inbound(self._membership, details.method, handler, limit, self.open_calls, warden)
         if handler is not None and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(inbound.stream), True
         return grpc.stream_unary_rpc_method_handler(inbound.unary), handler is not None

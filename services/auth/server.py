@@ -188,6 +188,7 @@ class AuthServer:
         joins = JoinServicer(authority, worker, vouching)
         self._join = _listen(join_at, lambda: LastingServer(partial(_join_server, joins), join_at))
         self.join_port = self._join.port
+        joins.warden = self._join.warden
         nodes = AuthServicer(authority, worker, self._feed, membership.clock.now_ms)
         operators = OperatorServicer(authority, worker, self._feed)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(authority, worker), self._sealed)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mesh.core import conduct
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
@@ -68,3 +69,9 @@ async def attacker(world: World, server: MeshServer, caller: Membership) -> Asyn
     attacker = Attacker(caller.svid, server.port)
     yield attacker
     await attacker.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have refused calls answered, however many: what hangs up on who makes them has tests of its own."""
+    monkeypatch.setattr(conduct, "BURST", 1e9)

@@ -1,0 +1,108 @@
+"""What a listener puts up with: from one connection, and from one address.
+
+    a connection  bytes without calls  STRANGE at once and CREEP more in each look, in LOOKS looks in a row in
+                                       which no call of it was taken
+    an address    refused calls        BURST at once, REFILL more a second; one for as long as it is shut out
+                  is shut out          FIRST_OUT seconds, twice as long each time, at most LONGEST_OUT;
+                                       forgotten after FORGOTTEN seconds of quiet
+
+An address that cannot be shut out, for others stand behind it, is counted as if it were. A call that was
+taken (sealed, known, permitted) has all the bytes it likes as long as it is open: how much of it waits is for
+HTTP/2's flow control. So what is bounded is all that is sent and is no call: floods of frames, headers
+without end, calls that are reset before they begin. Who looks, hangs up and shuts out is ``rpc.warden``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+#: Refused calls of an address at once, and how many more a second.
+BURST: Final = 20.0
+REFILL: Final = 5.0
+#: Bytes of a connection without any call: a thousand calls that begin at once, on a machine too busy to take
+#: the first of them for a while, are a few hundred KiB of headers; what they send waits for HTTP/2's windows.
+STRANGE: Final = 1024 * 1024
+CREEP: Final = 4096
+LOOKS: Final = 3
+FIRST_OUT: Final = 10.0
+LONGEST_OUT: Final = 300.0
+FORGOTTEN: Final = 900.0
+#: Addresses that are kept account of; beyond that the one longest quiet is forgotten.
+ADDRESSES: Final = 512
+
+
+class Line:
+    """One connection, as far as its calls tell. ``gone``: it was hung up on."""
+
+    __slots__ = ("_base", "_over", "_taken", "gone", "open")
+
+    def __init__(self) -> None:
+        """Begin without a call."""
+        self.open = self._base = self._over = 0
+        self._taken = self.gone = False
+
+    def begin(self) -> None:
+        """Take a call."""
+        self.open += 1
+        self._taken = True
+
+    def end(self) -> None:
+        """Count a call out that was taken."""
+        self.open -= 1
+
+    def look(self, received: int) -> bool:
+        """See how many bytes have come in all; whether that is too much for what was taken."""
+        if self.open or self._taken:
+            self._taken, self._base, self._over = False, received, 0
+            return False
+        self._base = min(received, self._base + CREEP)
+        self._over = self._over + 1 if received - self._base > STRANGE else 0
+        return self._over >= LOOKS
+
+
+class _Address:
+    __slots__ = ("at", "refused", "strikes", "until")
+
+    def __init__(self, now: float) -> None:
+        self.refused, self.strikes = 0.0, 0
+        self.at = self.until = now
+
+    def out(self, now: float) -> bool:
+        return self.strikes > 0 and now < self.until
+
+
+class Addresses:
+    """Who was refused and struck off lately, and who is shut out now. Times are a monotonic clock's."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._found: OrderedDict[str, _Address] = OrderedDict()
+
+    def refuse(self, name: str, now: float) -> bool:
+        """Count a refused call; whether that was one too many."""
+        found = self._kept(name, now)
+        found.refused = max(0.0, found.refused - (now - found.at) * REFILL) + 1
+        found.at = now
+        return found.refused > BURST or found.out(now)
+
+    def strike(self, name: str, now: float) -> None:
+        """Shut one out for a while. While it is out, nothing more is counted against it."""
+        found = self._kept(name, now)
+        if found.out(now):
+            return
+        found.until = now + min(LONGEST_OUT, FIRST_OUT * 2.0 ** min(found.strikes, 16))
+        found.strikes += 1
+
+    def out(self, now: float) -> frozenset[str]:
+        """Give those who are shut out."""
+        return frozenset(name for name, one in self._found.items() if one.out(now))
+
+    def _kept(self, name: str, now: float) -> _Address:
+        found = self._found.get(name)
+        if found is None or now > max(found.at, found.until) + FORGOTTEN:
+            found = self._found[name] = _Address(now)
+        self._found.move_to_end(name)
+        if len(self._found) > ADDRESSES:
+            self._found.popitem(last=False)
+        return found
