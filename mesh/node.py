@@ -86,8 +86,7 @@ class Node:
         self._slice.audited = self._reporter.audited
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
-        telling = (self._reporter.keep(), self._decisions.keep())
-        self._telling = [asyncio.create_task(told) for told in telling]
+        self._telling = [asyncio.create_task(one.keep()) for one in (self._reporter, self._decisions)]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
         self._flows = Flows(self.membership, self._slice.traffic)
         self._routings = Routings(self._slice.traffic, self.membership.now)
