@@ -67,10 +67,9 @@ class Flow:
         if self._ejection is not None:
             self._ejection.chosen(instance, self._membership.now())
 
-    def unreached(self, instance: InstanceId, known: Known) -> None:
+    def passed_over(self) -> None:
         """Take note of an instance that a call did not go to because it could not be reached."""
         self._membership.observer.passed_over(1)
-        self.ended(instance, False, known)
 
     def ended(self, instance: InstanceId, answer: bool | None, known: Known) -> None:
         """Take note of how a call ended (``mesh.core.ejection.answered``); ``known``: all who are listed."""

@@ -44,6 +44,9 @@ MAX_CONTROL: Final = MAX_DOCUMENT + MAX_REVOKED * 30 + 64 * 1024
 
 _UNANSWERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
+#: How a call ended that was never begun.
+_UNREACHED: Final = RawEnd(grpc.StatusCode.UNAVAILABLE, "", (), ())
+
 KeysFor = Callable[[ServiceName, float], Awaitable[None]]
 
 
@@ -131,7 +134,8 @@ class DirectoryTarget:
         if elsewhere and not spec.wait_for_ready and not await self._stands(connection, spec):
             # Nothing was sent, so whatever the call is, it may go where it was not yet.
             spec.tried.add(endpoint.instance)
-            flow.unreached(endpoint.instance, self._instances)
+            flow.passed_over()
+            self.ended(endpoint.instance, _UNREACHED, begun=False)
             return await self.connection(spec)
         return endpoint.instance, connection
 
