@@ -28,7 +28,7 @@ class Settings:
     """What one sidecar is told.
 
     ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls. ``health``: ``host:port`` of its
-    health service, if it is to have one.
+    health service, if it is to have one. ``keys``: "local" or "remote", as for ``mesh.join``.
     """
 
     service: str
@@ -42,6 +42,7 @@ class Settings:
     health: str | None = None
     max_message: int = MAX_MESSAGE
     telemetry: Backend = AMBIENT
+    keys: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             listen=settings.listen,
             advertise_port=settings.advertise_port,
             telemetry=settings.telemetry,
+            keys=settings.keys,
         ) as node,
         _directory(settings) as run_dir,
         serving_health(settings.health) as health,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
@@ -23,6 +23,9 @@ from mesh.rpc.membership import Membership
 from mesh.rpc.observing import NOBODY, Calling, Observer
 from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome, mesh_outcome
+
+if TYPE_CHECKING:
+    from mesh.rpc.signer import Asking
 
 ATTEMPTS: Final = 3
 #: Seconds past which a deadline is none: ten years. What applications say to mean never.
@@ -109,12 +112,13 @@ class Target(Protocol):
 
 @dataclass(slots=True)
 class Attempt:
-    """One try: where it goes and how it is sealed."""
+    """One try: where it goes and how it is sealed; ``asking`` auth, where that keeps the keys."""
 
     instance: InstanceId
     connection: Connection
     seal: CallSeal
     options: dict[str, Any]
+    asking: Asking | None = None
 
 
 class Caller:
@@ -144,20 +148,25 @@ class Caller:
             compression=compression,
         )
 
-    async def begin(self, spec: CallSpec) -> Attempt:
-        """Choose an instance and seal the call for it."""
+    async def begin(self, spec: CallSpec, only: bytes | None = None) -> Attempt:
+        """Choose an instance and seal the call for it. ``only``: its one message, if it has one only."""
         instance, connection = await self._target.connection(spec)
         timeout = spec.remaining()
         now_ms = self._membership.clock.now_ms()
         deadline_ms = 0
         if timeout is not None and timeout < _ENDLESS:
             deadline_ms = now_ms + int(timeout * 1000) + 1
-        try:
-            sealed, seal = self._membership.sender.seal(
-                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
-            )
-        except NoKeyError as error:
-            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        service, signer, asking = self._target.service, self._membership.signer, None
+        if signer is None or service.reserved:
+            try:
+                sealed, seal = self._membership.sender.seal(
+                    service, instance, spec.method, spec.digest, deadline_ms, now_ms
+                )
+            except NoKeyError as error:
+                raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        else:
+            asking = await signer.begin(service, instance, spec, deadline_ms, only)
+            sealed, seal, timeout = asking.sealed, asking.seal, spec.remaining()
         spec.watched.attempt(connection.address, sealed, seal)
         options = {
             "timeout": timeout,
@@ -165,17 +174,20 @@ class Caller:
             "wait_for_ready": spec.wait_for_ready,
             "compression": spec.compression,
         }
-        return Attempt(instance, connection, seal, options)
+        return Attempt(instance, connection, seal, options, asking)
 
     async def unary(self, spec: CallSpec, payload: bytes) -> tuple[Outcome, bytes]:
         """Make a call of one message each way, and give its end and its reply (empty unless OK)."""
         for last in (*[False] * (ATTEMPTS - 1), True):
-            attempt = await self.begin(spec)
+            attempt = await self.begin(spec, payload)
             frame = attempt.seal.request_sealer().seal(payload, end=True)
             end, reply = await _unary(attempt, spec, frame)
             if not last and await self.was_refused(attempt, spec, end):
                 continue
             self.ended(attempt, end)
+            if attempt.asking is not None:
+                ok = end.code is _C.OK
+                await attempt.asking.end_seen(end, (1,) if ok else (0, 1), reply if ok else None)
             return self._unary_outcome(attempt.seal, spec, end, reply)
         raise AssertionError  # pragma: no cover  the last attempt always returns
 
@@ -187,8 +199,12 @@ class Caller:
         refusal = refusal_of(end)
         if refusal is None or refusal.instance == attempt.instance:
             return False  # the instance that was meant never has cause to refuse
-        now_ms = self._membership.clock.now_ms()
-        if not self._membership.sender.is_refused(self._target.service, attempt.seal, refusal, now_ms):
+        if attempt.asking is not None:
+            proven = await attempt.asking.is_refused(refusal)
+        else:
+            now_ms, sender = self._membership.clock.now_ms(), self._membership.sender
+            proven = sender.is_refused(self._target.service, attempt.seal, refusal, now_ms)
+        if not proven:
             return False
         try:
             await asyncio.wait_for(self._target.refused(attempt.instance, refusal.instance), spec.remaining())

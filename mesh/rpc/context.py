@@ -7,8 +7,8 @@ messages and initial metadata are sealed and sent as they come. What a handler r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import grpc
 
@@ -16,6 +16,12 @@ from mesh.core.errors import PeerError
 from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest
 from mesh.core.names import Identity
 from mesh.core.receiver import Admitted, Peer
+from mesh.core.seal import End
+from mesh.rpc.caller import CallFailedError
+from mesh.rpc.status import Outcome
+
+if TYPE_CHECKING:
+    from mesh.rpc.signer import Asking
 
 #: gRPC shows a stream that was cancelled as one that has ended, and cancels its handler a moment later. A
 #: stream without its sealed end is taken for cut short only after this many seconds.
@@ -56,6 +62,10 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
         ``entries`` is the metadata that the application sees.
         """
+        self.asking: Asking | None = None
+        """How auth is asked about the call, where that keeps the keys."""
+        self.first: asyncio.Future[Any] | None = None
+        """The first message, where it is being read already."""
         self._now_ms = now_ms
         self._raw, self._admitted, self._max_receive = raw, admitted, max_receive
         self._entries = entries
@@ -73,6 +83,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self.check: Callable[[], None] = _not_open
         """Sees before each message that the call is still permitted (``open_calls``)."""
         self.fault: PeerError | None = None
+        self.unanswered: Outcome | None = None
+        """How the call has ended because auth, which keeps the keys, did not answer."""
 
     @property
     def mesh_peer(self) -> Peer:
@@ -98,7 +110,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         """
         if self._opener.ended:
             return None
-        data = await self._raw.read()
+        first, self.first = self.first, None
+        data = await (first or self._raw.read())
         if not isinstance(data, bytes):
             # If the caller has cancelled, that is what ends this wait.
             await asyncio.sleep(CANCELLATION_GRACE)
@@ -106,6 +119,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             if not isinstance(data, bytes):
                 self._opener.finish()
                 return None
+            if self.asking is not None:
+                await self.asked(self.asking.request_seen(self._opener, data))
             payload = self._opener.open(data)
         except PeerError as fault:
             self.fault = fault
@@ -130,13 +145,35 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def write(self, message: Any) -> None:
         """Send a reply message."""
+        payload = self.serialized(message)
+        if self.asking is not None:
+            initial = digest(()) if self.initial_digest is None else None
+            await self.asked(self.asking.to_reply(self._sealer, payload, initial))
         await self.send_initial_metadata_once()
-        await self._raw.write(self.seal(message))
+        await self._raw.write(self.seal(payload))
 
-    def seal(self, message: Any) -> bytes:
-        """Serialize and seal the next reply message; raise ``Denied`` if the call is permitted no longer."""
+    def serialized(self, message: Any) -> bytes:
+        """Give a reply message's bytes."""
+        payload: bytes = self._serialize(message) if self._serialize else message
+        return payload
+
+    def seal(self, payload: bytes) -> bytes:
+        """Seal the next reply message; raise ``Denied`` if the call is permitted no longer."""
         self.check()
-        return self._sealer.seal(self._serialize(message) if self._serialize else message)
+        return self._sealer.seal(payload)
+
+    async def ask_whole(self, payload: bytes, end: End) -> None:
+        """Ask auth, where that keeps the keys, for the one message of a reply and its end."""
+        if self.asking is not None:
+            await self.asked(self.asking.to_reply(self._sealer, payload, None, end))
+
+    async def asked(self, answered: Awaitable[None]) -> None:
+        """Wait for auth. Without its answer the call ends, whatever the handler makes of it."""
+        try:
+            await answered
+        except CallFailedError as failed:
+            self.unanswered = failed.outcome
+            raise
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata, sealed; once, before any message."""
@@ -145,6 +182,8 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             raise grpc.aio.UsageError(msg)
         entries = checked_entries(initial_metadata)
         self.initial_digest = digest(entries)
+        if self.asking is not None:
+            await self.asked(self.asking.to_begin(self.initial_digest))
         mac = self._admitted.seal.seal_initial(self.initial_digest)
         await self._raw.send_initial_metadata(((INITIAL, mac), *entries))
 

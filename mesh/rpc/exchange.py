@@ -24,7 +24,7 @@ from mesh.rpc.caller import (
     message_of,
     raw_end,
 )
-from mesh.rpc.reply import RawEnd, end_of, initial_entries, refusal_of, settle
+from mesh.rpc.reply import RawEnd, end_of, first_of, initial_entries, refusal_of, settle
 from mesh.rpc.status import Outcome
 from mesh.rpc.writing import write
 
@@ -66,6 +66,9 @@ class Exchange:
             if self.outcome.done():
                 return False
             self._hold(payload, last)
+            asking = self._attempt.asking
+            if asking is not None and not await self._asked(asking.to_send(self._sealer, payload, last=last)):
+                return False
             if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
                 return True
         return await self._ended_while_sending()
@@ -76,6 +79,9 @@ class Exchange:
             if self.closed or self.outcome.done():
                 return
             self.closed = True
+            asking = self._attempt.asking
+            if asking is not None and not await self._asked(asking.to_end(self._sealer)):
+                return
             if await write(self._raw, self._sealer.seal_end(), last=True):
                 return
         await self._ended_while_sending()
@@ -92,7 +98,7 @@ class Exchange:
         await self.started.wait()
         while not self.outcome.done():
             raw = self._raw
-            await _first(raw.code(), self.outcome)
+            await first_of(raw.code(), self.outcome)
             if not self.outcome.done():
                 await self._ended(raw, await end_of(raw))
         return self.outcome.result()
@@ -100,22 +106,16 @@ class Exchange:
     async def initial_sealed(self) -> bool:
         """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
         if not self.initial.done() and not self.outcome.done():
-            try:
-                self._check_initial(tuple(await self._raw.initial_metadata()))
-            except PeerError as error:
-                self.abandon(self._caller.disbelieved(error, self._spec))
+            await self._believe_initial(tuple(await self._raw.initial_metadata()))
         return self.initial.done()
 
     async def initial_metadata(self) -> Entries:
         """Wait for the reply's initial metadata, verified, and give the application's part."""
         await self.started.wait()
         if not self.initial.done() and not self.outcome.done():
-            found = await _first(self._raw.initial_metadata(), self.outcome)
+            found = await first_of(self._raw.initial_metadata(), self.outcome)
             if not isinstance(found, Outcome):
-                try:
-                    self._check_initial(tuple(found))
-                except PeerError as error:
-                    self.abandon(self._caller.disbelieved(error, self._spec))
+                await self._believe_initial(tuple(found))
         if not self.initial.done():
             # Without a seal of its own only the sealed end tells what it was.
             self._take_initial((await self.settled()).initial)
@@ -152,7 +152,7 @@ class Exchange:
             self.abandon(failed.outcome)
 
     async def _open(self) -> None:
-        self._attempt = await self._caller.begin(self._spec)
+        self._attempt = await self._caller.begin(self._spec, self._only)
         if self.outcome.done():
             return
         self._attempts += 1
@@ -196,24 +196,34 @@ class Exchange:
             if untouched and self._attempts < ATTEMPTS and refusal_of(end) is not None:
                 try:
                     # Whoever cancels meanwhile does not wait for a place to go on at.
-                    await _first(self._again(end), self.outcome)
+                    await first_of(self._again(end), self.outcome)
                 except CallFailedError as failed:
                     self._finish(failed.outcome)
             else:
-                self._finish(self._judge(end))
+                await self._judge(end)
 
     async def _again(self, end: RawEnd) -> None:
         if not await self._caller.was_refused(self._attempt, self._spec, end):
-            self._finish(self._judge(end))
+            await self._judge(end)
             return
         await self._open()
+        asking = self._attempt.asking
         for payload, last in self._held or ():
+            if asking is not None:
+                await asking.to_send(self._sealer, payload, last=last)
             await write(self._raw, self._sealer.seal(payload, end=last), last=last)
         if self.closed and self._only is None:
+            if asking is not None:
+                await asking.to_end(self._sealer)
             await write(self._raw, self._sealer.seal_end(), last=True)
 
-    def _judge(self, end: RawEnd) -> Outcome:
+    async def _judge(self, end: RawEnd) -> None:
         self._caller.ended(self._attempt, end)
+        asking = self._attempt.asking
+        if asking is None or await self._asked(asking.end_seen(end, (self._opener.count,))):
+            self._finish(self._judged(end))
+
+    def _judged(self, end: RawEnd) -> Outcome:
         try:
             if end.code is _C.OK:
                 self._check_initial(end.initial)
@@ -222,14 +232,37 @@ class Exchange:
             return self._caller.disbelieved(error, self._spec)
 
     async def _opened(self, data: bytes) -> bytes:
+        asking, initial = self._attempt.asking, None
         if not self._opener.count:
             self._held = None
             if not self.initial.done():
-                self._check_initial(tuple(await self._raw.initial_metadata()))
+                initial = tuple(await self._raw.initial_metadata())
+        if asking is not None:
+            await asking.reply_seen(self._opener, data, initial)
+        if initial is not None:
+            self._check_initial(initial)
         if self._opener.count and not self.initial.done():
             # Only a reply of one message may leave its initial metadata to the seal of its end.
             raise PeerError(Cause.BAD_METADATA, "initial metadata of the reply has no seal")
         return self._caller.checked_size(message_of(self._opener, data))
+
+    async def _asked(self, asked: Awaitable[None]) -> bool:
+        # Whether auth has answered. If not, the call is over.
+        try:
+            await asked
+        except CallFailedError as failed:
+            self.abandon(failed.outcome)
+            return False
+        return True
+
+    async def _believe_initial(self, raw: Entries) -> None:
+        asking = self._attempt.asking
+        if asking is not None and not await self._asked(asking.reply_seen(self._opener, None, raw)):
+            return
+        try:
+            self._check_initial(raw)
+        except PeerError as error:
+            self.abandon(self._caller.disbelieved(error, self._spec))
 
     def _check_initial(self, raw: Entries) -> None:
         entries = initial_entries(self._attempt.seal, raw)
@@ -261,13 +294,3 @@ class Exchange:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
             self._spec.watched.ended(outcome)
-
-
-async def _first(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:
-    # Whichever comes first: something of the transport's, or the outcome that somebody else settled.
-    task = asyncio.ensure_future(waiting)
-    try:
-        await asyncio.wait((task, outcome), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else outcome.result()
-    finally:
-        task.cancel()

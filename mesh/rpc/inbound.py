@@ -11,16 +11,18 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 
 from mesh.core.errors import Denied, PeerError
 from mesh.core.matcher import Permit
 from mesh.core.metadata import END, REFUSAL, Entries, digest
-from mesh.core.receiver import Admitted, Incoming, StalePeerError
+from mesh.core.receiver import Admitted, Answer, Incoming, StalePeerError
 from mesh.core.seal import CallSeal, End
+from mesh.rpc.caller import CallFailedError
 from mesh.rpc.context import MeshContext
 from mesh.rpc.membership import Membership
 from mesh.rpc.observing import Serving
@@ -28,12 +30,20 @@ from mesh.rpc.open_calls import OpenCall, OpenCalls
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import tls_peer
 
+if TYPE_CHECKING:
+    from mesh.rpc.signer import Asking, Signer
+
+    _Asked: TypeAlias = tuple[Asking, asyncio.Future[Any] | None]
+
 log = logging.getLogger("mesh")
 
 _C = grpc.StatusCode
 _OK: Final = Outcome(_C.OK, "")
 #: Seconds that a request of one message may take, so that calls left half open do not pile up.
 REQUEST_SECONDS: Final = 30.0
+#: Seconds that the message of a unary request has to come with its call, so that auth is asked about both at
+#: once, where it keeps the keys.
+TOGETHER: Final = 0.01
 _BY_NUMBER: Final = {code.value[0]: code for code in _C}
 
 
@@ -49,13 +59,16 @@ class Inbound:
 
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
-        admitted = await self._admit(raw)
+        admitted, asked = await self._admit(raw)
         with self._watch(admitted, raw) as watched:
-            context = self._context(raw, admitted, watched)
+            context = self._context(raw, admitted, watched, asked)
             replies: list[bytes] = []
 
             async def run() -> None:
-                replies.append(context.seal(await self._reply(context)))
+                payload = context.serialized(await self._reply(context))
+                if context.asking is not None:
+                    await context.ask_whole(payload, _end_of(context, _said(context), 1))
+                replies.append(context.seal(payload))
                 if context.compressing:
                     # Left to gRPC, initial metadata that goes with the one message names no encoding.
                     await context.send_initial_metadata_once()
@@ -69,9 +82,9 @@ class Inbound:
 
     async def stream(self, _requests: Any, raw: Any) -> None:
         """Handle a call with many replies."""
-        admitted = await self._admit(raw)
+        admitted, asked = await self._admit(raw)
         with self._watch(admitted, raw) as watched:
-            context = self._context(raw, admitted, watched)
+            context = self._context(raw, admitted, watched, asked)
 
             async def run() -> None:
                 await self._replies(context)
@@ -84,20 +97,27 @@ class Inbound:
     def _watch(self, admitted: Admitted, raw: Any) -> Serving:
         return self.membership.observer.serving(admitted, raw.peer, known=self.handler is not None)
 
-    def _context(self, raw: Any, admitted: Admitted, watched: Serving) -> MeshContext:
+    def _context(self, raw: Any, admitted: Admitted, watched: Serving, asked: _Asked | None) -> MeshContext:
         identity, now_ms = self.membership.identity, self.membership.clock.now_ms
-        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms)
+        context = MeshContext(
+            raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms
+        )
+        if asked is not None:
+            context.asking, context.first = asked
+        return context
 
-    async def _admit(self, raw: Any) -> Admitted:
+    async def _admit(self, raw: Any) -> tuple[Admitted, _Asked | None]:
         now_ms = self.membership.clock.now_ms()
-        peer = "unknown"
+        peer, answer, asked = "unknown", None, None
         try:
             tls = tls_peer(raw.auth_context(), self.membership.identity, now_ms)
             peer = f"{tls.service}/{tls.instance}"
             remaining = raw.time_remaining()
             deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)
             incoming = Incoming(self.method, raw.invocation_metadata(), tls, deadline_ms)
-            admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
+            if self.membership.signer is not None:
+                answer, asked = await self._ask(self.membership.signer, incoming, raw)
+            admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms, answer)
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
             self.membership.observer.rejected(error, self.method, raw.peer, call_id)
@@ -109,7 +129,23 @@ class Inbound:
             await raw.abort(outcome.code, outcome.details, (*outcome.trailing, *proof))
             raise  # abort has raised already
         self.membership.decided(admitted, now_ms)
-        return admitted
+        return admitted, asked
+
+    async def _ask(self, signer: Signer, incoming: Incoming, raw: Any) -> tuple[Answer, _Asked]:
+        first: asyncio.Future[Any] | None = None
+        if self.handler is not None and not self.handler.request_streaming:
+            first = asyncio.ensure_future(raw.read())
+            raw.add_done_callback(lambda _: first.cancel())
+            await asyncio.wait((first,), timeout=TOGETHER)
+        read = first.result() if first is not None and first.done() and not first.cancelled() else None
+        try:
+            answer, asking = await signer.received(
+                self.membership.receiver, incoming, read if isinstance(read, bytes) else None
+            )
+        except CallFailedError as failed:
+            await raw.abort(failed.outcome.code, failed.outcome.details, failed.outcome.trailing)
+            raise  # abort has raised already
+        return answer, (asking, first)
 
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
         if not isinstance(admitted.verdict, Permit):
@@ -136,7 +172,7 @@ class Inbound:
             return await self._refused(admitted, call.denied, watched)
         if context.fault is not None:
             return await self._refused(admitted, context.fault, watched)
-        return _said(context)
+        return context.unanswered or _said(context)
 
     async def _reply(self, context: MeshContext) -> Any:
         if self.handler is None:
@@ -174,6 +210,8 @@ class Inbound:
     ) -> Outcome:
         if context.fault is not None:
             return await self._refused(admitted, context.fault, watched)
+        if context.unanswered is not None:
+            return context.unanswered
         if context.aborted:
             return _said(context)
         log.error("handler of %s failed", self.method, exc_info=error)
@@ -189,19 +227,29 @@ class Inbound:
         outcome: Outcome,
         count: int,
     ) -> None:
-        # The text of an OK is not carried by gRPC.
-        details = "" if outcome.ok else outcome.details.encode(errors="replace").decode()
-        end = End(
-            count,
-            outcome.code.value[0],
-            details,
-            context.initial_digest or digest(()),
-            digest(outcome.trailing),
-        )
+        end = _end_of(context, outcome, count)
+        if context.asking is not None and not await _sealable(context, end):
+            outcome = context.unanswered or outcome
+            await raw.abort(outcome.code, outcome.details, outcome.trailing)
         trailing = (*outcome.trailing, (END, seal.seal_end(end)))
         if not outcome.ok:
-            await raw.abort(outcome.code, details, trailing)
+            await raw.abort(outcome.code, end.message, trailing)
         raw.set_trailing_metadata(trailing)
+
+
+async def _sealable(context: MeshContext, end: End) -> bool:
+    # Whether auth, which keeps the keys, has sealed the end. Without that the call ends unsealed.
+    with suppress(CallFailedError):
+        if context.asking is not None and context.unanswered is None:
+            await context.asked(context.asking.to_close(end))
+    return context.unanswered is None
+
+
+def _end_of(context: MeshContext, outcome: Outcome, count: int) -> End:
+    # The text of an OK is not carried by gRPC.
+    details = "" if outcome.ok else outcome.details.encode(errors="replace").decode()
+    initial = context.initial_digest or digest(())
+    return End(count, outcome.code.value[0], details, initial, digest(outcome.trailing))
 
 
 def _said(context: MeshContext) -> Outcome:

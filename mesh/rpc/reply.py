@@ -7,7 +7,9 @@ Everything else becomes an error of the mesh. Text that came unsealed from elsew
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,6 +49,16 @@ async def end_of(raw: Any) -> RawEnd:
     )
 
 
+async def first_of(waiting: Awaitable[Any], outcome: asyncio.Future[Outcome]) -> Any:
+    """Wait for something of the transport's, or for the outcome of a call that somebody else settles."""
+    task = asyncio.ensure_future(waiting)
+    try:
+        await asyncio.wait((task, outcome), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else outcome.result()
+    finally:
+        task.cancel()
+
+
 def initial_entries(seal: CallSeal, raw: Entries) -> Entries | None:
     """Give verified initial metadata; ``None`` if it carries no seal, so only the end can tell.
 
@@ -72,13 +84,19 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
     except PeerError:
         mac = None
     for count in counts if mac is not None else ():
-        end = End(count, raw.code.value[0], details, digest(initial), digest(trailing))
         try:
-            seal.open_end(mac, end)
+            seal.open_end(mac, seen_end(raw, count))
         except PeerError:
             continue
         return Outcome(raw.code, details, initial, trailing)
     return _unsealed(raw, trailing, late=late)
+
+
+def seen_end(raw: RawEnd, count: int) -> End:
+    """Give a reply's end, of so many messages, as its seal has to cover it."""
+    details = "" if raw.code is _C.OK else raw.details
+    digests = (digest(application_entries(entries)) for entries in (raw.initial, raw.trailing))
+    return End(count, raw.code.value[0], details, *digests)
 
 
 def refusal_of(raw: RawEnd) -> Refusal | None:

@@ -11,13 +11,44 @@ from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
 from tests.rpc.app import Echo
 from tests.rpc.attack import Attacker
+from tests.rpc.keeper import Keeper
 from tests.rpc.pair import World
+
+#: The modules whose every test is run with members that have keys, and with members whose keys auth keeps.
+CONFORMANCE = frozenset(
+    f"tests.rpc.test_{name}"
+    for name in (
+        "attacks_frames",
+        "attacks_header",
+        "attacks_reply",
+        "calls",
+        "compression",
+        "limits",
+        "open_calls",
+        "policy",
+        "repeat",
+    )
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Say where the keys are."""
+    if "keys" in metafunc.fixturenames:
+        both = metafunc.module.__name__ in CONFORMANCE
+        metafunc.parametrize("keys", ["local", "remote"] if both else ["local"])
 
 
 @pytest.fixture
-def world() -> World:
+async def world(keys: str) -> AsyncIterator[World]:
     """Make a trust domain."""
-    return World()
+    world = World()
+    if keys == "remote":
+        keeper = Keeper(world)
+        await keeper.server.start()
+        world.keeper = keeper
+    yield world
+    if world.keeper is not None:
+        await world.keeper.close()
 
 
 @pytest.fixture

@@ -1,0 +1,244 @@
+"""Calls of a node whose keys auth keeps: what is to be sealed or verified is asked of auth before it is.
+
+The code that seals and verifies is that of every node (``core.seal``). It runs over ``Answers``, which hold
+what auth has said, so each step asks first, then does what it always does; one that was not asked for fails.
+
+Round trips to auth: one for a call with its one message, at its source, and one at its destination; one for a
+reply of one message with its end, at each; one for each message of a stream.
+
+What this leaves to others: whether auth answers to this node (auth), and replay windows (``core.receiver``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc
+
+from mesh.core.errors import PeerError, Reason
+from mesh.core.metadata import END as END_KEY
+from mesh.core.metadata import INITIAL, Entries, application_entries, digest, single
+from mesh.core.names import InstanceId, ServiceName
+from mesh.core.receiver import Answer, Incoming, Receiver
+from mesh.core.seal import CallSeal, End, FrameOpener, FrameSealer, Session, call_covers
+from mesh.core.signing import PARTS, Answers, end_part, learn
+from mesh.core.wire import EMPTY, END, Refusal, decode_call, decode_frame, encode_call
+from mesh.rpc.caller import CallFailedError, CallSpec
+from mesh.rpc.reply import RawEnd, seen_end
+from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.v1 import signer_pb2
+
+if TYPE_CHECKING:
+    from mesh.v1.signer_pb2_grpc import SignerServiceAsyncStub
+
+_C = grpc.StatusCode
+#: Seconds that auth has for an answer.
+PATIENCE: Final = 5.0
+_AWAY: Final = "auth, which keeps this node's keys, does not answer"
+_LARGE: Final = "message is larger than auth takes to seal or verify"
+
+_Q = TypeVar("_Q", signer_pb2.SignRequest, signer_pb2.VerifyRequest)
+_R = TypeVar("_R", signer_pb2.SignResponse, signer_pb2.VerifyResponse)
+
+
+class Signer:
+    """Auth, as far as it seals and verifies for this node. Failure is a ``CallFailedError``."""
+
+    def __init__(self, stub: SignerServiceAsyncStub) -> None:
+        """Take the way to auth."""
+        self._stub = stub
+
+    async def begin(
+        self,
+        destination: ServiceName,
+        instance: InstanceId,
+        spec: CallSpec,
+        deadline_ms: int,
+        only: bytes | None,
+    ) -> Asking:
+        """Have a call sealed, and with it the one message that it has, if it has one only."""
+        new = signer_pb2.NewCall(
+            destination=destination.text,
+            destination_instance=instance.raw,
+            method=spec.method.text,
+            metadata_digest=spec.digest,
+            deadline_ms=deadline_ms,
+        )
+        parts = signer_pb2.CallParts(frame=None if only is None else _frame(0, END, only))
+        request = signer_pb2.SignRequest(new_call=new, parts=parts)
+        response = await self.sign(request, spec.remaining(), Reason.NAME_UNAVAILABLE)
+        try:
+            mac, _ = decode_call(response.sealed_call)
+        except PeerError:
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, _AWAY)) from None
+        asking = Asking(self, response.sealed_call, mac)
+        learn(asking.seal, parts, response.macs)
+        return asking
+
+    async def received(
+        self, receiver: Receiver, incoming: Incoming, first: bytes | None
+    ) -> tuple[Answer, Asking]:
+        """Have a call verified, and with it its first message, if that is there; raise ``PeerError``."""
+        mac, encoded, _ = receiver.read(incoming)
+        asking = Asking(self, encode_call(mac, encoded), mac)
+        response = await asking.verify(*(_nothing() if first is None else _seen_frame(0, first)))
+        asking.first = first
+        if response.call:
+            asking.requests.learn(mac, call_covers(encoded))
+        with suppress(PeerError):
+            refusal = Refusal.decode(response.refusal) if response.refusal else None
+            return Answer(asking.seal.session, refusal), asking
+        raise CallFailedError(mesh_outcome(Reason.NOT_READY, _AWAY))
+
+    async def sign(
+        self,
+        request: signer_pb2.SignRequest,
+        most: float | None = None,
+        refused: Reason = Reason.NOT_READY,
+    ) -> signer_pb2.SignResponse:
+        """Ask for macs; ``refused`` is what a refusal of auth's is told as."""
+        return await _asked(self._stub.Sign, request, most, refused)
+
+    async def verify(self, request: signer_pb2.VerifyRequest) -> signer_pb2.VerifyResponse:
+        """Ask which macs are right."""
+        return await _asked(self._stub.Verify, request, None, Reason.NOT_READY)
+
+
+class Asking:
+    """What is asked about one call. ``seal`` knows what the answers were."""
+
+    def __init__(self, signer: Signer, sealed: bytes, call_mac: bytes) -> None:
+        """Take the call as it is sealed, and its mac."""
+        self.sealed, self._signer = sealed, signer
+        self.requests, self._replies = Answers(), Answers()
+        self.seal = CallSeal(Session(self.requests, self._replies), call_mac)
+        self.first: bytes | None = None
+        self._initial: bytes | None = None
+        self._end: End | None = None
+
+    # At the source
+
+    async def to_send(self, sealer: FrameSealer, payload: bytes, *, last: bool) -> None:
+        """Ask before a message of the request is sealed."""
+        frame = _frame(sealer.count, END if last else 0, payload)
+        await self._sign(signer_pb2.CallParts(frame=frame))
+
+    async def to_end(self, sealer: FrameSealer) -> None:
+        """Ask before the bare end of the request is sealed."""
+        await self._sign(signer_pb2.CallParts(frame=_frame(sealer.count, END | EMPTY, b"")))
+
+    async def reply_seen(self, opener: FrameOpener, data: bytes | None, initial: Entries | None) -> None:
+        """Ask before a message of the reply is opened, or its initial metadata is believed."""
+        parts, macs = _seen_reply(opener.count, data, initial or ())
+        if macs != signer_pb2.PartMacs():
+            await self.verify(parts, macs)
+
+    async def end_seen(self, raw: RawEnd, counts: tuple[int, ...], data: bytes | None = None) -> None:
+        """Ask before the end of the reply is believed, and its one message opened if that is ``data``."""
+        for count in counts:
+            parts, macs = _seen_reply(0, data, raw.initial)
+            with suppress(PeerError):  # as in _seen_reply
+                mac = single(raw.trailing, END_KEY)
+                if mac is not None:
+                    parts.end.CopyFrom(end_part(seen_end(raw, count)))
+                    macs.end = mac
+            if macs == signer_pb2.PartMacs() or (await self.verify(parts, macs)).end:
+                return
+
+    async def is_refused(self, refusal: Refusal) -> bool:
+        """Whether a refusal proves that the call was not dispatched."""
+        request = signer_pb2.VerifyRequest(sealed_call=self.sealed, refusal=refusal.encode())
+        return (await self._signer.verify(request)).refused
+
+    # At the destination
+
+    async def request_seen(self, opener: FrameOpener, data: bytes) -> None:
+        """Ask before a message of the request is opened, unless that was asked already."""
+        if data is not self.first:
+            await self.verify(*_seen_frame(opener.count, data))
+        self.first = None
+
+    async def to_reply(
+        self, sealer: FrameSealer, payload: bytes, initial: bytes | None = None, end: End | None = None
+    ) -> None:
+        """Ask before a message of the reply is sealed, with the initial metadata and the end if given."""
+        parts = signer_pb2.CallParts(reply=True, frame=_frame(sealer.count, 0, payload))
+        if initial is not None:
+            parts.initial_digest = initial
+        if end is not None:
+            parts.end.CopyFrom(end_part(end))
+        await self._sign(parts)
+        self._initial, self._end = initial, end
+
+    async def to_begin(self, initial: bytes) -> None:
+        """Ask before the reply's initial metadata is sealed, unless that was asked already."""
+        if self._initial != initial:
+            await self._sign(signer_pb2.CallParts(reply=True, initial_digest=initial))
+
+    async def to_close(self, end: End) -> None:
+        """Ask before the reply's end is sealed, unless that was asked already."""
+        if self._end != end:
+            await self._sign(signer_pb2.CallParts(reply=True, end=end_part(end)))
+
+    async def verify(
+        self, parts: signer_pb2.CallParts, macs: signer_pb2.PartMacs
+    ) -> signer_pb2.VerifyResponse:
+        """Ask which macs are right, and know those that are from then on."""
+        request = signer_pb2.VerifyRequest(sealed_call=self.sealed, parts=parts, macs=macs)
+        response = await self._signer.verify(request)
+        learn(self.seal, parts, macs, [name for name in PARTS if getattr(response, name)])
+        return response
+
+    async def _sign(self, parts: signer_pb2.CallParts) -> None:
+        response = await self._signer.sign(signer_pb2.SignRequest(sealed_call=self.sealed, parts=parts))
+        learn(self.seal, parts, response.macs)
+
+
+def _frame(index: int, flags: int, payload: bytes) -> signer_pb2.FramePart:
+    return signer_pb2.FramePart(index=index, flags=flags, payload=payload)
+
+
+def _nothing() -> tuple[signer_pb2.CallParts, signer_pb2.PartMacs]:
+    return signer_pb2.CallParts(), signer_pb2.PartMacs()
+
+
+def _seen_frame(index: int, data: bytes) -> tuple[signer_pb2.CallParts, signer_pb2.PartMacs]:
+    parts, macs = _nothing()
+    with suppress(PeerError):  # what is no frame is for the opener to refuse
+        frame = decode_frame(data)
+        parts.frame.CopyFrom(_frame(index, frame.flags, frame.payload))
+        macs.frame = frame.mac
+    return parts, macs
+
+
+def _seen_reply(
+    index: int, data: bytes | None, initial: Entries
+) -> tuple[signer_pb2.CallParts, signer_pb2.PartMacs]:
+    parts, macs = _nothing() if data is None else _seen_frame(index, data)
+    parts.reply = True
+    with suppress(PeerError):  # more than one is for whoever believes it to refuse
+        mac = single(initial, INITIAL)
+        if mac is not None:
+            parts.initial_digest, macs.initial = digest(application_entries(initial)), mac
+    return parts, macs
+
+
+async def _asked(
+    method: Callable[..., Awaitable[_R]], request: _Q, most: float | None, refused: Reason
+) -> _R:
+    timeout = PATIENCE if most is None else min(PATIENCE, most)
+    try:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not _C.UNAVAILABLE:
+                raise
+            return await method(request, timeout=timeout)  # perhaps elsewhere, or back by now
+    except grpc.aio.AioRpcError as error:
+        if error.code() is _C.RESOURCE_EXHAUSTED:
+            raise CallFailedError(Outcome(_C.RESOURCE_EXHAUSTED, _LARGE)) from None
+        if error.code() is _C.PERMISSION_DENIED:
+            raise CallFailedError(mesh_outcome(refused)) from None
+        raise CallFailedError(mesh_outcome(Reason.NOT_READY, _AWAY)) from None
