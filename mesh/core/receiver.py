@@ -130,6 +130,10 @@ class Receiver:
             self._expired = max(self._expired, epoch.number)
             self._inbound.pop(epoch, None)
 
+    def accepts(self, epoch: KeyEpoch, now_ms: int) -> bool:
+        """Whether calls of an epoch may be admitted now."""
+        return self._ring.accepting(epoch, now_ms) is not None
+
     def epoch(self, now_ms: int) -> Epoch | None:
         """Give the newest epoch that has begun and whose key is held here."""
         held = self._ring.sending(now_ms)

@@ -107,6 +107,8 @@ class Signing:
         ``newest``: the epoch that has begun last, in which a call for another instance is refused.
         """
         call = read_call(request.sealed_call)
+        if self._key_of(call.header.destination, call.header.epoch) is None:
+            return signer_pb2.VerifyResponse()
         by_source = request.parts.reply or bool(request.refusal)
         if not by_source and _is_another(peer, call.header):
             return self._refuse(peer, call, newest)
@@ -137,8 +139,10 @@ class Signing:
         if not encoded:
             return False
         refusal, header = Refusal.decode(encoded), call.header
-        pair = pair_key(self._key(header.destination, refusal.epoch), header.source)
-        session = Session.derive(pair, header.source_instance, refusal.instance)
+        key = self._key_of(header.destination, refusal.epoch)
+        if key is None:
+            return False
+        session = Session.derive(pair_key(key, header.source), header.source_instance, refusal.instance)
         return session.is_refusal(refusal.mac, call.mac)
 
 

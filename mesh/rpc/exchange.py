@@ -66,8 +66,9 @@ class Exchange:
             if self.outcome.done():
                 return False
             self._hold(payload, last)
-            asking = self._attempt.asking
-            if asking is not None and not await self._asked(asking.to_send(self._sealer, payload, last=last)):
+            if (ask := self._attempt.asking) and not await self._asked(
+                ask.to_send(self._sealer, payload, last=last)
+            ):
                 return False
             if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
                 return True
@@ -79,8 +80,7 @@ class Exchange:
             if self.closed or self.outcome.done():
                 return
             self.closed = True
-            asking = self._attempt.asking
-            if asking is not None and not await self._asked(asking.to_end(self._sealer)):
+            if (ask := self._attempt.asking) and not await self._asked(ask.to_end(self._sealer)):
                 return
             if await write(self._raw, self._sealer.seal_end(), last=True):
                 return
@@ -99,9 +99,15 @@ class Exchange:
         while not self.outcome.done():
             raw = self._raw
             await first_of(raw.code(), self.outcome)
-            if not self.outcome.done():
+            if self._attempt.asking and not self.outcome.done():
+                await first_of(self._ended_in_turn(raw), self.outcome)
+            elif not self.outcome.done():
                 await self._ended(raw, await end_of(raw))
         return self.outcome.result()
+
+    async def _ended_in_turn(self, raw: _Raw) -> None:
+        async with self._reading:  # a message that auth is being asked about counts
+            await self._ended(raw, await end_of(raw))
 
     async def initial_sealed(self) -> bool:
         """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
@@ -219,8 +225,7 @@ class Exchange:
 
     async def _judge(self, end: RawEnd) -> None:
         self._caller.ended(self._attempt, end)
-        asking = self._attempt.asking
-        if asking is None or await self._asked(asking.end_seen(end, (self._opener.count,))):
+        if not (ask := self._attempt.asking) or await self._asked(ask.end_seen(end, (self._opener.count,))):
             self._finish(self._judged(end))
 
     def _judged(self, end: RawEnd) -> Outcome:
@@ -256,8 +261,7 @@ class Exchange:
         return True
 
     async def _believe_initial(self, raw: Entries) -> None:
-        asking = self._attempt.asking
-        if asking is not None and not await self._asked(asking.reply_seen(self._opener, None, raw)):
+        if (ask := self._attempt.asking) and not await self._asked(ask.reply_seen(self._opener, None, raw)):
             return
         try:
             self._check_initial(raw)

@@ -116,7 +116,7 @@ class Inbound:
             deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)
             incoming = Incoming(self.method, raw.invocation_metadata(), tls, deadline_ms)
             if self.membership.signer is not None:
-                answer, asked = await self._ask(self.membership.signer, incoming, raw)
+                answer, asked = await self._ask(self.membership.signer, incoming, raw, now_ms)
             admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms, answer)
         except PeerError as error:
             call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
@@ -131,17 +131,16 @@ class Inbound:
         self.membership.decided(admitted, now_ms)
         return admitted, asked
 
-    async def _ask(self, signer: Signer, incoming: Incoming, raw: Any) -> tuple[Answer, _Asked]:
+    async def _ask(self, signer: Signer, incoming: Incoming, raw: Any, now_ms: int) -> tuple[Answer, _Asked]:
         first: asyncio.Future[Any] | None = None
         if self.handler is not None and not self.handler.request_streaming:
             first = asyncio.ensure_future(raw.read())
             raw.add_done_callback(lambda _: first.cancel())
             await asyncio.wait((first,), timeout=TOGETHER)
         read = first.result() if first is not None and first.done() and not first.cancelled() else None
+        message = read if isinstance(read, bytes) else None
         try:
-            answer, asking = await signer.received(
-                self.membership.receiver, incoming, read if isinstance(read, bytes) else None
-            )
+            answer, asking = await signer.received(self.membership.receiver, incoming, message, now_ms)
         except CallFailedError as failed:
             await raw.abort(failed.outcome.code, failed.outcome.details, failed.outcome.trailing)
             raise  # abort has raised already

@@ -25,7 +25,7 @@ from mesh.core.receiver import Answer, Incoming, Receiver
 from mesh.core.seal import CallSeal, End, FrameOpener, FrameSealer, Session, call_covers
 from mesh.core.signing import PARTS, Answers, end_part, learn
 from mesh.core.wire import EMPTY, END, Refusal, decode_call, decode_frame, encode_call
-from mesh.rpc.caller import CallFailedError, CallSpec
+from mesh.rpc.caller import LATE, CallFailedError, CallSpec
 from mesh.rpc.reply import RawEnd, seen_end
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.v1 import signer_pb2
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _C = grpc.StatusCode
 #: Seconds that auth has for an answer.
-PATIENCE: Final = 5.0
+PATIENCE: Final = 10.0
 _AWAY: Final = "auth, which keeps this node's keys, does not answer"
 _LARGE: Final = "message is larger than auth takes to seal or verify"
 
@@ -68,21 +68,23 @@ class Signer:
         )
         parts = signer_pb2.CallParts(frame=None if only is None else _frame(0, END, only))
         request = signer_pb2.SignRequest(new_call=new, parts=parts)
-        response = await self.sign(request, spec.remaining(), Reason.NAME_UNAVAILABLE)
+        response = await self.sign(request, spec, Reason.NAME_UNAVAILABLE)
         try:
             mac, _ = decode_call(response.sealed_call)
         except PeerError:
             raise CallFailedError(mesh_outcome(Reason.NOT_READY, _AWAY)) from None
-        asking = Asking(self, response.sealed_call, mac)
+        asking = Asking(self, response.sealed_call, mac, spec)
         learn(asking.seal, parts, response.macs)
         return asking
 
     async def received(
-        self, receiver: Receiver, incoming: Incoming, first: bytes | None
+        self, receiver: Receiver, incoming: Incoming, first: bytes | None, now_ms: int
     ) -> tuple[Answer, Asking]:
         """Have a call verified, and with it its first message, if that is there; raise ``PeerError``."""
-        mac, encoded, _ = receiver.read(incoming)
+        mac, encoded, header = receiver.read(incoming)
         asking = Asking(self, encode_call(mac, encoded), mac)
+        if not receiver.accepts(header.epoch, now_ms):
+            return Answer(asking.seal.session), asking  # which is no call for this node, whatever auth says
         response = await asking.verify(*(_nothing() if first is None else _seen_frame(0, first)))
         asking.first = first
         if response.call:
@@ -95,23 +97,25 @@ class Signer:
     async def sign(
         self,
         request: signer_pb2.SignRequest,
-        most: float | None = None,
+        spec: CallSpec | None,
         refused: Reason = Reason.NOT_READY,
     ) -> signer_pb2.SignResponse:
-        """Ask for macs; ``refused`` is what a refusal of auth's is told as."""
-        return await _asked(self._stub.Sign, request, most, refused)
+        """Ask for macs, in the time that the call has; ``refused``: what a refusal of auth's is told as."""
+        return await _asked(self._stub.Sign, request, spec, refused)
 
-    async def verify(self, request: signer_pb2.VerifyRequest) -> signer_pb2.VerifyResponse:
-        """Ask which macs are right."""
-        return await _asked(self._stub.Verify, request, None, Reason.NOT_READY)
+    async def verify(
+        self, request: signer_pb2.VerifyRequest, spec: CallSpec | None
+    ) -> signer_pb2.VerifyResponse:
+        """Ask which macs are right, in the time that the call has."""
+        return await _asked(self._stub.Verify, request, spec, Reason.NOT_READY)
 
 
 class Asking:
     """What is asked about one call. ``seal`` knows what the answers were."""
 
-    def __init__(self, signer: Signer, sealed: bytes, call_mac: bytes) -> None:
-        """Take the call as it is sealed, and its mac."""
-        self.sealed, self._signer = sealed, signer
+    def __init__(self, signer: Signer, sealed: bytes, call_mac: bytes, spec: CallSpec | None = None) -> None:
+        """Take the call as it is sealed, its mac, and at its source what the application asked for."""
+        self.sealed, self._signer, self._spec = sealed, signer, spec
         self.requests, self._replies = Answers(), Answers()
         self.seal = CallSeal(Session(self.requests, self._replies), call_mac)
         self.first: bytes | None = None
@@ -150,7 +154,7 @@ class Asking:
     async def is_refused(self, refusal: Refusal) -> bool:
         """Whether a refusal proves that the call was not dispatched."""
         request = signer_pb2.VerifyRequest(sealed_call=self.sealed, refusal=refusal.encode())
-        return (await self._signer.verify(request)).refused
+        return (await self._signer.verify(request, self._spec)).refused
 
     # At the destination
 
@@ -187,12 +191,14 @@ class Asking:
     ) -> signer_pb2.VerifyResponse:
         """Ask which macs are right, and know those that are from then on."""
         request = signer_pb2.VerifyRequest(sealed_call=self.sealed, parts=parts, macs=macs)
-        response = await self._signer.verify(request)
+        response = await self._signer.verify(request, self._spec)
         learn(self.seal, parts, macs, [name for name in PARTS if getattr(response, name)])
         return response
 
     async def _sign(self, parts: signer_pb2.CallParts) -> None:
-        response = await self._signer.sign(signer_pb2.SignRequest(sealed_call=self.sealed, parts=parts))
+        response = await self._signer.sign(
+            signer_pb2.SignRequest(sealed_call=self.sealed, parts=parts), self._spec
+        )
         learn(self.seal, parts, response.macs)
 
 
@@ -226,9 +232,10 @@ def _seen_reply(
 
 
 async def _asked(
-    method: Callable[..., Awaitable[_R]], request: _Q, most: float | None, refused: Reason
+    method: Callable[..., Awaitable[_R]], request: _Q, spec: CallSpec | None, refused: Reason
 ) -> _R:
-    timeout = PATIENCE if most is None else min(PATIENCE, most)
+    left = spec.remaining() if spec else None
+    timeout = PATIENCE if left is None else min(PATIENCE, left)
     try:
         try:
             return await method(request, timeout=timeout)
@@ -237,8 +244,14 @@ async def _asked(
                 raise
             return await method(request, timeout=timeout)  # perhaps elsewhere, or back by now
     except grpc.aio.AioRpcError as error:
-        if error.code() is _C.RESOURCE_EXHAUSTED:
-            raise CallFailedError(Outcome(_C.RESOURCE_EXHAUSTED, _LARGE)) from None
-        if error.code() is _C.PERMISSION_DENIED:
-            raise CallFailedError(mesh_outcome(refused)) from None
-        raise CallFailedError(mesh_outcome(Reason.NOT_READY, _AWAY)) from None
+        raise CallFailedError(_outcome(error.code(), spec, refused)) from None
+
+
+def _outcome(code: grpc.StatusCode, spec: CallSpec | None, refused: Reason) -> Outcome:
+    if spec is not None and spec.late():
+        return LATE
+    if code is _C.RESOURCE_EXHAUSTED:
+        return Outcome(code, _LARGE)
+    if code is _C.PERMISSION_DENIED:
+        return mesh_outcome(refused)
+    return mesh_outcome(Reason.NOT_READY, _AWAY)

@@ -33,6 +33,7 @@ class Keeper:
         self._signing = Signing(self._key)
         self.asked = 0
         self.membership = world.member(AUTH.text)
+        world.members.remove(self.membership)  # those are the tests' own
         self.server = MeshServer(self.membership, "127.0.0.1:0", max_receive=MAX_MESSAGE + 4096)
         self._worker = Worker()
         self._worker.__enter__()
@@ -77,9 +78,8 @@ class Keeper:
             raise RefusedError(str(error)) from None
 
     def _key(self, destination: ServiceName, epoch: KeyEpoch) -> Key | None:
-        if epoch != self._world.epoch.number:
-            return None
-        return destination_key(self._world.root, self._world.domain, destination)
+        root = self._world.roots.get(epoch)
+        return root and destination_key(root, self._world.domain, destination)
 
     def _next(self, peer: Peer, request: signer_pb2.SignRequest) -> int:
         # The sender's own count: attacks of the same test are sealed with it.

@@ -52,6 +52,7 @@ class World:
         self.root = Key(os.urandom(32))
         self.members: list[Membership] = []
         self.domain = DOMAIN
+        self.roots: dict[KeyEpoch, Key] = {}
         self.keeper: Keeper | None = None
         """Keeps the keys of those who become members from now on."""
         self.directory = Directory()
@@ -73,6 +74,7 @@ class World:
 
         The latter also where they are kept: it is the tests that then seal attacks with them.
         """
+        self.roots[epoch.number] = root
         kept = self.keeper is not None
         member.receiver.learn(epoch, Withheld() if kept else destination_key(root, DOMAIN, member.name))
         for name in map(ServiceName, ("caller", "callee", "other")):
