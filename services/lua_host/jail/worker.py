@@ -30,7 +30,7 @@ SLACK = 64 * 1024
 _SOCKET = 0
 _HEADER = 4
 _READ_AHEAD = 64 * 1024
-_SIGINT = 2
+_ENDING = (1, 2, 15)  # SIGHUP, SIGINT, SIGTERM: Python's own module of them is a big import
 
 
 def main(memory: int, message: int, parent: int, *, jailed: bool) -> None:
@@ -54,7 +54,9 @@ def serve(sources: Sequence[bytes], memory: int, message: int, parent: int, *, j
 
 def _enter(pipe: Pipe, memory: int, message: int, parent: int) -> None:
     # In the jail no handler of signals runs. What is here stays, and nothing that is done there makes cycles.
-    ctypes.CDLL(None).signal(_SIGINT, None)
+    # Nor is a signal ignored because whoever started the host did (nohup).
+    for number in _ENDING:
+        ctypes.CDLL(None).signal(number, None)
     gc.disable()
     gc.freeze()
     try:

@@ -226,8 +226,13 @@ def test_it_can_be_stopped_and_continued() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_it_are_its_end(number: signal.Signals) -> None:
-    """Without a handler of Python's in between."""
-    with started(worker(ECHO)) as child:
+    """Without a handler of Python's in between, and though whoever started it ignores them."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        child = worker(ECHO)
+    finally:
+        signal.signal(number, before)
+    with started(child):
         child.process.send_signal(number)
         assert child.everything() == []
         assert child.end() == -number
