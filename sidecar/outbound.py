@@ -68,7 +68,12 @@ class Outbound:
         """Keep the sockets in step with the policy, for ever."""
         while True:
             changed = asyncio.ensure_future(self._node.slice.changed())
-            await self._match(set(self._node.slice.services()))
+            matching = asyncio.ensure_future(self._match(set(self._node.slice.services())))
+            try:
+                await asyncio.shield(matching)
+            finally:
+                # A server that is half started cannot be stopped, so what was begun is seen through.
+                await asyncio.wait((matching,))
             await changed
 
     async def close(self) -> None:

@@ -54,7 +54,9 @@ async def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
     outbound = Outbound(node, tmp_path, MAX_MESSAGE)
     following = asyncio.ensure_future(outbound.follow())
     await eventually((tmp_path / "callee.sock").is_socket)
+    # The file is there before the server has started: what follows has to end before all is closed.
     following.cancel()
+    await asyncio.wait((following,))
     await outbound.close()
 
 
