@@ -14,8 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # `make charts` runs those, where Helm's code and Kubernetes' schemas are: more than all else together.
 collect_ignore = [] if find_spec("helm_python") else ["charts"]
-# And there is no client of PostgreSQL there.
+# And there is no client of PostgreSQL there, and no Hypothesis.
 pytest_plugins = ["tests.postgres"] if find_spec("psycopg") else []
+
+if find_spec("hypothesis"):
+    # Before any test is imported: settings that a test makes begin with the profile that is loaded.
+    from tests import profiles
+
+    profiles.load()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from services.lua_host.outside import OutgoingCall, Refused
 from services.lua_host.rehearsal import Outcome, Stage, rehearse
 from services.lua_host.rules import Asked
 from services.lua_host.worker import UnfitError
-from tests.lua_host.stage import Elsewhere, write_service
+from tests.lua_host.stage import Elsewhere, warm, write_service
 
 DO, STREAM = FullMethod("/t.Own/Do"), FullMethod("/t.Own/Stream")
 _C = grpc.StatusCode
@@ -484,9 +484,9 @@ async def test_kept_state_is_kept(script: Open) -> None:
 
 async def test_calls_run_at_once_as_the_manifest_says(script: Open) -> None:
     """Two that wait for each other's end outside get it with two workers."""
-    own = await script(
-        'mesh.handle("Do", function(r) return mesh.call("other", "/t.Other/Ask", r) end)', echo, workers=2
-    )
+    source = 'mesh.handle("Do", function(r) return mesh.call("other", "/t.Other/Ask", r) end)'
+    own = await script(source, echo, workers=2, deadline="20s")
+    await warm(own.stage)
     both = asyncio.Barrier(2)
     answer = own.elsewhere.call
 

@@ -72,13 +72,23 @@ class Outside:
         return [
             sorted(path.name for path in self.folder.iterdir()),
             (file.read_text(), status.st_mode, status.st_mtime_ns, status.st_nlink),
-            [
-                Path(f"/proc/{name}").read_text()
-                for name in ("self/mounts", "sysvipc/shm", "sysvipc/msg", "sysvipc/sem")
-            ],
+            self._mounts(),
+            [_queued(kind) for kind in ("shm", "msg", "sem")],
             os.uname().nodename,
             select.select([self.listener], [], [], 0)[0],
         ]
+
+    def _mounts(self) -> list[str]:
+        # Only where an attack would mount: what others on this machine do elsewhere is theirs.
+        places = ("/", str(self.folder))
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+        return [line for line in lines if line.split()[1] in places]
+
+
+def _queued(kind: str) -> list[str]:
+    # Of System V's, only what has the key that an attack asks for.
+    lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()
+    return [line for line in lines if line.split()[0] == "4711"]
 
 
 @pytest.fixture
