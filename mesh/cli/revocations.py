@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import click
 
@@ -16,6 +17,8 @@ from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.revoked import MAX_REVOKED
 from mesh.v1 import revocation_pb2
+
+_Done: TypeAlias = revocation_pb2.RevokeResponse | revocation_pb2.BanResponse
 
 _COLUMNS: Final = ("service", "instance", "state", "since", "forgotten", "by", "reason")
 
@@ -35,16 +38,12 @@ def revoke(
     """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place."""
     name, instance = target
 
-    async def ask(operator: Operator) -> tuple[revocation_pb2.RevokeResponse, Policy | None]:
+    async def ask(operator: Operator) -> _Done:
         raw = instance.raw if instance else b""
         request = revocation_pb2.RevokeRequest(service=name.text, instance=raw, reason=reason, force=force)
-        done = await operator.revocation.Revoke(request, timeout=PATIENCE)
-        return done, await policy_in_force(operator)
+        return await operator.revocation.Revoke(request, timeout=PATIENCE)
 
-    done, policy = asked(DataDirectory(data), ask)
-    _show(name, done, output)
-    if policy is not None:
-        warn_of_unknown((name,), policy)
+    _end(name, ask, output, data)
 
 
 @click.command()
@@ -56,17 +55,12 @@ def revoke(
 def ban(name: ServiceName, reason: str, force: bool, output: str, data: Path) -> None:
     """Revoke all that SERVICE has, and let none join as it until it is unbanned."""
 
-    async def ask(operator: Operator) -> tuple[revocation_pb2.BanResponse, Policy | None]:
+    async def ask(operator: Operator) -> _Done:
         request = revocation_pb2.BanRequest(service=name.text, reason=reason, force=force)
-        done = await operator.revocation.Ban(request, timeout=PATIENCE)
-        return done, await policy_in_force(operator)
+        return await operator.revocation.Ban(request, timeout=PATIENCE)
 
-    done, policy = asked(DataDirectory(data), ask)
-    _show(name, done, output)
-    if output != "json":
-        click.echo(f"{name} is banned: none can join as it until mesh unban {name}")
-    if policy is not None:
-        warn_of_unknown((name,), policy)
+    then = f"{name} is banned: none can join as it until mesh unban {name}"
+    _end(name, ask, output, data, then)
 
 
 @click.command()
@@ -102,9 +96,27 @@ def revoked(output: str, data: Path) -> None:
         )
 
 
-def _show(
-    name: ServiceName, done: revocation_pb2.RevokeResponse | revocation_pb2.BanResponse, output: str
+def _end(
+    name: ServiceName,
+    ask: Callable[[Operator], Awaitable[_Done]],
+    output: str,
+    data: Path,
+    then: str = "",
 ) -> None:
+    """Have auth end members of a service, show what it ended and what holds then, warn if none knows it."""
+
+    async def both(operator: Operator) -> tuple[_Done, Policy | None]:
+        return await ask(operator), await policy_in_force(operator)
+
+    done, policy = asked(DataDirectory(data), both)
+    _show(name, done, output)
+    if then and output != "json":
+        click.echo(then)
+    if policy is not None:
+        warn_of_unknown((name,), policy)
+
+
+def _show(name: ServiceName, done: _Done, output: str) -> None:
     ids, tokens = [str(InstanceId(raw)) for raw in done.instances], done.tokens
     if output == "json":
         show_json({"service": name.text, "instances": ids, "tokens": tokens, "untold": done.untold})
