@@ -115,7 +115,7 @@ class Inbound:
         if not isinstance(admitted.verdict, Permit):
             return await self._refused(admitted, admitted.verdict, watched)
         call = OpenCall(admitted, admitted.verdict, self.membership)
-        context.check = call.check
+        context.check, context.call = call.check, call
         self.open_calls.add(call)
         try:
             await run()
