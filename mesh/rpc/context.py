@@ -16,6 +16,7 @@ from mesh.core.errors import PeerError
 from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest, pushbacks
 from mesh.core.names import Identity
 from mesh.core.receiver import Admitted, Peer
+from mesh.rpc.open_calls import OpenCall
 
 #: gRPC shows a stream that was cancelled as one that has ended, and cancels its handler a moment later. A
 #: stream without its sealed end is taken for cut short only after this many seconds.
@@ -35,7 +36,7 @@ class OversizedError(Exception):
     """A request message is larger than the application takes."""
 
 
-def _not_open() -> None:
+def _not_open() -> NoReturn:
     raise RuntimeError("no message passes before the call has its permit")
 
 
@@ -74,6 +75,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self.compressing = False
         self.check: Callable[[], None] = _not_open
         """Sees before each message that the call is still permitted (``open_calls``)."""
+        self.call: OpenCall | None = None
         self.fault: PeerError | None = None
 
     @property
@@ -148,7 +150,15 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         entries = checked_entries(initial_metadata)
         self.initial_digest = digest(entries)
         mac = self._admitted.seal.seal_initial(self.initial_digest)
-        await self._raw.send_initial_metadata(((INITIAL, mac), *entries))
+        if self.call is None:
+            _not_open()
+        # Cut off here, gRPC would take the status for a second beginning, and leave the caller waiting.
+        self.call.uncut = True
+        try:
+            await self._raw.send_initial_metadata(((INITIAL, mac), *entries))
+        finally:
+            self.call.uncut = False
+        self.check()
 
     async def send_initial_metadata_once(self) -> None:
         """Send empty initial metadata unless some was sent."""

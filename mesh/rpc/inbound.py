@@ -141,7 +141,7 @@ class Inbound:
         self, context: MeshContext, admitted: Admitted, permit: Permit, run: Any, watched: Serving
     ) -> Outcome:
         call = OpenCall(admitted, permit, self.membership)
-        context.check = call.check
+        context.check, context.call = call.check, call
         self.open_calls.add(call)
         line = self.warden.line(context.peer())
         line.begin()

@@ -28,12 +28,14 @@ BATCH: Final = 16
 class OpenCall:
     """A dispatched call. Belongs to the task that made it."""
 
-    __slots__ = ("_cancelled", "_membership", "_now", "_task", "_until", "admitted", "denied")
+    __slots__ = ("_cancelled", "_membership", "_now", "_task", "_until", "admitted", "denied", "uncut")
 
     def __init__(self, admitted: Admitted, permit: Permit, membership: Membership) -> None:
         """Take a call that was just admitted, its permit, and who judges."""
         self.admitted, self._membership = admitted, membership
         self.denied: Denied | None = None
+        self.uncut = False
+        """While it is set, the task that is denied is not cut off in what it does: it looks afterwards."""
         self._task = asyncio.current_task()
         self._cancelled = 0
         self._now = membership.now
@@ -66,7 +68,7 @@ class OpenCall:
         except Denied as denied:
             self.denied = denied
             self.recall()
-            if self._task is not None and self._task is not asyncio.current_task():
+            if self._task is not None and self._task is not asyncio.current_task() and not self.uncut:
                 self._cancelled += self._task.cancel()
             raise
         self._until = self._membership.standing(permit)
