@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, 
 
 from mesh.core.audit import Entry
 from mesh.core.names import InstanceId, ServiceName
-from mesh.core.revoked import MAX_REVOKED
 from services.auth.database import Database
 from services.auth.log_store import LogStore
 from services.auth.records import Kind
@@ -28,10 +27,10 @@ class Order:
     keys_until_ms: int
     by: str
     reason: str
-    ban: bool = False
-    spared: InstanceId | None = None
+    ban: bool
+    spared: InstanceId | None
     """The operator's own instance, which has yet to be answered."""
-    room: int = MAX_REVOKED
+    room: int
     """How many instances nodes can be told of, those of earlier orders among them."""
 
 

@@ -204,12 +204,10 @@ class Watchers:
         """
         added, self.banned = revoked.since(self.revoked), banned
         self.revoked = revoked
-        out = [node.instance for node in self.directory.nodes() if node.service.text in banned]
-        self._changed(self.directory.revoke(out))
-        if not added:
-            return
-        self._changed(self.directory.revoke(instance for instance, _ in added))
-        self._owe_all()
+        out = {node.instance for node in self.directory.nodes() if node.service.text in banned}
+        self._changed(self.directory.revoke(out | {instance for instance, _ in added}))
+        if added:
+            self._owe_all()
 
     async def keep_time(self) -> None:
         """Look for leases that ran out, for as long as this runs."""

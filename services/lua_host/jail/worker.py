@@ -55,8 +55,9 @@ def serve(sources: Sequence[bytes], memory: int, message: int, parent: int, *, j
 def _enter(pipe: Pipe, memory: int, message: int, parent: int) -> None:
     # In the jail no handler of signals runs. What is here stays, and nothing that is done there makes cycles.
     # Nor is a signal ignored because whoever started the host did (nohup).
+    libc = ctypes.CDLL(None)
     for number in _ENDING:
-        ctypes.CDLL(None).signal(number, None)
+        libc.signal(number, None)
     gc.disable()
     gc.freeze()
     try:
