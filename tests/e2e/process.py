@@ -36,9 +36,8 @@ class Process:
         command: Sequence[str],
         where: Path,
         leash: int = -1,
-        before: Callable[[], None] | None = None,
     ) -> None:
-        """Start it; its files go to the directory ``where``, and ``before`` is done in it first."""
+        """Start it; its files go to the directory ``where``."""
         number = len(list(where.glob(f"{name}.*.log")))
         self.name, self._leash = name, leash
         self._log, self._out = (where / f"{name}.{number}.{kind}" for kind in ("log", "out"))
@@ -51,7 +50,6 @@ class Process:
                 cwd=ROOT,
                 start_new_session=True,
                 pass_fds=() if leash < 0 else (leash,),
-                preexec_fn=before,  # noqa: PLW1509  it calls prctl(2) and nothing else
                 # What it makes, and cannot remove when it is killed, goes with the test's directory.
                 env={"GRPC_VERBOSITY": "NONE", **os.environ, "TMPDIR": str(where.parent)},
             )
@@ -64,13 +62,16 @@ class Process:
         arguments: Sequence[str],
         where: Path,
         secret: str = "",
-        before: Callable[[], None] | None = None,
+        under: Sequence[str] = (),
     ) -> Self:
-        """Start ``python -m module``, ended with this process; ``secret`` goes to its standard input."""
+        """Start ``python -m module``, ended with this process; ``secret`` goes to its standard input.
+
+        ``under``: a command that runs another, such as prlimit(1), which takes it as its last arguments.
+        """
         reading, writing = os.pipe()
-        command = [sys.executable, "-m", "mesh.cli.leash", str(reading), module, *arguments]
+        command = [*under, sys.executable, "-m", "mesh.cli.leash", str(reading), module, *arguments]
         try:
-            started = cls(name, command, where, reading, before)
+            started = cls(name, command, where, reading)
         finally:
             os.close(reading)
         started._leash = writing

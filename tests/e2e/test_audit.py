@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -232,7 +231,7 @@ async def test_a_log_that_cannot_be_written(start_mesh: StartMesh) -> None:
             "auth",
             "services.auth",
             *mesh.auth_arguments(),
-            before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+            under=("prlimit", f"--fsize={size}"),
         )
         await limited.says("is ready")
         file = mesh.root / "policy.json"

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +103,10 @@ class Mesh:
         module: str,
         *arguments: str,
         secret: str = "",
-        before: Callable[[], None] | None = None,
+        under: Sequence[str] = (),
     ) -> Process:
         """Start ``python -m module`` as a process that ends with this mesh."""
-        process = Process.python(name, module, arguments, self.logs, secret, before)
+        process = Process.python(name, module, arguments, self.logs, secret, under)
         self.processes.append(process)
         return process
 
