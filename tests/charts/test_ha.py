@@ -5,6 +5,7 @@ The commands, variables and files are the rendering's; addresses are loopback on
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,7 @@ class Rendered(Loopback):
         made = list(manifests(render(merged(values("ha"), {"rules": RULES}))))
         self.objects = {(one["kind"], one["metadata"]["name"]): one for one in made}
         new_kek(path / "kek", "")
+        self._names = itertools.count()
         self._secrets = {
             "sealmesh-database": {"url": url.encode()},
             "sealmesh-kek": {"kek": (path / "kek").read_bytes()},
@@ -96,7 +98,7 @@ class Rendered(Loopback):
         annotations = {"sealmesh.dev/outbound-port": str(outbound)}
         if app_port:
             annotations["sealmesh.dev/app-port"] = str(app_port)
-        metadata = {"namespace": "shop", "name": f"{name}-1", "annotations": annotations}
+        metadata = {"namespace": "shop", "name": f"{name}-{next(self._names)}", "annotations": annotations}
         app = {"name": "app", "image": "app"}
         return inject(
             {"metadata": metadata, "spec": {"serviceAccountName": name, "containers": [app]}},
