@@ -140,7 +140,7 @@ async def _run(
             watched(own.membership, telemetry).gauges.add(
                 names.SLICE_VERSION, lambda: authority.policy_of_record.version
             )
-            vouched = await _vouched(kubernetes, directory, authority, worker, clock) if kubernetes else None
+            vouched = await _vouched(kubernetes, directory, authority, worker) if kubernetes else None
             server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
             addresses = {
                 "join": f"{hosts[0]}:{server.join_port}",
@@ -169,13 +169,12 @@ class _Vouched:
     keep: Callable[[], Coroutine[Any, Any, None]]
 
 
-async def _vouched(
-    path: Path, directory: DataDirectory, authority: Authority, worker: Worker, clock: Clock
-) -> _Vouched:
+async def _vouched(path: Path, directory: DataDirectory, authority: Authority, worker: Worker) -> _Vouched:
     from services.auth.kubernetes import Kubernetes, Settings  # noqa: PLC0415  in an extra
 
     settings = Settings.read(path)
-    kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory, clock.now_ms())
+    key = await worker.do(authority.following.alone, partial(join_key, directory))
+    kubernetes = Kubernetes(settings)
     vouching = Vouching(
         authority.admission, worker, key, kubernetes, settings.rules, authority.revoking.is_banned
     )

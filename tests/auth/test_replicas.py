@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
+from mesh.core.vouching import JoinKey
 from mesh.rpc.svid import new_key
 from mesh.v1 import revocation_pb2
 from services.auth.database import Generation, OvertakenError, StoreError
@@ -25,6 +27,7 @@ from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, ConflictError, RefusedError, StartError
 from services.auth.founding import found
 from services.auth.replicating import replicate
+from services.auth.vouching import join_key
 from tests.auth.world import DOMAIN, HOUR_MS, Attempt, Joined, World
 from tests.postgres import Server
 
@@ -90,6 +93,27 @@ def test_the_same_request_at_both_is_one_identity(worlds: tuple[World, World]) -
     assert attempt.send(first).bundle.credentials.certificate_chain == (
         attempt.send(second).bundle.credentials.certificate_chain
     )
+
+
+def test_all_have_one_join_key(worlds: tuple[World, World]) -> None:
+    """Whoever is not the first to make it, or knows not yet what was changed meanwhile, takes the other's."""
+    made = at_once(
+        *(partial(world.authority.following.alone, partial(join_key, world.directory)) for world in worlds)
+    )
+    assert len({key.public for key in made}) == 1
+
+
+def test_a_join_key_is_made_where_another_has_changed_keys(worlds: tuple[World, World]) -> None:
+    """What another auth did since this one looked last is taken up, and it is tried again."""
+    first, second = worlds
+    overtaking = [lambda: first.authority.keys.rotate_epoch(first.operator())]
+
+    def work(now_ms: int) -> JoinKey:
+        while overtaking:
+            overtaking.pop()()
+        return join_key(second.directory, now_ms)
+
+    assert second.authority.following.alone(work).public == join_key(first.directory, first.now_ms).public
 
 
 def test_many_at_both_with_one_token_are_one_identity(worlds: tuple[World, World]) -> None:
