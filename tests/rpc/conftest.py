@@ -36,13 +36,17 @@ CONFORMANCE = frozenset(
 #: Of those, the tests that are about thousands of messages, each of which would be a round trip.
 LOADS = frozenset(("test_ten_thousand_replies_after_half_close", "test_a_thousand_open_streams_end"))
 
+#: And those about what auth answers, whom only members without keys ask.
+KEPT = frozenset(("test_requests_that_auth_does_not_seal_again", "test_a_call_that_auth_does_not_seal"))
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Say where the keys are."""
     if "keys" in metafunc.fixturenames:
         both = metafunc.module.__name__.rpartition(".")[2] in CONFORMANCE
         both = both and metafunc.function.__name__ not in LOADS
-        metafunc.parametrize("keys", ["local", "remote"] if both else ["local"])
+        at = ["remote"] if metafunc.function.__name__ in KEPT else ["local", "remote"] if both else ["local"]
+        metafunc.parametrize("keys", at)
 
 
 @pytest.fixture

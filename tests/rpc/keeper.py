@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.core.errors import PeerError
@@ -16,7 +17,7 @@ from mesh.rpc.server import MeshServer
 from mesh.rpc.signer import Signer
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import signer_pb2, signer_pb2_grpc
-from services.auth.errors import RefusedError
+from services.auth.errors import ConflictError, RefusedError
 from services.auth.signer_service import SignerServicer
 from services.auth.worker import Worker
 
@@ -32,6 +33,7 @@ class Keeper:
         self._world = world
         self._signing = Signing(self._key)
         self.asked = 0
+        self.refuses: Callable[[signer_pb2.SignRequest], bool] = lambda _request: False
         self.membership = world.member(AUTH.text)
         world.members.remove(self.membership)  # those are the tests' own
         self.server = MeshServer(self.membership, "127.0.0.1:0", max_receive=MAX_MESSAGE + 4096)
@@ -57,8 +59,10 @@ class Keeper:
         member.signer = Signer(signer_pb2_grpc.SignerServiceStub(MeshChannel(member, target)))
 
     def sign(self, peer: Peer, request: signer_pb2.SignRequest) -> signer_pb2.SignResponse:
-        """Seal, for anybody and any call of his."""
+        """Seal, for anybody and any call of his, unless a test says no."""
         self.asked += 1
+        if self.refuses(request):
+            raise ConflictError("a test says no")
         try:
             if not request.HasField("new_call"):
                 call = read_call(request.sealed_call)
