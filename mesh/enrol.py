@@ -26,7 +26,6 @@ from mesh.core.join import MAX_SEALED, NONCE_BYTES, JoinRequester, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName
 from mesh.core.vouching import Proof, read_join_key
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import (
     Clock,
@@ -35,12 +34,13 @@ from mesh.rpc.membership import (
     learn_credentials,
     learn_pair_keys,
 )
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.signer import Signer
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.rpc.svid import Svid, new_key
 from mesh.rpc.targets import FixedTarget, each_of
 from mesh.telemetry.names import RENEW
 from mesh.telemetry.spans import Tracing
-from mesh.v1 import auth_pb2, auth_pb2_grpc
+from mesh.v1 import auth_pb2, auth_pb2_grpc, signer_pb2_grpc
 
 log = logging.getLogger("mesh")
 
@@ -91,14 +91,16 @@ class Vouched:
         return cls.read(Path(token), Path(join_key)) if token and join_key else None
 
 
-async def join(by: JoinToken | Vouched, address: str, at: tuple[str, str] | None = None) -> Enrolment:
+async def join(
+    by: JoinToken | Vouched, address: str, at: tuple[str, str] | None = None, *, remote_keys: bool = False
+) -> Enrolment:
     """Join over auth's join port at ``host:port``, or several with commas between; wait for auth there.
 
-    ``at``: where auth and gatekeeper are from here, if not where auth says. Raises ``JoinError`` if auth
-    refuses, and ``ValueError`` for what cannot be joined with.
+    ``at``: where auth and gatekeeper are from here, if not where auth says. ``remote_keys``: have auth keep
+    the keys. Raises ``JoinError`` if auth refuses, and ``ValueError`` for what cannot be joined with.
     """
     key, csr = new_key()
-    requester, request = _asking(by, csr)
+    requester, request = _asking(by, csr, remote_keys=remote_keys)
     async with AsyncExitStack() as stack:
         stubs = []
         for one in random.sample(each_of(address), len(each_of(address))):
@@ -109,19 +111,23 @@ async def join(by: JoinToken | Vouched, address: str, at: tuple[str, str] | None
         bundle = requester.open(response)
         if at is not None:
             bundle.auth_address, bundle.gatekeeper_address = at
+        if remote_keys and not bundle.credentials.remote_keys:
+            raise JoinError(f"auth at {address} does not keep keys: join without keys=remote")
         return Enrolment(bundle, key)
     except (PeerError, ValueError) as error:
         msg = f"auth at {address} gave an answer that does not verify: check the address ({error})"
         raise JoinError(msg) from None
 
 
-def _asking(by: JoinToken | Vouched, csr: bytes) -> tuple[JoinRequester, auth_pb2.JoinRequest]:
+def _asking(
+    by: JoinToken | Vouched, csr: bytes, *, remote_keys: bool
+) -> tuple[JoinRequester, auth_pb2.JoinRequest]:
     nonce = secrets.token_bytes(NONCE_BYTES)
     if isinstance(by, JoinToken):
-        requester = JoinRequester(by, csr, nonce)
+        requester = JoinRequester(by, csr, nonce, remote_keys=remote_keys)
         return requester, requester.request()
     proof = Proof(Key(secrets.token_bytes(KEY_BYTES)), by.service_account_token)
-    requester = JoinRequester(proof.join_token, csr, nonce)
+    requester = JoinRequester(proof.join_token, csr, nonce, remote_keys=remote_keys)
     request = requester.request()
     request.sealed_proof = proof.seal(read_join_key(by.join_key), request.body)
     return requester, request
@@ -167,7 +173,10 @@ class Enrolment:
         self.gatekeeper_address = bundle.gatekeeper_address
         self._renew_at_ms = credentials.renew_at_ms
         self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
-        self._stub = auth_pb2_grpc.AuthServiceStub(MeshChannel(self.membership, self._auth))
+        channel = MeshChannel(self.membership, self._auth)
+        self._stub = auth_pb2_grpc.AuthServiceStub(channel)
+        if credentials.remote_keys:
+            self.membership.signer = Signer(signer_pb2_grpc.SignerServiceStub(channel))
         self._fetching: dict[ServiceName, asyncio.Task[None]] = {}
         self.tracing = Tracing()
         self.destinations: Callable[[], Iterable[ServiceName]] = tuple
@@ -185,6 +194,8 @@ class Enrolment:
 
     async def keys_for(self, destination: ServiceName, patience: float) -> None:
         """See within ``patience`` seconds that calls can be sealed; else raise ``CallFailedError``."""
+        if self.membership.signer is not None:
+            return  # auth has them, and says whether it uses them when it is asked
         if self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
             return
         task = self._fetching.get(destination)
@@ -216,7 +227,8 @@ class Enrolment:
         response = await self._stub.Renew(auth_pb2.RenewRequest(csr=csr), timeout=CALL_TIMEOUT)
         credentials = response.credentials
         learn_credentials(self.membership, credentials)
-        await self._fetch([AUTH, GATEKEEPER, *self.destinations()])
+        others = () if self.membership.signer is not None else self.destinations()
+        await self._fetch([AUTH, GATEKEEPER, *others])
         self.membership.svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
         self._renew_at_ms = credentials.renew_at_ms
 

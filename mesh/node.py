@@ -13,25 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
-from mesh.enrol import Enrolment, JoinError, Vouched
+from mesh.enrol import Enrolment, JoinError
 from mesh.enrol import join as enrol
+from mesh.joining import address, are_remote, credential
 from mesh.registering import Registrar
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
 from mesh.rpc.flow import Flows
@@ -39,6 +35,7 @@ from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
 from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget, each_of
 from mesh.slices import Slice
 from mesh.telemetry import names
@@ -238,6 +235,7 @@ async def join(
     listen: str = "127.0.0.1:0",
     advertise_port: int | None = None,
     telemetry: Backend = AMBIENT,
+    keys: str | None = None,
 ) -> AsyncIterator[Node]:
     """Join the mesh as a service, and leave it at the end of the block.
 
@@ -248,12 +246,15 @@ async def join(
     ``advertise_port``: the port that others are to connect to, where it is not the one listened on.
     ``telemetry``: where traces and metrics go; unless said, to the OpenTelemetry providers that the
     application has set.
+    ``keys``: "local", or "remote" to have auth keep them and seal (docs/remote-keys.md); without it
+    ``MESH_KEYS``, or as the token says.
 
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
     began_ns = time.time_ns()
-    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port, telemetry)
+    enrolment = await enrolled(ServiceName(service), token, auth, keys)
+    node = Node(enrolment, listen, advertise_port, telemetry)
     node.telemetry.tracing.past(names.JOIN, began_ns, {names.SERVICE: node.identity.service.text})
     try:
         await _ready(node)
@@ -262,37 +263,14 @@ async def join(
         await node.close()
 
 
-async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
+async def enrolled(
+    name: ServiceName, token: str | None, auth: str | None, keys: str | None = None
+) -> Enrolment:
     """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
-    enrolment = await enrol(_credential(token), _address(auth))
+    enrolment = await enrol(credential(token), address(auth), remote_keys=are_remote(keys))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
         msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
         raise JoinError(msg)
     return enrolment
-
-
-def _credential(given: str | None) -> JoinToken | Vouched:
-    text = given or os.environ.pop("MESH_TOKEN", None)  # not to be seen by what this process starts
-    if not text:
-        path = os.environ.get("MESH_TOKEN_FILE")
-        if not path:
-            vouched = Vouched.named(os.environ)
-            if vouched is not None:
-                return vouched
-            msg = "no join token: give token=, MESH_TOKEN or MESH_TOKEN_FILE; make one with mesh token create"
-            raise ValueError(msg)
-        text = Path(path).read_text(encoding="ascii")
-    return JoinToken.parse(text)
-
-
-def _address(given: str | None) -> str:
-    address = given or os.environ.get("MESH_AUTH")
-    if not address:
-        msg = "no address of auth: give auth= or MESH_AUTH, host:port of auth's join port"
-        raise ValueError(msg)
-    if not all(re.fullmatch(r".+:[0-9]{1,5}", one) for one in each_of(address)):
-        msg = f"bad address of auth {address!r:.80}: use host:port of its join port, such as 127.0.0.1:7700"
-        raise ValueError(msg)
-    return address

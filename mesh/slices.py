@@ -24,9 +24,8 @@ from mesh.core.policy import MAX_VERSION, Section
 from mesh.core.revoked import MAX_REVOKED, Revoked
 from mesh.core.traffic import NONE, Rate, Traffic
 from mesh.core.traffic_document import decode
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.connections import Endpoint
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.telemetry.names import DESTINATION
 from mesh.v1 import gatekeeper_pb2
 

@@ -29,6 +29,7 @@ class Settings:
 
     ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls. ``health``: ``host:port`` of its
     health service, if it is to have one. ``app_health``: whether to ask the application for its health.
+    ``keys``: "local" or "remote", as for ``mesh.join``.
     """
 
     service: str
@@ -43,6 +44,7 @@ class Settings:
     app_health: bool = True
     max_message: int = MAX_MESSAGE
     telemetry: Backend = AMBIENT
+    keys: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             listen=settings.listen,
             advertise_port=settings.advertise_port,
             telemetry=settings.telemetry,
+            keys=settings.keys,
         ) as node,
         _directory(settings) as run_dir,
         serving_health(settings.health) as health,

@@ -23,6 +23,7 @@ from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
 from mesh.enrol import JOIN_KEY_FILE
+from mesh.joining import KEYS
 from mesh.telemetry import logs
 from mesh.telemetry.sdk import configured
 from mesh.v1 import auth_pb2
@@ -68,6 +69,11 @@ _OPTIONS = (
         "--token-file",
         metavar="FILE",
         help="The join token; - for stdin. [default: MESH_TOKEN, MESH_TOKEN_FILE, or made with --data]",
+    ),
+    click.option(
+        "--keys",
+        type=click.Choice(KEYS),
+        help="With it, or with auth, which then seals for it. [default: MESH_KEYS, or as the token says]",
     ),
     data_option,
 )

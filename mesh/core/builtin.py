@@ -18,7 +18,15 @@ _ANYONE: Final = "*"
 
 _ROWS: Final = {
     AUTH: {
-        "node": (_ANYONE, ("/mesh.v1.AuthService/Renew", "/mesh.v1.AuthService/GetPairKeys")),
+        "node": (
+            _ANYONE,
+            (
+                "/mesh.v1.AuthService/Renew",
+                "/mesh.v1.AuthService/GetPairKeys",
+                "/mesh.v1.SignerService/Sign",
+                "/mesh.v1.SignerService/Verify",
+            ),
+        ),
         "gatekeeper": (
             GATEKEEPER.text,
             (

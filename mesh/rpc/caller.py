@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
@@ -19,12 +19,17 @@ from mesh.core.names import FullMethod, InstanceId, ServiceName, full_method
 from mesh.core.routes import shortened
 from mesh.core.seal import CallSeal
 from mesh.core.sender import NoKeyError
+from mesh.rpc.asking import OWN_KEYS
+from mesh.rpc.attempt import Attempt, unary_reply
 from mesh.rpc.connections import Connection
 from mesh.rpc.membership import Membership
 from mesh.rpc.observing import NOBODY, Calling, Observer
-from mesh.rpc.reply import RawEnd, initial_entries, message_of, raw_end, refusal_of, settle
+from mesh.rpc.reply import RawEnd, initial_entries, message_of, refusal_of, settle
 from mesh.rpc.routing import Plan, Routing
-from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.rpc.status import CallFailedError, Outcome, mesh_outcome
+
+if TYPE_CHECKING:
+    from mesh.rpc.asking import Asking
 
 ATTEMPTS: Final = 3
 #: Seconds past which a deadline is none: ten years. What applications say to mean never.
@@ -33,15 +38,6 @@ _C = grpc.StatusCode
 LATE: Final = Outcome(_C.DEADLINE_EXCEEDED, "deadline exceeded")
 CANCELLED: Final = Outcome(_C.CANCELLED, "cancelled by the caller")
 _TOO_LARGE: Final = "reply of {} bytes is larger than the limit of {}"
-
-
-class CallFailedError(Exception):
-    """A call ended before it reached the wire, or its reply was not believed."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        """Take what the application is told."""
-        super().__init__(outcome.details)
-        self.outcome = outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +118,6 @@ class Target(Protocol):
         """Take note of how a call to ``instance`` ended; ``begun``: a part of the reply came before."""
 
 
-@dataclass(slots=True)
-class Attempt:
-    """One try: where it goes and how it is sealed."""
-
-    instance: InstanceId
-    connection: Connection
-    seal: CallSeal
-    options: dict[str, Any]
-
-
 class Caller:
     """Makes sealed calls to one service."""
 
@@ -170,28 +156,31 @@ class Caller:
             compression=compression,
         )
 
-    async def begin(self, spec: CallSpec) -> Attempt:
-        """Choose an instance and seal the call for it."""
+    async def begin(self, spec: CallSpec, only: bytes | None = None) -> Attempt:
+        """Choose an instance and seal the call for it. ``only``: its one message, if it has one only."""
         instance, connection = await self._target.connection(spec)
         spec.tried.add(instance)
         try:
-            return self._sealed(spec, instance, connection)
+            return await self._attempt(spec, instance, connection, only)
         except BaseException:
             connection.ended()
             raise
 
-    def _sealed(self, spec: CallSpec, instance: InstanceId, connection: Connection) -> Attempt:
+    async def _attempt(
+        self, spec: CallSpec, instance: InstanceId, connection: Connection, only: bytes | None
+    ) -> Attempt:
         timeout = spec.remaining()
         now_ms = self._membership.clock.now_ms()
         deadline_ms = 0
         if timeout is not None and timeout < _ENDLESS:
             deadline_ms = now_ms + int(timeout * 1000) + 1
-        try:
-            sealed, seal = self._membership.sender.seal(
-                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
-            )
-        except NoKeyError as error:
-            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        service, signer = self._target.service, self._membership.signer
+        asking: Asking = OWN_KEYS
+        if signer is None or service.reserved:
+            sealed, seal = self._sealed(spec, instance, deadline_ms, now_ms)
+        else:
+            asking = kept = await signer.begin(service, instance, spec, deadline_ms, only)
+            sealed, seal, timeout = kept.sealed, kept.seal, spec.remaining()
         spec.watched.attempt(connection.address, sealed, seal)
         options = {
             "timeout": timeout,
@@ -199,17 +188,29 @@ class Caller:
             "wait_for_ready": spec.wait_for_ready,
             "compression": spec.compression,
         }
-        return Attempt(instance, connection, seal, options)
+        return Attempt(instance, connection, seal, options, asking)
+
+    def _sealed(
+        self, spec: CallSpec, instance: InstanceId, deadline_ms: int, now_ms: int
+    ) -> tuple[bytes, CallSeal]:
+        try:
+            return self._membership.sender.seal(
+                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
+            )
+        except NoKeyError as error:
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
 
     async def unary(self, spec: CallSpec, payload: bytes) -> tuple[Outcome, bytes]:
         """Make a call of one message each way, and give its end and its reply (empty unless OK)."""
         for last in (*[False] * (ATTEMPTS - 1), True):
-            attempt = await self.begin(spec)
+            attempt = await self.begin(spec, payload)
             frame = attempt.seal.request_sealer().seal(payload, end=True)
-            end, reply = await _unary(attempt, spec, frame)
+            end, reply = await unary_reply(attempt, spec.method.text, frame)
             if not last and await self.was_refused(attempt, spec, end):
                 continue
             self.ended(attempt, end)
+            ok = end.code is _C.OK
+            await attempt.asking.end_seen(end, (1,) if ok else (0, 1), reply if ok else None)
             return self._unary_outcome(attempt.seal, spec, end, reply)
         raise AssertionError  # pragma: no cover  the last attempt always returns
 
@@ -221,8 +222,12 @@ class Caller:
         refusal = refusal_of(end)
         if refusal is None or refusal.instance == attempt.instance:
             return False  # the instance that was meant never has cause to refuse
-        now_ms = self._membership.clock.now_ms()
-        if not self._membership.sender.is_refused(self._target.service, attempt.seal, refusal, now_ms):
+        if attempt.asking.remote:
+            proven = await attempt.asking.is_refused(refusal)
+        else:
+            now_ms, sender = self._membership.clock.now_ms(), self._membership.sender
+            proven = sender.is_refused(self._target.service, attempt.seal, refusal, now_ms)
+        if not proven:
             return False
         try:
             await asyncio.wait_for(self._target.refused(attempt.instance, refusal.instance), spec.remaining())
@@ -263,31 +268,3 @@ class Caller:
         )
         spec.watched.refused(error, call_id)
         return mesh_outcome(Reason.UNSEALED, call_id=call_id)
-
-
-async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
-    connection = attempt.connection
-    try:
-        if (cut := connection.cut()) is not None:
-            raise CallFailedError(cut)
-        call = connection.unary(spec.method.text)(frame, **attempt.options)
-        reply = await call or b""
-        end = RawEnd(
-            _C.OK,
-            await call.details() or "",
-            tuple(await call.initial_metadata()),
-            tuple(await call.trailing_metadata()),
-        )
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if (cut := connection.cut()) is None or (task is not None and task.cancelling()):
-            raise
-        raise CallFailedError(cut) from None
-    except grpc.aio.AioRpcError as error:
-        if (cut := connection.cut()) is not None:
-            raise CallFailedError(cut) from None
-        return raw_end(error), b""
-    else:
-        return end, reply
-    finally:
-        connection.ended()

@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 
-from mesh.rpc.caller import CANCELLED, Caller, CallFailedError, CallSpec
+from mesh.rpc.caller import CANCELLED, Caller, CallSpec
 from mesh.rpc.hedging import routed
-from mesh.rpc.status import Outcome
+from mesh.rpc.status import CallFailedError, Outcome
 
 Serializer = Callable[[Any], bytes]
 Deserializer = Callable[[bytes], Any]

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from mesh.core.metadata import Entries
-from mesh.rpc.caller import Caller, CallFailedError, CallSpec, Target
+from mesh.rpc.caller import Caller, CallSpec, Target
 from mesh.rpc.calls import UnaryUnaryCall
 from mesh.rpc.connections import MAX_MESSAGE
 from mesh.rpc.exchange import Exchange
 from mesh.rpc.hedging import HedgedExchange, exchange
 from mesh.rpc.membership import Membership
 from mesh.rpc.routing import Routing
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.streams import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 
 if TYPE_CHECKING:

@@ -9,31 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final, TypeAlias
+from collections.abc import Awaitable
+from typing import Final
 
 import grpc
 
-from mesh.core.errors import Cause, PeerError
+from mesh.core.errors import PeerError
 from mesh.core.metadata import Entries
-from mesh.rpc.caller import (
-    ATTEMPTS,
-    CANCELLED,
-    Caller,
-    CallFailedError,
-    CallSpec,
-)
-from mesh.rpc.connections import Connection
+from mesh.rpc.attempt import Attempt, Streams
+from mesh.rpc.caller import ATTEMPTS, CANCELLED, Caller, CallSpec
 from mesh.rpc.faults import disturb
 from mesh.rpc.held import Held
 from mesh.rpc.repeating import OVERTIME, Tries
-from mesh.rpc.reply import RawEnd, end_of, initial_entries, message_of, raw_end, refusal_of, settle
-from mesh.rpc.status import Outcome
+from mesh.rpc.reply import RawEnd, end_of, raw_end, refusal_of
+from mesh.rpc.status import CallFailedError, Outcome
 from mesh.rpc.waiting import being_cancelled, first
-from mesh.rpc.writing import write
 
-_C = grpc.StatusCode
-_OVERDUE: Final = RawEnd(_C.DEADLINE_EXCEEDED, OVERTIME.details, (), ())
-_Raw: TypeAlias = Any  # grpc.aio.StreamStreamCall, whose parts its stubs do not all know
+_OVERDUE: Final = RawEnd(grpc.StatusCode.DEADLINE_EXCEEDED, OVERTIME.details, (), ())
 
 
 class Exchange:
@@ -46,7 +38,7 @@ class Exchange:
         self._unread: deque[bytes] = deque()
         self._held = Held(only)
         self._tries = Tries(spec)
-        self._overdue: _Raw = None
+        self._overdue: Streams | None = None
         self.closed = only is not None
         self._attempts = 0
         self.initial: asyncio.Future[Entries] = asyncio.get_running_loop().create_future()
@@ -69,7 +61,7 @@ class Exchange:
             if self.outcome.done():
                 return False
             self._held.add(payload, last=last)
-            if await write(self._raw, self._sealer.seal(payload, end=last), last=last):
+            if await self._went(self._attempt.send(payload, last=last)):
                 return True
         return await self._ended_while_sending()
 
@@ -79,7 +71,7 @@ class Exchange:
             if self.closed or self.outcome.done():
                 return
             self.closed = True
-            if await write(self._raw, self._sealer.seal_end(), last=True):
+            if await self._went(self._attempt.close()):
                 return
         await self._ended_while_sending()
 
@@ -92,41 +84,35 @@ class Exchange:
         """Wait for the end and give it. Whoever wants messages has to read them meanwhile."""
         await self.started.wait()
         while not self.outcome.done():
-            raw = self._raw
-            await first(raw.code(), self.outcome)
-            if not self.outcome.done():
-                await self._ended(raw, await end_of(raw))
+            attempt = self._attempt
+            await first(attempt.raw.code(), self.outcome)
+            await self._ended_in_turn(attempt)
         return self.outcome.result()
 
     async def began(self) -> None:
         """Wait until the next message is there to be read, or the end."""
         while not self._unread and not self.outcome.done():
             async with self._reading:
-                await self._read(self._raw)
+                await self._read(self._attempt)
 
     async def initial_sealed(self) -> bool:
         """Wait until the reply begins. Whether its initial metadata is sealed by itself, and so there now."""
         if not self.initial.done() and not self.outcome.done():
-            try:
-                self._check_initial(tuple(await self._raw.initial_metadata()))
-            except PeerError as error:
-                self.abandon(self._caller.disbelieved(error, self._spec))
+            attempt = self._attempt
+            await self._believe_initial(attempt, tuple(await attempt.raw.initial_metadata()))
         return self.initial.done()
 
     async def initial_metadata(self) -> Entries:
         """Wait for the reply's initial metadata, verified, and give the application's part."""
         await self.started.wait()
         while not self.initial.done() and not self.outcome.done():
-            raw = self._raw
-            found = await first(raw.initial_metadata(), self.outcome)
+            attempt = self._attempt
+            found = await first(attempt.raw.initial_metadata(), self.outcome)
             if not isinstance(found, Outcome):
-                try:
-                    self._check_initial(tuple(found))
-                except PeerError as error:
-                    self.abandon(self._caller.disbelieved(error, self._spec))
-            if self.initial.done() or not raw.done():
+                await self._believe_initial(attempt, tuple(found))
+            if self.initial.done() or not attempt.raw.done():
                 break
-            await self._ended(raw, await end_of(raw))
+            await self._ended_in_turn(attempt)
         if not self.initial.done():
             # Without a seal of its own only the sealed end tells what it was.
             self._take_initial((await self.settled()).initial)
@@ -139,55 +125,54 @@ class Exchange:
         self.abandon(CANCELLED)
         return True
 
-    async def _read(self, raw: _Raw) -> None:
+    async def _read(self, attempt: Streams) -> None:
         # One message or the end, unless somebody else has seen the end meanwhile.
-        if self._unread or self.outcome.done() or raw is not self._raw:
+        if self._unread or self.outcome.done() or attempt is not self._attempt:
             return
         try:
-            data = await raw.read()
+            data = await attempt.raw.read()
         except grpc.aio.AioRpcError as error:
-            await self._ended(raw, raw_end(error))
+            await self._ended(attempt, raw_end(error))
             return
         except asyncio.CancelledError:
-            if raw is self._overdue and not being_cancelled():
-                await self._ended(raw, _OVERDUE)
+            if attempt is self._overdue and not being_cancelled():
+                await self._ended(attempt, _OVERDUE)
             elif not self._abandoned():
                 raise
             return
         if not isinstance(data, bytes):
-            await self._ended(raw, await end_of(raw))
+            await self._ended(attempt, await end_of(attempt.raw))
             return
+        self._held.drop()
         try:
-            self._unread.append(await self._opened(data))
-        except PeerError as error:
-            self.abandon(self._caller.disbelieved(error, self._spec))
-        except CallFailedError as failed:
-            self.abandon(failed.outcome)
+            self._unread.append(self._caller.checked_size(await attempt.opened(data)))
+        except (PeerError, CallFailedError) as error:
+            self.abandon(self._outcome_of(error))
 
     async def _open(self) -> None:
-        self._attempt = await self._caller.begin(self._spec)
-        connection = self._attempt.connection
+        attempt = await self._caller.begin(self._spec, self._only)
         try:
-            self._raw = self._made(connection)
+            self._attempt = self._begun(attempt)
         except BaseException:
-            connection.ended()
+            attempt.connection.ended()
             raise
-        self._raw.add_done_callback(connection.ended)
-        self._raw.add_done_callback(connection.on_cut(self.abandon))
+        self._attempt.raw.add_done_callback(attempt.connection.ended)
+        self._attempt.raw.add_done_callback(attempt.connection.on_cut(self.abandon))
         self._tries.begun(self._too_long)
 
-    def _made(self, connection: Connection) -> _Raw:
+    def _begun(self, attempt: Attempt) -> Streams:
         if self.outcome.done():
             raise CallFailedError(self.outcome.result())
         self._attempts += 1
-        self._sealer = self._attempt.seal.request_sealer()
-        self._opener = self._attempt.seal.reply_opener()
-        if (cut := connection.cut()) is not None:
-            raise CallFailedError(cut)
-        method, options = self._spec.method.text, self._attempt.options
-        if self._only is None:
-            return connection.stream(method)(**options)
-        return connection.down(method)(self._sealer.seal(self._only, end=True), **options)
+        return Streams(attempt, self._spec.method.text, self._only, self.initial)
+
+    async def _went(self, sending: Awaitable[bool]) -> bool:
+        # Where auth is asked and does not answer, the call is over.
+        try:
+            return await sending
+        except CallFailedError as failed:
+            self.abandon(failed.outcome)
+            return False
 
     def _abandoned(self) -> bool:
         # gRPC raises CancelledError also in whoever waits for a call that was abandoned meanwhile.
@@ -196,35 +181,41 @@ class Exchange:
     async def _ended_while_sending(self) -> bool:
         # Either the call was refused and is on its way again with all that was held, or it is over. What was
         # not read yet keeps the transport from saying which, so it is taken in, to be read later.
-        raw, unread = self._raw, deque[bytes]()
-        while raw is self._raw and not self.outcome.done():
+        attempt, unread = self._attempt, deque[bytes]()
+        while attempt is self._attempt and not self.outcome.done():
             async with self._reading:
                 unread.extend(self._unread)
                 self._unread.clear()
-                await self._read(raw)
+                await self._read(attempt)
         self._unread.extendleft(reversed(unread))
         return not self.outcome.done()
 
-    async def _ended(self, raw: _Raw, end: RawEnd) -> None:
+    async def _ended_in_turn(self, attempt: Streams) -> None:
+        async with self._reading:  # a message that came before the end, and is yet to be opened, counts
+            if not self.outcome.done():
+                await self._ended(attempt, await end_of(attempt.raw))
+
+    async def _ended(self, attempt: Streams, end: RawEnd) -> None:
         async with self._sending:
-            if self.outcome.done() or raw is not self._raw:
+            if self.outcome.done() or attempt is not self._attempt:
                 return
+            attempt.over = True
             refused = self._untouched() and self._attempts < ATTEMPTS and refusal_of(end) is not None
             if not (self._tries.more or refused):
-                self._finish(self._judge(end))
+                self._finish(await self._judged(attempt, end))
                 return
             # Whoever cancels meanwhile does not wait for a place to go on at.
-            await first(self._again(raw, end, refused=refused), self.outcome)
+            await first(self._again(attempt, end, refused=refused), self.outcome)
 
-    async def _again(self, raw: _Raw, end: RawEnd, *, refused: bool) -> None:
+    async def _again(self, attempt: Streams, end: RawEnd, *, refused: bool) -> None:
         try:
-            if refused and await self._caller.was_refused(self._attempt, self._spec, end):
+            if refused and await self._caller.was_refused(attempt.attempt, self._spec, end):
                 await self._resend()
-            elif raw is self._overdue:
-                self._caller.ended(self._attempt, _OVERDUE)
+            elif attempt is self._overdue:
+                self._caller.ended(attempt.attempt, _OVERDUE)
                 await self._repeat(OVERTIME, overtime=True)
             else:
-                await self._repeat(self._judge(end))
+                await self._repeat(await self._judged(attempt, end))
         except CallFailedError as failed:
             await self._repeat(failed.outcome)
 
@@ -236,9 +227,13 @@ class Exchange:
 
     async def _resend(self) -> None:
         await self._open()
-        await self._held.send(self._raw, self._sealer)
-        if self.closed and self._only is None:
-            await write(self._raw, self._sealer.seal_end(), last=True)
+        try:
+            await self._held.send(self._attempt)
+            if self.closed and self._only is None:
+                await self._attempt.close()
+        except CallFailedError:
+            self._attempt.raw.cancel()
+            raise
 
     def _untouched(self) -> bool:
         """Whether nothing of a reply has come, and all that was sent is still there."""
@@ -246,33 +241,27 @@ class Exchange:
 
     def _too_long(self) -> None:
         if self._untouched() and not self.outcome.done():
-            self._overdue = self._raw
-            self._raw.cancel()
+            self._overdue = self._attempt
+            self._attempt.raw.cancel()
 
-    def _judge(self, end: RawEnd) -> Outcome:
-        begun = self._opener.count > 0 or self.initial.done()
-        self._caller.ended(self._attempt, end, begun=begun)
+    async def _judged(self, attempt: Streams, end: RawEnd) -> Outcome:
+        begun = attempt.begun or self.initial.done()
+        self._caller.ended(attempt.attempt, end, begun=begun)
         try:
-            if end.code is _C.OK:
-                self._check_initial(end.initial)
-            return settle(self._attempt.seal, end, (self._opener.count,), late=self._spec.late())
-        except PeerError as error:
+            return await attempt.settled(end, late=self._spec.late())
+        except (PeerError, CallFailedError) as error:
+            return self._outcome_of(error)
+
+    async def _believe_initial(self, attempt: Streams, raw: Entries) -> None:
+        try:
+            await attempt.believe_initial(raw)
+        except (PeerError, CallFailedError) as error:
+            self.abandon(self._outcome_of(error))
+
+    def _outcome_of(self, error: PeerError | CallFailedError) -> Outcome:
+        if isinstance(error, PeerError):
             return self._caller.disbelieved(error, self._spec)
-
-    async def _opened(self, data: bytes) -> bytes:
-        if not self._opener.count:
-            self._held.drop()
-            if not self.initial.done():
-                self._check_initial(tuple(await self._raw.initial_metadata()))
-        if self._opener.count and not self.initial.done():
-            # Only a reply of one message may leave its initial metadata to the seal of its end.
-            raise PeerError(Cause.BAD_METADATA, "initial metadata of the reply has no seal")
-        return self._caller.checked_size(message_of(self._opener, data))
-
-    def _check_initial(self, raw: Entries) -> None:
-        entries = initial_entries(self._attempt.seal, raw)
-        if entries is not None:
-            self._take_initial(entries)
+        return error.outcome
 
     def _take_initial(self, entries: Entries) -> None:
         if not self.initial.done():
@@ -281,8 +270,8 @@ class Exchange:
     def abandon(self, outcome: Outcome) -> None:
         """End the call on this side, with an outcome of our own."""
         self._finish(outcome)
-        if hasattr(self, "_raw"):
-            self._raw.cancel()
+        if hasattr(self, "_attempt"):
+            self._attempt.raw.cancel()
 
     def _finish(self, outcome: Outcome) -> None:
         self._held.drop()

@@ -14,8 +14,8 @@ import grpc
 
 from mesh.core.errors import Reason
 from mesh.core.traffic import Fault
-from mesh.rpc.caller import CallFailedError, CallSpec
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.caller import CallSpec
+from mesh.rpc.status import CallFailedError, mesh_outcome
 
 DELAY: Final = "delay"
 ABORT: Final = "abort"

@@ -17,14 +17,14 @@ from mesh.core.metadata import Entries
 from mesh.core.repeats import Hedges, answers
 from mesh.core.seal import CallSeal
 from mesh.core.traffic import Route
-from mesh.rpc.caller import CANCELLED, Caller, CallFailedError, CallSpec
+from mesh.rpc.caller import CANCELLED, Caller, CallSpec
 from mesh.rpc.exchange import Exchange
 from mesh.rpc.faults import disturb
 from mesh.rpc.held import MAX_HELD
 from mesh.rpc.observing import Calling
 from mesh.rpc.repeating import ended, may_pass, unary
 from mesh.rpc.routing import Plan
-from mesh.rpc.status import Outcome
+from mesh.rpc.status import CallFailedError, Outcome
 
 _T = TypeVar("_T")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from mesh.core.seal import FrameSealer
-from mesh.rpc.writing import write
+from mesh.rpc.attempt import Streams
 
 #: How much of a request stream is held for sending it again, in bytes.
 MAX_HELD: Final = 256 * 1024
@@ -36,7 +35,8 @@ class Held:
         self.whole = False
         self._sent.clear()
 
-    async def send(self, raw: Any, sealer: FrameSealer) -> None:
-        """Send it on another call of the transport, sealed anew."""
+    async def send(self, attempt: Streams) -> None:
+        """Send it with another attempt, sealed anew; raise ``CallFailedError``."""
         for payload, last in list(self._sent):
-            await write(raw, sealer.seal(payload, end=last), last=last)
+            if not await attempt.send(payload, last=last):
+                return

@@ -12,11 +12,11 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mesh.core.epochs import Epoch
 from mesh.core.errors import Cause, Denied
-from mesh.core.keys import Key
+from mesh.core.keys import Key, Withheld
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
@@ -27,6 +27,9 @@ from mesh.rpc.observing import NOBODY, Observer, Tap
 from mesh.rpc.status import Outcome
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
+
+if TYPE_CHECKING:
+    from mesh.rpc.signer import Signer
 
 log = logging.getLogger("mesh")
 
@@ -109,6 +112,8 @@ class Membership:
         self.now: Callable[[], float] = time.monotonic
         """Seconds that never run backwards."""
         self.policy_key = b""
+        self.signer: Signer | None = None
+        """Seals and verifies where auth keeps the keys, but for calls to the mesh's own services."""
         self.observer: Observer = NOBODY
         """Who watches its calls (``mesh.telemetry``)."""
         self._observers: list[RejectionObserver] = []
@@ -172,7 +177,8 @@ def learn_credentials(membership: Membership, credentials: auth_pb2.Credentials)
     membership.clock.set(credentials.now_ms)
     membership.policy_key = credentials.policy_key
     for held in credentials.destination_keys:
-        membership.receiver.learn(epoch_of(held.epoch), Key(held.key))
+        key = Withheld() if credentials.remote_keys else Key(held.key)
+        membership.receiver.learn(epoch_of(held.epoch), key)
     membership.receiver.expire(credentials.now_ms)
 
 

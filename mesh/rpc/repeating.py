@@ -17,11 +17,11 @@ import grpc
 from mesh.core.errors import Reason
 from mesh.core.repeats import Ended, Repeats
 from mesh.core.traffic import Retry
-from mesh.rpc.caller import Caller, CallFailedError, CallSpec
+from mesh.rpc.caller import Caller, CallSpec
 from mesh.rpc.faults import disturb
 from mesh.rpc.held import MAX_HELD
 from mesh.rpc.routing import Plan
-from mesh.rpc.status import Outcome, mesh_info
+from mesh.rpc.status import CallFailedError, Outcome, mesh_info
 
 OVERTIME: Final = Outcome(
     grpc.StatusCode.DEADLINE_EXCEEDED, "no attempt was answered within the time that policy gives each"

@@ -90,9 +90,8 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
     except PeerError:
         mac = None
     for count in counts if mac is not None else ():
-        end = End(count, raw.code.value[0], details, digest(initial), digest(trailing))
         try:
-            seal.open_end(mac, end)
+            seal.open_end(mac, _end(raw, count, initial, trailing))
         except PeerError:
             continue
         return Outcome(raw.code, details, initial, trailing, pushbacks(raw.trailing))
@@ -102,6 +101,16 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
 def is_sealed(raw: RawEnd) -> bool:
     """Whether a reply's end carries a seal, unverified."""
     return any(key == END for key, _ in raw.trailing)
+
+
+def seen_end(raw: RawEnd, count: int) -> End:
+    """Give a reply's end, of so many messages, as its seal has to cover it."""
+    return _end(raw, count, application_entries(raw.initial), application_entries(raw.trailing))
+
+
+def _end(raw: RawEnd, count: int, initial: Entries, trailing: Entries) -> End:
+    details = "" if raw.code is _C.OK else raw.details
+    return End(count, raw.code.value[0], details, digest(initial), digest(trailing))
 
 
 def refusal_of(raw: RawEnd) -> Refusal | None:

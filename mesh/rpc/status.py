@@ -82,6 +82,15 @@ class Outcome:
         )
 
 
+class CallFailedError(Exception):
+    """A call ended before it reached the wire, or its reply was not believed."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Take what the application is told."""
+        super().__init__(outcome.details)
+        self.outcome = outcome
+
+
 def mesh_outcome(
     reason: Reason,
     detail: str = "",

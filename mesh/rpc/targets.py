@@ -21,13 +21,13 @@ from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
 from mesh.core.split import destination
 from mesh.core.traffic import Traffic
-from mesh.rpc.caller import CallFailedError, CallSpec
+from mesh.rpc.caller import CallSpec
 from mesh.rpc.connections import Connection, Connections, Endpoint
 from mesh.rpc.flow import Flow
 from mesh.rpc.membership import Membership
 from mesh.rpc.reply import RawEnd, is_sealed
 from mesh.rpc.server import HELLO
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.v1 import wire_pb2
 
 #: How long a call without a deadline waits for keys, slice or a moved instance, in seconds.

@@ -32,6 +32,7 @@ EVENTS: Final = {
     "not left out any more: instance %s of %s has answered": "instance.returned",
     "no place for calls to %s: %d are open and %d wait, so far refused: %d": "calls.overloaded",
     "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r": "calls.limited",
+    "port %d: hung up on %s for a flood, %d so far": "flood.ended",
     # sidecar
     "waiting for the app at %s: it does not accept connections yet": "app.waiting",
     "the app at %s does not serve, and has no calls until it does: %s": "app.not-serving",
@@ -49,6 +50,8 @@ EVENTS: Final = {
     "kept for the audit log until it can be written: %s": "audit.kept",
     "the audit log of %s is written again": "audit.written-again",
     "not done, or not in the audit log yet: %s": "audit.refused",
+    "no notices of other auths' changes, looking twice a second: %s": "notices.missing",
+    "notices of other auths' changes come again": "notices.again",
     # gatekeeper
     "serving on port %d as instance %s": "gatekeeper.ready",
     "drained": "gatekeeper.drained",

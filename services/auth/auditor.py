@@ -67,11 +67,15 @@ class Auditor:
             self.denials.note(entry, about(entry.service), now_ms)
         self.denials.try_to_flush(now_ms)
 
-    def names_refused(self, peer: Peer, count: int, now_ms: int) -> None:
-        """Note that a node asked for keys to names that it may not know of, or that are none; not which."""
+    def names_refused(
+        self, peer: Peer, count: int, now_ms: int, method: str = "/mesh.v1.AuthService/GetPairKeys"
+    ) -> None:
+        """Note that a node asked for keys to names that it may not know of, or that are none; not which.
+
+        Or that it asked for a call to one to be sealed, by ``method``.
+        """
         who = peer.service.text, str(peer.instance)
-        asked = "/mesh.v1.AuthService/GetPairKeys"
-        refused = Entry(now_ms, Kind.DENIAL, "names refused", Verdict.DENIED, False, *who, method=asked)
+        refused = Entry(now_ms, Kind.DENIAL, "names refused", Verdict.DENIED, False, *who, method=method)
         self.denied([replace(refused, count=count, until_ms=now_ms if count > 1 else 0)])
 
     def record(self, told: Iterable[audit_pb2.NodeDenials]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from mesh.core.audit import Entry, Kind
 from mesh.core.epochs import Epoch
 from mesh.core.keys import KEY_BYTES, Key, destination_key, pair_key
-from mesh.core.names import ServiceName, TrustDomain
+from mesh.core.names import KeyEpoch, ServiceName, TrustDomain
 from services.auth.epochs import Schedule, accepted, sendable, turn_at_ms
 from services.auth.errors import ConflictError
 from services.auth.records import RootRow, root_place
@@ -90,6 +90,11 @@ class Roots:
     def destination_keys(self, service: ServiceName, now_ms: int) -> list[tuple[Epoch, Key]]:
         """Give D(service, e) for every epoch that is accepted, the next one included."""
         return [(epoch, self._destination(service, epoch)) for epoch in accepted(self._held, now_ms)]
+
+    def destination_key(self, service: ServiceName, number: KeyEpoch, now_ms: int) -> Key | None:
+        """Give D(service, e) of an epoch that is accepted, else ``None``."""
+        found = (epoch for epoch in self._held if epoch.number == number and now_ms < epoch.accepted_until_ms)
+        return next((self._destination(service, epoch) for epoch in found), None)
 
     def pair_keys(
         self, source: ServiceName, destination: ServiceName, now_ms: int

@@ -22,6 +22,7 @@ from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, INSTANCE_BYTES, Identity, InstanceId
 from mesh.core.tally import Told
 from mesh.reports import Denial, Reporter, messages
+from mesh.rpc.connections import MAX_MESSAGE
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
@@ -35,6 +36,7 @@ from mesh.v1 import (
     keys_pb2_grpc,
     revocation_pb2,
     revocation_pb2_grpc,
+    signer_pb2_grpc,
 )
 from services.auth.audit_service import AuditServicer
 from services.auth.auth_service import AuthServicer
@@ -46,6 +48,7 @@ from services.auth.key_service import KeyServicer
 from services.auth.operator_service import OperatorServicer
 from services.auth.policy_feed import PolicyFeed
 from services.auth.revocation_service import RevocationServicer
+from services.auth.signer_service import SignerServicer
 from services.auth.vouching import Vouching
 from services.auth.worker import Worker
 
@@ -61,6 +64,8 @@ GRACE_SECONDS: Final = 2.0
 SILENCE_SECONDS: Final = 5.0
 #: A join request is at most 8 KiB and its mac.
 MAX_JOIN: Final = 16 * 1024
+#: A message of an application, of the size that gRPC takes unless it is told otherwise, and a call beside it.
+MAX_SIGNED: Final = MAX_MESSAGE + 4 * 1024
 #: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
 MAX_REQUEST: Final = 64 * 1024
 #: Requests that may be larger: a policy with what a message adds to its document, names for keys, each of 125
@@ -70,6 +75,8 @@ LIMITS: Final = MappingProxyType(
         "/mesh.v1.OperatorService/ApplyPolicy": MAX_DOCUMENT + 1024,
         "/mesh.v1.AuthService/GetPairKeys": MAX_DESTINATIONS * 127,
         "/mesh.v1.AuditService/Record": 256 * 1024,
+        "/mesh.v1.SignerService/Sign": MAX_SIGNED,
+        "/mesh.v1.SignerService/Verify": MAX_SIGNED,
     }
 )
 
@@ -194,6 +201,8 @@ class AuthServer:
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(authority, worker), self._sealed)
         revocations = RevocationServicer(authority, worker, self._feed)
         revocation_pb2_grpc.add_RevocationServiceServicer_to_server(revocations, self._sealed)
+        signer = SignerServicer(authority.signatory, worker)
+        signer_pb2_grpc.add_SignerServiceServicer_to_server(signer, self._sealed)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(authority, worker), self._sealed)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
         auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)

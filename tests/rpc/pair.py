@@ -7,6 +7,7 @@ import datetime as dt
 import os
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from mesh.core.epochs import Epoch
-from mesh.core.keys import Key, destination_key, pair_key
+from mesh.core.keys import Key, Withheld, destination_key, pair_key
 from mesh.core.matcher import Matcher
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.policy import Section
@@ -27,6 +28,9 @@ from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid
 from mesh.rpc.targets import DirectoryTarget
+
+if TYPE_CHECKING:
+    from tests.rpc.keeper import Keeper
 
 DOMAIN = TrustDomain("test.example")
 ANYBODY = Section.parse(b'{"allow":[{"principals":["*"],"paths":["*"]}]}')
@@ -49,6 +53,10 @@ class World:
         self.epoch = Epoch(KeyEpoch(1), now - 1000, now + 3_600_000, now + 3_900_000)
         self.root = Key(os.urandom(32))
         self.members: list[Membership] = []
+        self.domain = DOMAIN
+        self.roots: dict[KeyEpoch, Key] = {}
+        self.keeper: Keeper | None = None
+        """Keeps the keys of those who become members from now on."""
         self.directory = Directory()
         self.routings: dict[Membership, Routings] = {}
 
@@ -60,11 +68,18 @@ class World:
         self.learn(member, self.epoch, self.root)
         member.authorize = Matcher(ANYBODY).permit
         self.members.append(member)
+        if self.keeper is not None:
+            self.keeper.keep(member)
         return member
 
     def learn(self, member: Membership, epoch: Epoch, root: Key) -> None:
-        """Give a member its own key of an epoch, and those for the services of the tests."""
-        member.receiver.learn(epoch, destination_key(root, DOMAIN, member.name))
+        """Give a member its own key of an epoch, unless that is kept, and those for the services of tests.
+
+        The latter also where they are kept: it is the tests that then seal attacks with them.
+        """
+        self.roots[epoch.number] = root
+        kept = self.keeper is not None
+        member.receiver.learn(epoch, Withheld() if kept else destination_key(root, DOMAIN, member.name))
         for name in map(ServiceName, ("caller", "callee", "other")):
             key = pair_key(destination_key(root, DOMAIN, name), member.name)
             member.sender.learn(name, epoch, key)

@@ -11,11 +11,13 @@ import pytest
 
 from mesh.core.names import ServiceName
 from mesh.core.traffic import Fault, Hedge, Retry, Route, Traffic
+from mesh.core.wire import CallHeader
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Endpoint
 from mesh.rpc.held import MAX_HELD
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
+from mesh.v1 import signer_pb2
 from tests.rpc.attack import eventually, reason_of
 from tests.rpc.flaky import PATH, Flaky
 from tests.rpc.pair import World
@@ -122,24 +124,59 @@ async def test_nothing_is_repeated_once_a_reply_has_begun(road: Road, flaky: Fla
     assert len(flaky.calls) == 1
 
 
-async def test_another_attempt_goes_elsewhere(
-    monkeypatch: pytest.MonkeyPatch, road: Road, flaky: Flaky, caller: Membership
-) -> None:
+async def test_another_attempt_goes_elsewhere(world: World, road: Road, flaky: Flaky) -> None:
     """To an instance that the call was not at, under a new sequence number."""
-    tried: list[tuple[Any, int]] = []
-    seal = caller.sender.seal
-
-    def spying(*arguments: Any) -> Any:
-        tried.append(arguments[1])
-        return seal(*arguments)
-
-    monkeypatch.setattr(caller.sender, "seal", spying)
+    came: list[CallHeader] = []
     channel = road(retry=FAST)
+    for member in world.members:
+        member.decided = lambda admitted, _: came.append(admitted.header)
     for _ in range(10):
-        tried.clear()
         flaky.script = [C.UNAVAILABLE]
         await made(channel, "Unary")
-        assert len(set(tried)) == len(tried) == 2
+        assert len({header.destination_instance for header in came[-2:]}) == 2
+    numbers = {(header.destination_instance, header.sequence) for header in came}
+    assert len(numbers) == len(came) == 20
+
+
+@pytest.mark.parametrize("kind", ["Up", "Both"])
+async def test_requests_that_auth_does_not_seal_again(
+    world: World, road: Road, flaky: Flaky, served: list[MeshServer], kind: str
+) -> None:
+    """An attempt whose requests auth does not seal is cancelled, and the next is made."""
+    calls: list[str] = []
+
+    def refuses(request: signer_pb2.SignRequest) -> bool:
+        if request.HasField("new_call"):
+            calls.append("new")
+        refused = calls == ["new", "new"] and request.parts.HasField("frame") and not request.parts.reply
+        if refused:
+            calls.append("refused")
+        return refused
+
+    assert world.keeper
+    world.keeper.refuses = refuses
+    flaky.script = [C.UNAVAILABLE]
+    assert await made(road(retry=FAST), kind, None) == ECHOED[kind]
+    assert calls == ["new", "new", "refused", "new"]
+    await eventually(lambda: not any(server.open_calls for server in served))
+
+
+@pytest.mark.parametrize("kind", ECHOED)
+async def test_a_call_that_auth_does_not_seal(world: World, road: Road, flaky: Flaky, kind: str) -> None:
+    """Is repeated if its route lets it, and reaches nobody before."""
+    refused: list[bool] = []
+
+    def refuses(request: signer_pb2.SignRequest) -> bool:
+        if request.HasField("new_call") and not refused:
+            refused.append(True)
+            return True
+        return False
+
+    assert world.keeper
+    world.keeper.refuses = refuses
+    channel = road(retry=FAST)
+    assert await made(channel, kind) == ECHOED[kind]
+    assert (refused, len(flaky.calls)) == ([True], 1)
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Down", "Up"])

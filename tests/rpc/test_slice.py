@@ -16,11 +16,11 @@ from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
 from mesh.core.traffic import NONE, Breaker, Rate
 from mesh.rpc import targets
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, Endpoint
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.targets import DirectoryTarget, FixedTarget
 from mesh.slices import Slice
 from mesh.v1 import gatekeeper_pb2
