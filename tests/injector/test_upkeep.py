@@ -116,6 +116,19 @@ async def test_namespaces_get_what_their_nodes_join_with(api: FakeApi, cluster: 
     assert api.verbs() == []
 
 
+async def test_a_namespace_that_takes_nothing_is_alone_with_that(api: FakeApi, cluster: Lightkube) -> None:
+    """A forgery that cannot be changed keeps neither the key from the others, nor theirs from being right."""
+    maps = "/api/v1/namespaces/{}/configmaps/sealmesh-join"
+    for name in ("a-forger", "new", "shop"):
+        api.namespace(name)
+    api.put(maps.format("mesh"), data={"join-key": "a"})
+    api.put(maps.format("a-forger"), data={"join-key": "forged"}, immutable=True)
+    api.put(maps.format("shop"), data={"join-key": "forged"})
+    with pytest.raises(ClusterError, match="nodes of a-forger join with: field is immutable"):
+        await spread(cluster, "mesh")
+    assert [api.objects[maps.format(name)]["data"] for name in ("new", "shop")] == [{"join-key": "a"}] * 2
+
+
 async def test_an_api_that_fails_is_told(api: FakeApi, cluster: Lightkube) -> None:
     """In one line, with what was to be done."""
     api.broken = True
