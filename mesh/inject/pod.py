@@ -35,8 +35,10 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> dict[s
     spec = changed.get("spec")
     if not isinstance(spec, dict) or not spec.get("containers"):
         raise RefusedError("there are no containers in this pod: see docs/kubernetes.md")
+    if any(app.get("name") == SIDECAR for app in spec["containers"]):
+        raise RefusedError(f"container {SIDECAR}: that name is the sidecar's: call the app's otherwise")
     _take_out(spec)
-    bypass.check(spec)
+    bypass.check(spec, settings.audience)
     placed = _placed(changed, namespace, settings)
     _check_ports(spec, placed)
     _put_in(spec, placed)
