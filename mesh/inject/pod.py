@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from mesh.core.workloads import Workload
-from mesh.inject import bypass, parts, tuning
+from mesh.inject import bypass, parts, shape, tuning
 from mesh.inject.bypass import JOIN_VOLUME, RUN_VOLUME, SIDECAR, TOKEN_VOLUME
 from mesh.inject.errors import RefusedError
 from mesh.inject.settings import Settings
@@ -29,11 +29,12 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> dict[s
     ``pod`` has ``metadata`` and ``spec``, as a Pod or the template of a workload has. A name that is not made
     yet is taken to begin as ``generateName`` says.
     """
+    shape.check(pod)
     changed = deepcopy(dict(pod))
     if not tuning.wanted(changed):
         return changed
     spec = changed.get("spec")
-    if not isinstance(spec, dict) or not spec.get("containers"):
+    if not spec or not spec.get("containers"):
         raise RefusedError("there are no containers in this pod: see docs/kubernetes.md")
     if any(app.get("name") == SIDECAR for app in spec["containers"]):
         raise RefusedError(f"container {SIDECAR}: that name is the sidecar's: call the app's otherwise")
