@@ -244,6 +244,30 @@ def test_helm_test_runs_the_check() -> None:
     assert given["wait"] > 0
 
 
+def rule(service: str) -> dict[str, str]:
+    return {"namespace": "a", "serviceAccount": "b", "service": service}
+
+
+@pytest.mark.parametrize("word", ["123", "1e3", "null", "on", "y", "true"])
+def test_a_name_that_yaml_takes_for_something_else_is_a_name(word: str) -> None:
+    """A namespace, a release, a Secret or a storage class may be called so."""
+    change: dict[str, Any] = {
+        "joinConfigMap": word,
+        "audience": word,
+        "nameOverride": word if word.isalpha() else "x",
+        "database": {"existingSecret": word, "key": word, "caSecret": word, "caKey": word},
+        "auth": {
+            "kek": {"existingSecret": word, "key": word},
+            "persistence": {"storageClass": word},
+            "priorityClassName": word,
+            "env": {word: word} if word.isalpha() else {},
+        },
+    }
+    given = merged(merged(values("default"), change), {"fullnameOverride": "mesh"})
+    for made in manifests(render(given, namespace=word)):
+        kubernetes_validate.validate(made, KUBERNETES[0], strict=True)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -283,6 +307,25 @@ def test_helm_test_runs_the_check() -> None:
         ),
         ({"rules": [{"namespace": "a", "service": "b"}]}, "missing property 'serviceAccount'"),
         ({"rules": [{"namespace": "a*b", "serviceAccount": "a", "service": "b"}]}, "does not match pattern"),
+        ({"rules": [rule("{pod}")]}, "'/rules/0/service': '{pod}' does not match pattern"),
+        ({"rules": [rule("{serviceAccount}-{namespace}")]}, "does not match pattern"),
+        ({"rules": [rule("mesh.auth")]}, "rules: mesh.auth is a name of the mesh itself"),
+        ({"auth": {"priorityClassName": "x\nhostNetwork: true"}}, "'/auth/priorityClassName': "),
+        ({"fullnameOverride": "x\nkind: Secret"}, "'/fullnameOverride': "),
+        ({"nameOverride": "Mesh"}, "'/nameOverride': 'Mesh' does not match pattern"),
+        ({"audience": "a: b"}, "'/audience': 'a: b' does not match pattern"),
+        ({"auth": {"persistence": {"existingClaim": "a}, {b"}}}, "existingClaim': 'a}, {b' does not match"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "'app.kubernetes.io/name'"),
+        ({"commonLabels": {"sealmesh.dev/inject": "enabled"}}, "'sealmesh.dev/inject'"),
+        ({"auth": {"podAnnotations": {"checksum/config": "x"}}}, "'checksum/config'"),
+        ({"auth": {"env": {"MESH_DATABASE": "postgresql://me:word@host/mesh"}}}, "'MESH_DATABASE'"),
+        ({"auth": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "'AWS_SECRET_ACCESS_KEY'"),
+        ({"gatekeeper": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "'OTEL_EXPORTER_OTLP_HEADERS'"),
+        ({"auth": {"env": {"POD_NAME": "x"}}}, "'POD_NAME'"),
+        ({"injector": {"sidecar": {"outboundPort": 7800}}}, "injector.sidecar: inboundPort, outboundPort"),
+        ({"injector": {"certManager": {"issuerRef": {"kind": "Issuer"}}}}, "/injector/certManager/issuerRef"),
+        ({"joinConfigMap": "sealmesh-config"}, "joinConfigMap: sealmesh-config is another ConfigMap"),
+        ({"operator": {"subjects": [{"kind": "ServiceAccount", "name": "x"}]}}, "x: add its namespace"),
         ({"replicas": 3}, "additional properties 'replicas' not allowed"),
         ({"images": {"sidecar": {"digest": "latest"}}}, "digest': 'latest' does not match pattern"),
     ],
