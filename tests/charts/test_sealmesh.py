@@ -470,14 +470,32 @@ def test_every_pod_has_time_for_its_end() -> None:
 
 
 def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:
-    """The injector is never fewer than before; of the others one ends at a time, when nodes are back."""
-    strategy = found("ha", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
+    """One injector is never fewer than before; of several one ends at a time, and of the others likewise."""
+    strategy = found("default", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
     for part, kind in PARTS.items():
         one = found("ha", kind, f"-{part}")["spec"]
         assert found("ha", "PodDisruptionBudget", f"-{part}")["spec"]["minAvailable"] == one["replicas"] - 1
         assert "updateStrategy" not in one  # of a StatefulSet: one at a time, ready before the next
     assert found("ha", "StatefulSet", "-gatekeeper")["spec"]["minReadySeconds"] == 15
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_rollout_goes_on_where_there_is_no_node_to_spare(name: str) -> None:
+    """No two on a node, as many nodes as replicas: then the next has no place before one has ended."""
+    for one in objects(name):
+        if one["kind"] == "Deployment":
+            apart = "podAntiAffinity" in one["spec"]["template"]["spec"].get("affinity", {})
+            strategy = one["spec"]["strategy"]["rollingUpdate"]
+            assert strategy["maxUnavailable"] == (1 if apart else 0)
+            assert strategy["maxUnavailable"] < one["spec"]["replicas"] or not apart
+
+
+def test_a_budget_holds_nobody_that_serves_nobody() -> None:
+    """Auth without its database is not ready; a drain that waits for it could be the database's own."""
+    budgets = [one for one in objects("ha") if one["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 3
+    assert {one["spec"]["unhealthyPodEvictionPolicy"] for one in budgets} == {"AlwaysAllow"}
 
 
 @pytest.mark.parametrize("part", ["auth", "gatekeeper", "injector"])

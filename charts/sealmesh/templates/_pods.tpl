@@ -135,6 +135,7 @@ kind: PodDisruptionBudget
 metadata: {{- include "sealmesh.metadata" $ | nindent 2 }}
 spec:
   minAvailable: {{ . | int }}
+  unhealthyPodEvictionPolicy: AlwaysAllow # who waits for a database that is away keeps no node from being drained
   selector:
     matchLabels: {{- include "sealmesh.selector" $ | nindent 6 }}
 {{- end }}
