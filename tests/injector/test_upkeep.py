@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -89,6 +90,16 @@ async def test_who_is_second_takes_the_firsts(api: FakeApi, cluster: Lightkube) 
     api.put(SECRET, data=api.objects[SECRET]["data"])
     assert not await cluster.put_certificate(renewed(NAME, utc_now()), held)
     assert await certify(cluster, NAME) == other
+
+
+@pytest.mark.parametrize("part", ["chain", "key", "authorities"])
+@pytest.mark.parametrize("instead", ["", "rubbish", "another's"])
+def test_a_certificate_whose_parts_are_not_of_one_piece_is_due(part: str, instead: str) -> None:
+    """No replica could serve with it, or the API server would trust nobody."""
+    made, other = renewed(NAME, NOW), renewed(NAME, NOW)
+    content = getattr(other, part) if instead == "another's" else instead.encode()
+    assert not made.due(NAME, NOW)
+    assert replace(made, **{part: content}).due(NAME, NOW)
 
 
 async def test_a_damaged_certificate_is_made_anew(api: FakeApi, cluster: Lightkube) -> None:
