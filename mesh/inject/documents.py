@@ -69,6 +69,8 @@ def inject_text(text: str, namespace: str, settings: Settings) -> str:
         documents = list(_loaded(text))
     except yaml.YAMLError as error:
         raise RefusedError(f"not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise RefusedError("nested too deep: use manifests of Kubernetes") from None
     injected = [_injected(one, namespace, settings) for one in documents if one is not None]
     return yaml.dump_all(injected, Dumper=_Dumper, sort_keys=False, explicit_start=True)
 

@@ -86,9 +86,12 @@ def _pod_uid(spec: Mapping[str, Any]) -> int | None:
 
 def _check_ports(spec: Mapping[str, Any], placed: parts.Placed) -> None:
     ports = placed.settings.ports
-    ours = {ports.inbound, placed.outbound_port, ports.health}
+    ours = {ports.inbound, ports.health}
     if placed.settings.metrics_port is not None:
         ours.add(placed.settings.metrics_port)
+    if placed.outbound_port in ours:
+        raise RefusedError(f"{tuning.PREFIX}outbound-port {placed.outbound_port} is another of the sidecar's")
+    ours.add(placed.outbound_port)
     asked = {port.get("containerPort") for one in bypass.containers(spec) for port in one.get("ports") or []}
     for port in sorted(ours & {*asked, placed.tuning.app_port} - {None}):
         raise RefusedError(f"port {port} is the sidecar's: let the app listen on another")

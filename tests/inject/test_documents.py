@@ -125,6 +125,7 @@ def test_a_workload_names_its_pods() -> None:
         ("a: &x 1\nb: *x\n", "line 2: aliases"),
         ("kind: Pod\nkind: Pod\n", "line 2: 'kind' is there twice"),
         ("- 1\n", "no mapping"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deep"),
         ("? [a]\n: b\n", "line 1: a key that is no text"),
         ("kind: List\nitems: 3\n", "items of a List have to be a list"),
         ("kind: Pod\nmetadata: x\n", "Pod: metadata has to be a mapping"),

@@ -257,6 +257,8 @@ def test_what_reaches_no_further_than_the_container_is_its_own() -> None:
         ({"app_port": "99999999999"}, "use a port"),
         ({"app_port": "٣"}, "use a port"),
         ({"app_port": "7801"}, "port 7801 is the sidecar's"),
+        ({"outbound_port": "7800"}, "outbound-port 7800 is another of the sidecar's"),
+        ({"outbound_port": "7802"}, "outbound-port 7802 is another of the sidecar's"),
         ({"app_health": "off"}, "app-health is 'off': use enabled or disabled"),
         ({"memory_limit": "lots"}, "use a quantity"),
         ({"service": "payments"}, "the rules make this pod orders"),
