@@ -244,6 +244,30 @@ def test_helm_test_runs_the_check() -> None:
     assert given["wait"] > 0
 
 
+def rule(service: str) -> dict[str, str]:
+    return {"namespace": "a", "serviceAccount": "b", "service": service}
+
+
+@pytest.mark.parametrize("word", ["123", "1e3", "null", "on", "y", "true"])
+def test_a_name_that_yaml_takes_for_something_else_is_a_name(word: str) -> None:
+    """A namespace, a release, a Secret or a storage class may be called so."""
+    change: dict[str, Any] = {
+        "joinConfigMap": word,
+        "audience": word,
+        "nameOverride": word if word.isalpha() else "x",
+        "database": {"existingSecret": word, "key": word, "caSecret": word, "caKey": word},
+        "auth": {
+            "kek": {"existingSecret": word, "key": word},
+            "persistence": {"storageClass": word},
+            "priorityClassName": word,
+            "env": {word: word} if word.isalpha() else {},
+        },
+    }
+    given = merged(merged(values("default"), change), {"fullnameOverride": "mesh"})
+    for made in manifests(render(given, namespace=word)):
+        kubernetes_validate.validate(made, KUBERNETES[0], strict=True)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -283,6 +307,25 @@ def test_helm_test_runs_the_check() -> None:
         ),
         ({"rules": [{"namespace": "a", "service": "b"}]}, "missing property 'serviceAccount'"),
         ({"rules": [{"namespace": "a*b", "serviceAccount": "a", "service": "b"}]}, "does not match pattern"),
+        ({"rules": [rule("{pod}")]}, "'/rules/0/service': '{pod}' does not match pattern"),
+        ({"rules": [rule("{serviceAccount}-{namespace}")]}, "does not match pattern"),
+        ({"rules": [rule("mesh.auth")]}, "rules: mesh.auth is a name of the mesh itself"),
+        ({"auth": {"priorityClassName": "x\nhostNetwork: true"}}, "'/auth/priorityClassName': "),
+        ({"fullnameOverride": "x\nkind: Secret"}, "'/fullnameOverride': "),
+        ({"nameOverride": "Mesh"}, "'/nameOverride': 'Mesh' does not match pattern"),
+        ({"audience": "a: b"}, "'/audience': 'a: b' does not match pattern"),
+        ({"auth": {"persistence": {"existingClaim": "a}, {b"}}}, "existingClaim': 'a}, {b' does not match"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "'app.kubernetes.io/name'"),
+        ({"commonLabels": {"sealmesh.dev/inject": "enabled"}}, "'sealmesh.dev/inject'"),
+        ({"auth": {"podAnnotations": {"checksum/config": "x"}}}, "'checksum/config'"),
+        ({"auth": {"env": {"MESH_DATABASE": "postgresql://me:word@host/mesh"}}}, "'MESH_DATABASE'"),
+        ({"auth": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "'AWS_SECRET_ACCESS_KEY'"),
+        ({"gatekeeper": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "'OTEL_EXPORTER_OTLP_HEADERS'"),
+        ({"auth": {"env": {"POD_NAME": "x"}}}, "'POD_NAME'"),
+        ({"injector": {"sidecar": {"outboundPort": 7800}}}, "injector.sidecar: inboundPort, outboundPort"),
+        ({"injector": {"certManager": {"issuerRef": {"kind": "Issuer"}}}}, "/injector/certManager/issuerRef"),
+        ({"joinConfigMap": "sealmesh-config"}, "joinConfigMap: sealmesh-config is another ConfigMap"),
+        ({"operator": {"subjects": [{"kind": "ServiceAccount", "name": "x"}]}}, "x: add its namespace"),
         ({"replicas": 3}, "additional properties 'replicas' not allowed"),
         ({"images": {"sidecar": {"digest": "latest"}}}, "digest': 'latest' does not match pattern"),
     ],
@@ -427,14 +470,32 @@ def test_every_pod_has_time_for_its_end() -> None:
 
 
 def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:
-    """The injector is never fewer than before; of the others one ends at a time, when nodes are back."""
-    strategy = found("ha", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
+    """One injector is never fewer than before; of several one ends at a time, and of the others likewise."""
+    strategy = found("default", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
     for part, kind in PARTS.items():
         one = found("ha", kind, f"-{part}")["spec"]
         assert found("ha", "PodDisruptionBudget", f"-{part}")["spec"]["minAvailable"] == one["replicas"] - 1
         assert "updateStrategy" not in one  # of a StatefulSet: one at a time, ready before the next
     assert found("ha", "StatefulSet", "-gatekeeper")["spec"]["minReadySeconds"] == 15
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_rollout_goes_on_where_there_is_no_node_to_spare(name: str) -> None:
+    """No two on a node, as many nodes as replicas: then the next has no place before one has ended."""
+    for one in objects(name):
+        if one["kind"] == "Deployment":
+            apart = "podAntiAffinity" in one["spec"]["template"]["spec"].get("affinity", {})
+            strategy = one["spec"]["strategy"]["rollingUpdate"]
+            assert strategy["maxUnavailable"] == (1 if apart else 0)
+            assert strategy["maxUnavailable"] < one["spec"]["replicas"] or not apart
+
+
+def test_a_budget_holds_nobody_that_serves_nobody() -> None:
+    """Auth without its database is not ready; a drain that waits for it could be the database's own."""
+    budgets = [one for one in objects("ha") if one["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 3
+    assert {one["spec"]["unhealthyPodEvictionPolicy"] for one in budgets} == {"AlwaysAllow"}
 
 
 @pytest.mark.parametrize("part", ["auth", "gatekeeper", "injector"])

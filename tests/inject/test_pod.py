@@ -203,6 +203,11 @@ def container(**fields: Any) -> dict[str, Any]:
     return {"containers": [{"name": "app", "image": "x", **fields}]}
 
 
+def proof(audience: str) -> dict[str, Any]:
+    token = {"path": "token", "audience": audience}
+    return {"name": "p", "projected": {"sources": [{"configMap": {}}, {"serviceAccountToken": token}]}}
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
@@ -213,6 +218,15 @@ def container(**fields: Any) -> dict[str, Any]:
         (container(securityContext={"privileged": True}), "privileged"),
         (container(securityContext={"capabilities": {"add": ["CAP_SYS_PTRACE"]}}), "SYS_PTRACE"),
         (container(securityContext={"capabilities": {"add": ["all"]}}), "ALL"),
+        (container(securityContext={"capabilities": {"add": ["SYS_MODULE"]}}), "SYS_MODULE"),
+        (
+            container(securityContext={"capabilities": {"add": ["KILL", "CAP_DAC_READ_SEARCH"]}}),
+            "has DAC_READ",
+        ),
+        (container(securityContext={"procMount": "Unmasked"}), "procMount"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/var/log"}}]}, "volume v is the node's files"),
+        ({"volumes": [proof("sealmesh")]}, "volume p is a proof for auth"),
+        (container(name="mesh-sidecar"), "that name is the sidecar's"),
         (container(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort"),
         (container(volumeMounts=[{"name": "mesh-token", "mountPath": "/t"}]), "mounts a volume"),
         ({"initContainers": [{"name": "i", "securityContext": {"privileged": True}}]}, "privileged"),
@@ -227,6 +241,13 @@ def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: st
         injected(pod(**spec))
 
 
+def test_what_reaches_no_further_than_the_container_is_its_own() -> None:
+    """Capabilities of the baseline standard, and tokens for others than auth."""
+    security = {"procMount": "Default", "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]}}
+    made = injected(pod(volumes=[proof("vault")], **container(securityContext=security)))
+    assert made["spec"]["volumes"][0] == proof("vault")
+
+
 @pytest.mark.parametrize(
     ("annotations", "why"),
     [
@@ -236,6 +257,8 @@ def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: st
         ({"app_port": "99999999999"}, "use a port"),
         ({"app_port": "٣"}, "use a port"),
         ({"app_port": "7801"}, "port 7801 is the sidecar's"),
+        ({"outbound_port": "7800"}, "outbound-port 7800 is another of the sidecar's"),
+        ({"outbound_port": "7802"}, "outbound-port 7802 is another of the sidecar's"),
         ({"app_health": "off"}, "app-health is 'off': use enabled or disabled"),
         ({"memory_limit": "lots"}, "use a quantity"),
         ({"service": "payments"}, "the rules make this pod orders"),

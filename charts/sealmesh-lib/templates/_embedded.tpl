@@ -24,5 +24,5 @@ label sealmesh.dev/inject: disabled, so that the injector leaves it alone.
           audience: {{ required "mesh.audience is missing: set it to that of the chart sealmesh" .mesh.audience | quote }}
           expirationSeconds: {{ default 600 .mesh.tokenSeconds | int }}
 - name: mesh-join
-  configMap: {name: {{ default "sealmesh-join" .mesh.joinConfigMap }}}
+  configMap: {name: {{ default "sealmesh-join" .mesh.joinConfigMap | quote }}}
 {{- end -}}

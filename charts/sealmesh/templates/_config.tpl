@@ -13,6 +13,26 @@
 {{- if and $prometheus.enabled (has (int $prometheus.port) $taken) -}}
 {{- fail "telemetry.prometheus.port: another port of auth, gatekeeper or the sidecar is the same: choose another" -}}
 {{- end -}}
+{{- $sidecar := list (int $injector.sidecar.inboundPort) (int $injector.sidecar.outboundPort) (int $injector.sidecar.healthPort) -}}
+{{- if lt (len (uniq $sidecar)) 3 -}}
+{{- fail "injector.sidecar: inboundPort, outboundPort and healthPort have to be three: choose others" -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "sealmesh.fullname" .)) -}}
+{{- fail (printf "%s: services begin with a letter: call the release otherwise, or set fullnameOverride" (include "sealmesh.fullname" .)) -}}
+{{- end -}}
+{{- if has .Values.joinConfigMap (list "kube-root-ca.crt" (include "sealmesh.partName" (dict "part" "config" "root" .))) -}}
+{{- fail (printf "joinConfigMap: %s is another ConfigMap: choose another name" .Values.joinConfigMap) -}}
+{{- end -}}
+{{- range .Values.rules -}}
+{{- if and (regexMatch "^mesh([.]|$)" .service) (not (has .service (list "mesh.gatekeeper" "mesh.operator"))) -}}
+{{- fail (printf "rules: %s is a name of the mesh itself: choose another" .service) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.operator.subjects -}}
+{{- if and (eq .kind "ServiceAccount") (not .namespace) -}}
+{{- fail (printf "operator.subjects: service account %s: add its namespace" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $part := list "auth" "gatekeeper" "injector" -}}
 {{- $values := index $.Values $part -}}
 {{- if and $values.minAvailable (ge (int $values.minAvailable) (int $values.replicas)) -}}
@@ -49,11 +69,11 @@
 {{- end -}}
 
 {{- define "sealmesh.rules" -}}
-- namespace: {{ .Release.Namespace }}
+- namespace: {{ .Release.Namespace | quote }}
   serviceAccount: {{ include "sealmesh.partName" (dict "part" "gatekeeper" "root" .) }}
   service: mesh.gatekeeper
 {{- if .Values.operator.enabled }}
-- namespace: {{ .Release.Namespace }}
+- namespace: {{ .Release.Namespace | quote }}
   serviceAccount: {{ include "sealmesh.partName" (dict "part" "operator" "root" .) }}
   service: mesh.operator
 {{- end }}
@@ -69,8 +89,8 @@ addresses.json: |
   {"join": "{{ $auth }}:7700", "auth": "{{ $auth }}:7701", "gatekeeper": "{{ include "sealmesh.host" (dict "part" "gatekeeper" "root" .) }}:7702"}
 auth.yaml: |
   audience: {{ include "sealmesh.audience" . | quote }}
-  namespace: {{ .Release.Namespace }}
-  configMap: {{ .Values.joinConfigMap }}
+  namespace: {{ .Release.Namespace | quote }}
+  configMap: {{ .Values.joinConfigMap | quote }}
   rules: {{- include "sealmesh.rules" . | nindent 4 }}
 {{- if .Values.injector.enabled }}
 {{- $sidecar := .Values.injector.sidecar }}
@@ -80,7 +100,7 @@ sidecars.yaml: |
   auth: {{ $auth }}:7700
   audience: {{ include "sealmesh.audience" . | quote }}
   tokenSeconds: {{ $sidecar.tokenSeconds | int }}
-  joinConfigMap: {{ .Values.joinConfigMap }}
+  joinConfigMap: {{ .Values.joinConfigMap | quote }}
   uid: {{ $sidecar.uid | int }}
   ports:
     inbound: {{ $sidecar.inboundPort | int }}

@@ -11,12 +11,12 @@
 {{- if .existingSecret -}}
 {{- $env = merge (dict) $env (dict "PGSSLMODE" "verify-full") (ternary (dict "PGSSLROOTCERT" "/etc/sealmesh/database/ca.crt") (dict) (not (empty .caSecret))) -}}
 {{- if $.first -}}
-- {name: MESH_DATABASE, valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}}}
+- {name: MESH_DATABASE, valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .key | quote }}}}}
 {{ end -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $env -}}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name | quote }}, value: {{ $value | quote }}}
 {{ end -}}
 {{- end -}}
 

@@ -23,8 +23,8 @@
 {{- end -}}
 
 {{- define "sealmesh.selector" -}}
-app.kubernetes.io/name: {{ include "sealmesh.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "sealmesh.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
@@ -41,7 +41,7 @@ app.kubernetes.io/part-of: sealmesh
 
 {{- define "sealmesh.metadata" -}}
 name: {{ include "sealmesh.partName" . }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels: {{- include "sealmesh.labels" . | nindent 2 }}
 {{- end -}}
 

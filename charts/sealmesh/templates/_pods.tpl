@@ -67,7 +67,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -113,7 +113,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: {{ include "sealmesh.partName" $part }}-{{ $number }}
-  namespace: {{ $part.root.Release.Namespace }}
+  namespace: {{ $part.root.Release.Namespace | quote }}
   labels: {{- include "sealmesh.labels" $part | nindent 4 }}
 spec:
   publishNotReadyAddresses: true # nodes know better whether it answers them
@@ -135,6 +135,7 @@ kind: PodDisruptionBudget
 metadata: {{- include "sealmesh.metadata" $ | nindent 2 }}
 spec:
   minAvailable: {{ . | int }}
+  unhealthyPodEvictionPolicy: AlwaysAllow # who waits for a database that is away keeps no node from being drained
   selector:
     matchLabels: {{- include "sealmesh.selector" $ | nindent 6 }}
 {{- end }}
