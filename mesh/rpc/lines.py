@@ -35,6 +35,7 @@ _NETWORK: Final = 0xFFF00000
 _ALL: Final = 0xFFFFFFFF
 #: A program has at most 4096 instructions.
 _MOST: Final = 256
+_NONE: Final = -1, -1
 _LINUX: Final = sys.platform == "linux"
 
 
@@ -65,7 +66,10 @@ class Lines:
 
     def hang_up(self, peer: str) -> bool:
         """Dissolve a connection; whether it was there."""
-        descriptor, inode = self._descriptors.pop(peer, (-1, -1))
+        if peer not in self._descriptors:
+            self.received()  # it came after the last look
+        descriptor, inode = self._descriptors.get(peer, _NONE)
+        self._descriptors[peer] = _NONE
         try:
             held = os.dup(descriptor)
         except OSError:
