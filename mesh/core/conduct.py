@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 #: Refused calls of an address at once, and how many more a second.
@@ -37,6 +38,15 @@ MEMBER: Final = 900.0
 #: apart, so that no number of strangers has one of them forgotten.
 ADDRESSES: Final = 512
 MEMBERS: Final = 16_384
+
+
+#: Fewer than these cannot be STRANGE bytes: what HPACK repeats is in a table of 4 KiB (RFC 7541 section 4).
+FEW: Final = STRANGE // 4096
+
+
+def swollen(metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+    """Say whether the metadata of one call is more than a connection may send without one."""
+    return len(metadata) > FEW and sum(len(key) + len(value) for key, value in metadata) > STRANGE
 
 
 class _Refused:

@@ -92,6 +92,8 @@ class Inbound:
         return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms)
 
     async def _admit(self, raw: Any) -> Admitted:
+        if self.warden.gone(raw.peer()):
+            raise asyncio.CancelledError  # not even refused: they wait here by the thousand
         now_ms = self.membership.clock.now_ms()
         peer = "unknown"
         try:

@@ -63,6 +63,11 @@ class Warden:
         """Take note of a call that is none of a member's, or denied, and no nuisance either."""
         self.line(peer).heard()
 
+    def gone(self, peer: str) -> bool:
+        """Say whether a connection was hung up on: what it had sent before is nobody's any more."""
+        found = self._kept.get(peer)
+        return found is not None and found.gone
+
     def refused(self, peer: str) -> None:
         """Take note of a call that had no business here."""
         line = self.line(peer)
@@ -71,6 +76,12 @@ class Warden:
         now = time.monotonic()
         if self._addresses.refuse(address_of(peer), line, now):
             self._strike(self._lines, peer, now)
+
+    def struck(self, peer: str) -> None:
+        """Hang up on who sent what is a nuisance by itself."""
+        line = self.line(peer)
+        if self._lines is not None and not line.gone:
+            self._strike(self._lines, peer, time.monotonic())
 
     async def keep(self) -> None:
         """Look at all connections, again and again, for ever."""

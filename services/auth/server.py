@@ -27,6 +27,7 @@ from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
+from mesh.rpc.swollen import Swollen
 from mesh.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -226,6 +227,7 @@ class AuthServer:
 
 def _join_server(servicer: JoinServicer, address: str) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=_JOIN_OPTIONS)
+    server.add_generic_rpc_handlers((Swollen(lambda: servicer.warden),))
     auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, server)
     try:
         return server, server.add_insecure_port(address)

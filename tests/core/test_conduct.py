@@ -4,6 +4,7 @@ from mesh.core.conduct import (
     ADDRESSES,
     BURST,
     CREEP,
+    FEW,
     FIRST_OUT,
     FORGOTTEN,
     LONGEST_OUT,
@@ -14,6 +15,7 @@ from mesh.core.conduct import (
     STRANGE,
     Addresses,
     Line,
+    swollen,
 )
 
 WHO = "192.0.2.1"
@@ -84,6 +86,15 @@ def test_a_call_that_anybody_may_make_excuses_bytes_and_vouches_for_nobody() -> 
 def refused(addresses: Addresses, line: Line, now: float, count: int) -> list[bool]:
     """Refuse calls of a connection; give which were one too many."""
     return [addresses.refuse(WHO, line, now) for _ in range(count)]
+
+
+def test_metadata_that_is_too_much_for_one_call() -> None:
+    """It is what it comes to that counts, texts or bytes; few values are not looked at."""
+    assert swollen([("x-bomb", "v" * 3900)] * (STRANGE // 3900 + 1))
+    assert swollen([("x-bomb-bin", b"v" * 5000)] * (FEW + 1))
+    assert not swollen([("x-bomb", "v" * 3900)] * FEW)
+    assert not swollen([("x", "v")] * 10_000)
+    assert not swollen([])
 
 
 def test_refused_calls() -> None:

@@ -19,7 +19,7 @@ from mesh.core.revoked import Revoked
 from mesh.rpc import lasting
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.lines import Lines, filtering, peer_of
-from mesh.rpc.membership import Membership
+from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
 from mesh.rpc.warden import OWN, Warden, address_of
 from tests.rpc.app import Echo, path
@@ -92,7 +92,31 @@ async def test_a_flood(
 
 
 #: What gRPC may itself hang up on before we do.
-BY_GRPC = ("CONTINUATION", "PING", "endless header", "header bomb")
+BY_GRPC = ("CONTINUATION", "endless header")
+
+
+async def test_a_header_bomb_is_hung_up_on_at_once(
+    server: MeshServer, caller: Membership, rejected: list[Rejection]
+) -> None:
+    """It is seen before anything reads it: nothing of the second call it makes is refused, or looked at."""
+    bomb = ATTACKS["header bomb"].what(path("Unary"))
+    reader, writer = await opened(server.port, tls(caller.svid), AWAY)
+    writer.write(b"".join(next(bomb) for _ in range(3)))
+    with suppress(OSError):
+        async with asyncio.timeout(PATIENCE):
+            while await reader.read(1 << 16):
+                pass
+    writer.transport.abort()
+    assert server._listener.warden._out == {AWAY}
+    assert len(rejected) <= 1  # the first call, which has gRPC remember the header
+
+
+async def test_what_was_sent_before_is_dropped(
+    server: MeshServer, caller: Membership, rejected: list[Rejection]
+) -> None:
+    """Of thousands of calls that were received before who sent them was hung up on, none more is refused."""
+    await flood("empty calls", server.port, tls(caller.svid), AWAY)
+    assert conduct.BURST < len(rejected) <= conduct.BURST + 5 * conduct.REFILL
 
 
 @pytest.fixture
