@@ -13,9 +13,22 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from mesh.core.conduct import swollen
 from mesh.rpc.warden import Warden
+
+
+class Before:
+    """A server as generated code registers servicers with it, ``Swollen`` before them."""
+
+    def __init__(self, server: grpc.aio.Server, warden: Callable[[], Warden]) -> None:
+        """Take the server, and what gives its warden when calls come."""
+        server.add_generic_rpc_handlers((Swollen(warden),))
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
+        """Take none, for gRPC would ask them first; the generic handlers are the same."""
 
 
 class Swollen(grpc.GenericRpcHandler):

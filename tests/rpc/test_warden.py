@@ -23,7 +23,7 @@ from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
 from mesh.rpc.warden import OWN, Warden, address_of
 from tests.rpc.app import Echo, path
-from tests.rpc.attack import Attacker, capture, eventually
+from tests.rpc.attack import Attacker, capture, eventually, hung_up_for_a_bomb
 from tests.rpc.http2 import tls
 from tests.rpc.pair import World
 
@@ -99,14 +99,7 @@ async def test_a_header_bomb_is_hung_up_on_at_once(
     server: MeshServer, caller: Membership, rejected: list[Rejection]
 ) -> None:
     """It is seen before anything reads it: nothing of the second call it makes is refused, or looked at."""
-    bomb = ATTACKS["header bomb"].what(path("Unary"))
-    reader, writer = await opened(server.port, tls(caller.svid), AWAY)
-    writer.write(b"".join(next(bomb) for _ in range(3)))
-    with suppress(OSError):
-        async with asyncio.timeout(PATIENCE):
-            while await reader.read(1 << 16):
-                pass
-    writer.transport.abort()
+    await hung_up_for_a_bomb(server.port, path("Unary"), tls(caller.svid), AWAY)
     assert server._listener.warden._out == {AWAY}
     assert len(rejected) <= 1  # the first call, which has gRPC remember the header
 
