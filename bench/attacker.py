@@ -2,8 +2,9 @@
 
 Reads attacks from standard input, one line of JSON each (``{"name", "address", "source", "tls", "path",
 "seconds"}``; a ``tls`` of chain, key and bundle in files, or null), and writes two lines for each: ``{}``
-when its connections are made, and at the end how many were made, how much was sent, and how many the other
-side hung up. Loopback and unix sockets only.
+when its connections are made, and at the end how many were made, how much was sent, how many the other side
+hung up, and the ``share`` of a processor that all that took. A line of ``{"share", "seconds"}`` has it take
+that share and attack nobody. Loopback and unix sockets only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import resource
 import ssl
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.attacks import ATTACKS, Attack
@@ -38,6 +40,7 @@ class Score:
     refused: int = 0
     hung_up: int = 0
     sent: int = 0
+    share: float = 0.0
 
 
 @dataclass
@@ -58,7 +61,9 @@ class Assault:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), RAMP_SECONDS)
         tell({})
+        used = time.process_time()
         await asyncio.sleep(seconds)
+        self.score.share = (time.process_time() - used) / seconds
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -118,6 +123,14 @@ class Assault:
                     writer.write(b"\0\0\x08\x06\1\0\0\0\0" + data[at : at + 8])
 
 
+def idle_away(share: float, seconds: float) -> None:
+    """Take a share of a processor for so long, and do nothing with it."""
+    begun, used = time.monotonic(), time.process_time()
+    while (passed := time.monotonic() - begun) < seconds:
+        if time.process_time() - used > share * passed:
+            time.sleep(0.001)
+
+
 def context_of(tls: dict[str, str] | None) -> ssl.SSLContext | None:
     """Make a TLS context that shows a certificate, and does not care who answers."""
     if tls is None:
@@ -142,12 +155,16 @@ async def main() -> None:
     tell({"descriptors": most})
     while line := await asyncio.to_thread(sys.stdin.readline):
         told = json.loads(line)
+        seconds = min(told["seconds"], LONGEST)
+        if "share" in told:
+            idle_away(told["share"], seconds)
+            tell({})
+            continue
         attack = ATTACKS[told["name"]]
         context = context_of(told["tls"]) if attack.member else None
         assault = Assault(attack, told["address"], context, told["path"], told["source"])
-        await assault.run(min(told["seconds"], LONGEST))
-        score = assault.score
-        tell({name: getattr(score, name) for name in ("connected", "refused", "hung_up", "sent")})
+        await assault.run(seconds)
+        tell(asdict(assault.score))
 
 
 if __name__ == "__main__":

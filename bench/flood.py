@@ -8,6 +8,11 @@ is the callers' own). They are one process at the lowest priority, so that what 
 listener does with what comes, not who gets the processor. They are bounded in number and time, and attack
 loopback only.
 
+They share the callers' processors all the same. So each attack has a yardstick: the p99 while the attackers,
+at the same priority, take as much of a processor and do nothing with it. What is above that is the listener's
+doing. How much processor the attacked process used, beyond what it uses at rest, says so in seconds, whatever
+else runs on the machine.
+
 Callers make one call after the other, four of them, with a pause between, so that the base is a listener at
 rest. A call that fails is counted apart: its time is not a latency, but it is no success either.
 """
@@ -52,8 +57,12 @@ class Calls:
     failed: dict[str, int] = field(default_factory=dict)
 
     def p99(self) -> float:
-        """Give the 99th percentile of what was answered, in seconds; infinity if nothing was."""
-        return percentile(sorted(self.latencies), 99) if self.latencies else float("inf")
+        """Give the 99th percentile of what was answered, in milliseconds; infinity if nothing was."""
+        return percentile(sorted(self.latencies), 99) * 1000 if self.latencies else float("inf")
+
+    def longest(self) -> float:
+        """Give the longest of what was answered, in milliseconds."""
+        return max(self.latencies, default=float("inf")) * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +73,25 @@ class Row:
     attack: str
     base_p99: float
     p99: float
+    yardstick_p99: float
+    longest: float
+    used_s: float
     calls: int
     failed: dict[str, int]
     before_mb: float
     highest_mb: float
     after_mb: float
-    score: dict[str, int]
+    score: dict[str, float]
 
     @property
     def ratio(self) -> float:
         """Give the p99 of other callers, of what it was before."""
         return self.p99 / self.base_p99
+
+    @property
+    def of_yardstick(self) -> float:
+        """Give the p99 of other callers, of what it is when the processor is merely taken."""
+        return self.p99 / self.yardstick_p99
 
 
 async def good_calls(listener: Listener, seconds: float) -> Calls:
@@ -113,7 +130,9 @@ async def attacked(
     """Attack a listener, and give what came of it."""
     await good_calls(listener, REST_SECONDS)
     before = listener.process.resident_bytes() / 1e6
+    rested = listener.process.cpu_seconds()
     base = await good_calls(listener, seconds)
+    began = listener.process.cpu_seconds()
     watching = asyncio.create_task(highest(listener.process))
     watching.add_done_callback(lambda done: done.cancelled() or done.exception())
     told = {
@@ -126,17 +145,24 @@ async def attacked(
     await attacker.ask({**told, "tls": tls if listener.tls else None})
     await attacker.answer(RAMP_SECONDS)
     calls = await good_calls(listener, seconds)
+    ended = listener.process.cpu_seconds()
     score = await attacker.answer()
     if not score["connected"]:
         raise NotMeasuredError(f"no attacker came through to {listener.name}: {score}")
     await asyncio.sleep(REST_SECONDS)
     watching.cancel()
     most, after = await watching, listener.process.resident_bytes() / 1e6
+    await attacker.ask({"share": score["share"], "seconds": seconds})
+    yardstick = await good_calls(listener, seconds)
+    await attacker.answer()
     return Row(
         listener.name,
         name,
-        base.p99() * 1000,
-        calls.p99() * 1000,
+        base.p99(),
+        calls.p99(),
+        yardstick.p99(),
+        calls.longest(),
+        max(0.0, (ended - began) - (began - rested)),
         len(calls.latencies),
         calls.failed,
         before,
@@ -177,13 +203,15 @@ def line(row: Row) -> str:
     mark = " " if row.ratio <= MOST else "!"
     return (
         f"{row.listener:<16}{row.attack:<20}{row.base_p99:>8.1f}{row.p99:>9.1f}{row.ratio:>7.1f}{mark}"
-        f"{row.calls:>6}  {row.before_mb:>5.0f}{row.highest_mb:>6.0f}{row.after_mb:>6.0f}   {sent}  {failed}"
+        f"{row.yardstick_p99:>9.1f}{row.of_yardstick:>7.1f}{row.longest:>8.0f}{row.used_s:>7.2f}{row.calls:>7}"
+        f"  {row.before_mb:>5.0f}{row.highest_mb:>6.0f}{row.after_mb:>6.0f}   {sent}  {failed}"
     )
 
 
 HEADING: Final = (
     f"{'listener':<16}{'attack':<20}{'p99, ms':>8}{'attacked':>9}{'ratio':>7} "
-    f"{'calls':>6}  {'MB':>5}{'most':>6}{'after':>6}   connections, sent; calls that failed"
+    f"{'yardst.':>9}{'ratio':>7}{'longest':>8}{'CPU, s':>7}{'calls':>7}"
+    f"  {'MB':>5}{'most':>6}{'after':>6}   connections, sent; calls that failed"
 )
 
 
@@ -207,7 +235,7 @@ def _main() -> None:
     except NotMeasuredError as error:
         sys.exit(f"bench: {error}")
     if arguments.json:
-        document: Any = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        document: Any = [{**asdict(row), "ratio": row.ratio, "fair": row.of_yardstick} for row in rows]
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join((HEADING, *map(line, rows))))
 

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
+from mesh.rpc.swollen import Before
 from mesh.rpc.warden import Warden
 
 READY: Final = "ready"
@@ -80,7 +81,7 @@ async def serving_health(address: str | None) -> AsyncIterator[Health]:
 
 def _bound(health: Health, address: str) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=_OPTIONS)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, Before(server, lambda: health.warden))
     try:
         return server, server.add_insecure_port(address)
     except RuntimeError as error:

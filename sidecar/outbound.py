@@ -25,6 +25,8 @@ from mesh.rpc.connections import MAX_METADATA
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.rpc.swollen import Swollen
+from mesh.rpc.warden import Warden
 from sidecar.relay import outward
 
 log = logging.getLogger("mesh")
@@ -52,6 +54,7 @@ class Outbound:
         self._without: set[ServiceName] = set()
         self._ending: dict[ServiceName, asyncio.Task[None]] = {}
         self._port: LastingServer | None = None
+        self._warden = Warden()
 
     async def open_port(self, port: int) -> int:
         """Listen on a loopback port (0: any) and give it; raise ``OSError`` if it is in use."""
@@ -62,6 +65,7 @@ class Outbound:
                 f"cannot listen on 127.0.0.1:{port}: the port is in use; choose another with --outbound-port"
             )
             raise OSError(msg) from None
+        self._warden = self._port.warden
         await self._port.start()
         return self._port.port
 
@@ -86,7 +90,7 @@ class Outbound:
 
     def line(self, context: Any) -> Line:
         """Give the connection of a call that came by the port, or one that stands for all the sockets."""
-        return self._port.warden.line(context.peer()) if self._port is not None else Line()
+        return self._warden.line(context.peer())
 
     async def _match(self, wanted: set[ServiceName]) -> None:
         for gone in self._sockets.keys() - wanted:
@@ -115,6 +119,8 @@ class Outbound:
 
     def _bound(self, service: ServiceName | None, address: str) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
+        if service is None:
+            server.add_generic_rpc_handlers((Swollen(lambda: self._warden),))
         server.add_generic_rpc_handlers((_Forward(self, self._node, service, self._limit),))
         if service is not None and self._path(service).exists():
             # An old listener is still closing: it would remove our file in the place of its own.

@@ -38,6 +38,8 @@ class Admission:
 
     async def admit(self, raw: Any) -> tuple[Admitted, Asking]:
         """Admit a call of the transport, or abort it."""
+        if self.warden.gone(raw.peer()):
+            raise asyncio.CancelledError  # not even refused: they wait here by the thousand
         now_ms = self.membership.clock.now_ms()
         peer = "unknown"
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied, PeerError
+from mesh.core.errors import REVOKED, Denied, PeerError
 from mesh.core.matcher import Permit
 from mesh.core.receiver import Admitted
 from mesh.rpc.admission import Admission
@@ -112,10 +112,16 @@ class Inbound:
         return outcome
 
     async def _judged(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
-        if not isinstance(admitted.verdict, Permit):
-            return await self._refused(admitted, admitted.verdict, watched)
-        limited = self.membership.limited(admitted.verdict.source, self.method)
-        return limited or await self._dispatch(context, admitted, admitted.verdict, run, watched)
+        verdict = admitted.verdict
+        if not isinstance(verdict, Permit):
+            if not (isinstance(verdict, Denied) and verdict.rule == REVOKED):
+                self.warden.heard(context.peer())
+            return await self._refused(admitted, verdict, watched)
+        limited = self.membership.limited(verdict.source, self.method)
+        if limited is None:
+            return await self._dispatch(context, admitted, verdict, run, watched)
+        self.warden.took(context.peer())
+        return limited
 
     async def _dispatch(
         self, context: MeshContext, admitted: Admitted, permit: Permit, run: Any, watched: Serving

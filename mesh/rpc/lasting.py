@@ -23,7 +23,10 @@ log = logging.getLogger("mesh")
 
 #: Options of every server that lasts. Who connects and then says nothing is hung up on after 10 s, not 120;
 #: who does not answer a ping, after 80 s; who makes no call, after a quarter of an hour. One connection's
-#: requests are read four at a time, not 32, before others have their turn.
+#: requests are read four at a time, not 32, before others have their turn. Pings are only answered: to count
+#: them costs gRPC up to 150 us each, where their sender does not read; the warden counts them as bytes.
+#: A thousand calls that were not begun are a second's work, and more are turned away, for those of who was
+#: hung up on wait among them: gRPC would take three thousand, some of them.
 OPTIONS: Final = (
     ("grpc.so_reuseport", 1),
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -32,6 +35,8 @@ OPTIONS: Final = (
     ("grpc.max_connection_idle_ms", 900_000),
     ("grpc.max_allowed_incoming_connections", 16_384),
     ("grpc.http2.max_requests_per_read", 4),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.server.max_pending_requests_hard_limit", 1000),
 )
 
 #: Gives a server with those options that is bound to an address, not started, and its port. Raises

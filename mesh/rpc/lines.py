@@ -35,6 +35,9 @@ _NETWORK: Final = 0xFFF00000
 _ALL: Final = 0xFFFFFFFF
 #: A program has at most 4096 instructions.
 _MOST: Final = 256
+#: Of all that are looked at again and again: TCP_INFO is the same of both families.
+_KIND: Final = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+_NONE: Final = -1, -1
 _LINUX: Final = sys.platform == "linux"
 
 
@@ -57,7 +60,7 @@ class Lines:
             peer = kept[1] if kept is not None and kept[0] == inode else self._peer(descriptor)
             self._known[descriptor] = inode, peer
             if peer is not None:
-                with suppress(OSError), _Borrowed(descriptor) as line:
+                with suppress(OSError), _Borrowed(descriptor, *_KIND) as line:
                     info = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO)
                     found[peer] = struct.unpack_from("Q", info, _RECEIVED)[0]
                     self._descriptors[peer] = descriptor, inode
@@ -65,7 +68,10 @@ class Lines:
 
     def hang_up(self, peer: str) -> bool:
         """Dissolve a connection; whether it was there."""
-        descriptor, inode = self._descriptors.pop(peer, (-1, -1))
+        if peer not in self._descriptors:
+            self.received()  # it came after the last look
+        descriptor, inode = self._descriptors.get(peer, _NONE)
+        self._descriptors[peer] = _NONE
         try:
             held = os.dup(descriptor)
         except OSError:
@@ -102,8 +108,9 @@ class Lines:
 class _Borrowed:
     """A socket over a descriptor that stays its owner's."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
+    def __init__(self, descriptor: int, family: int = -1, kind: int = -1, protocol: int = -1) -> None:
+        # What is not given is asked of the kernel, each.
+        self._socket = socket.socket(family, kind, protocol, descriptor)
 
     def __enter__(self) -> socket.socket:
         return self._socket

@@ -32,7 +32,6 @@ _GENERATED: Final = "_pb2_grpc"
 _MAX_METHODS: Final = 4096
 _OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 1000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.max_send_message_length", -1),
 )

@@ -57,7 +57,7 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         except PeerError as error:
             self.warden.refused(context.peer())
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a request to join: {error}")
-        self.warden.took(context.peer())
+        self.warden.heard(context.peer())
         asked = _Asked(join, source_of(context.peer()), asyncio.get_running_loop().time())
         async with answering(context):
             if not self._may_try(asked):
@@ -66,10 +66,12 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
             if self._waiting >= MAX_WAITING:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "too many join at once: try again")
             try:
-                return await self._queued(asked)
+                response = await self._queued(asked)
             except RefusedError:
                 await _evenly_after(asked.at)
                 raise
+            self.warden.took(context.peer())
+            return response
 
     async def _queued(self, asked: _Asked) -> auth_pb2.JoinResponse:
         self._waiting += 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -28,6 +28,7 @@ from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
+from mesh.rpc.swollen import Before
 from mesh.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -235,7 +236,8 @@ class AuthServer:
 
 def _join_server(servicer: JoinServicer, address: str) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=_JOIN_OPTIONS)
-    auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, server)
+    registering: Any = Before(server, lambda: servicer.warden)
+    auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, registering)
     try:
         return server, server.add_insecure_port(address)
     except RuntimeError as error:

@@ -29,6 +29,7 @@ from services.auth.guesses import Guesses
 from services.auth.server import LIMITS, MAX_REQUEST, AuthServer, OwnMembership
 from services.auth.worker import Worker
 from tests.auth.world import Attempt, RealTime, World
+from tests.rpc.attack import hung_up_for_a_bomb
 from tests.timing import BOUND, spin, told_apart
 
 C = grpc.StatusCode
@@ -168,6 +169,12 @@ async def test_the_join_port_serves_join_alone(live: Live) -> None:
     listing = auth_pb2_grpc.OperatorServiceStub(live.insecure).ListTokens(auth_pb2.ListTokensRequest())
     assert (await failure(renew)).code() is C.UNIMPLEMENTED
     assert (await failure(listing)).code() is C.UNIMPLEMENTED
+
+
+async def test_a_header_bomb_at_the_join_port(live: Live) -> None:
+    """Who sends one is hung up on; others join."""
+    await hung_up_for_a_bomb(live.server.join_port, "/mesh.v1.JoinService/Join", None, "127.0.0.66")
+    await live.node("orders")
 
 
 async def test_join_is_not_on_the_mtls_port(live: Live) -> None:

@@ -4,14 +4,18 @@ from mesh.core.conduct import (
     ADDRESSES,
     BURST,
     CREEP,
+    FEW,
     FIRST_OUT,
     FORGOTTEN,
     LONGEST_OUT,
     LOOKS,
+    MEMBER,
+    MEMBERS,
     REFILL,
     STRANGE,
     Addresses,
     Line,
+    swollen,
 )
 
 WHO = "192.0.2.1"
@@ -63,12 +67,74 @@ def test_a_pause_in_a_flood_begins_it_anew() -> None:
     assert not line.look(4 * STRANGE)
 
 
+def test_a_call_that_anybody_may_make_excuses_bytes_and_vouches_for_nobody() -> None:
+    """What was heard is no nuisance; that a member stands there, only a member's call says, and once."""
+    line = Line()
+    line.heard()
+    assert not line.look(10 * STRANGE)
+    assert not line.vouches()
+    line.begin()
+    assert line.vouches()
+    assert line.vouches()
+    line.end()
+    assert not line.vouches()
+    line.begin()
+    line.end()
+    assert [line.vouches(), line.vouches()] == [True, False]
+
+
+def refused(addresses: Addresses, line: Line, now: float, count: int) -> list[bool]:
+    """Refuse calls of a connection; give which were one too many."""
+    return [addresses.refuse(WHO, line, now) for _ in range(count)]
+
+
+def test_metadata_that_is_too_much_for_one_call() -> None:
+    """It is what it comes to that counts, texts or bytes; few values are not looked at."""
+    assert swollen([("x-bomb", "v" * 3900)] * (STRANGE // 3900 + 1))
+    assert swollen([("x-bomb-bin", b"v" * 5000)] * (FEW + 1))
+    assert not swollen([("x-bomb", "v" * 3900)] * FEW)
+    assert not swollen([("x", "v")] * 10_000)
+    assert not swollen([])
+
+
 def test_refused_calls() -> None:
-    """Some at once and some a second are nothing; more are too many."""
+    """Some at once and some a second are nothing; more are too many, of whichever connection they are."""
+    addresses, line, burst = Addresses(), Line(), int(BURST)
+    assert refused(addresses, line, 5.0, burst) == [False] * burst
+    assert addresses.refuse(WHO, Line(), 5.0)
+    assert not addresses.refuse(WHO, Line(), 5.0 + 2 / REFILL)
+    other = Line()
+    assert not any(addresses.refuse("192.0.2.2", other, 5.0 + second / REFILL) for second in range(1000))
+
+
+def test_an_address_of_a_member_is_not_shut_out() -> None:
+    """Behind a member's address each connection answers for itself, and nobody is shut out."""
+    addresses, nuisance, burst = Addresses(), Line(), int(BURST)
+    addresses.vouch(WHO, 100.0)
+    assert refused(addresses, nuisance, 101.0, burst + 1) == [False] * burst + [True]
+    assert not any(refused(addresses, Line(), 101.0, burst))
+    assert not addresses.strike(WHO, 101.0)
+    assert addresses.out(101.0) == frozenset()
+    later = 100.0 + MEMBER
+    assert addresses.strike(WHO, later)
+    assert addresses.out(later) == {WHO}
+
+
+def test_a_member_found_behind_an_address_lets_it_in() -> None:
+    """A call that a member makes from an address that is shut out, on an old connection, ends that."""
     addresses = Addresses()
-    assert [addresses.refuse(WHO, 5.0) for _ in range(int(BURST) + 1)] == [False] * int(BURST) + [True]
-    assert not addresses.refuse(WHO, 5.0 + 2 / REFILL)
-    assert not any(addresses.refuse("192.0.2.2", 5.0 + second / REFILL) for second in range(1000))
+    assert addresses.strike(WHO, 1.0)
+    addresses.vouch(WHO, 2.0)
+    assert addresses.out(2.0) == frozenset()
+    assert not addresses.strike(WHO, 2.0)
+
+
+def test_some_addresses_are_members_whoever_called() -> None:
+    """The host's own is never shut out, however quiet its members are."""
+    addresses = Addresses(frozenset({WHO}))
+    assert not addresses.strike(WHO, 1.0)
+    assert addresses.members(WHO, 10 * MEMBER)
+    assert not addresses.members("192.0.2.2", 10 * MEMBER)
 
 
 def test_shut_out_for_longer_each_time() -> None:
@@ -78,7 +144,7 @@ def test_shut_out_for_longer_each_time() -> None:
         addresses.strike(WHO, now)
         addresses.strike(WHO, now)  # of another connection: it counts once
         assert addresses.out(now) == {WHO}
-        assert addresses.refuse(WHO, now)
+        assert addresses.refuse(WHO, Line(), now)
         begun = now
         while WHO in addresses.out(now):
             now += FIRST_OUT
@@ -96,3 +162,18 @@ def test_memory_is_bounded() -> None:
     for number in range(ADDRESSES + 100):
         addresses.strike(str(number), 1.0)
     assert addresses.out(1.0) == {str(number) for number in range(100, ADDRESSES + 100)}
+
+
+def test_members_are_forgotten_by_members_only() -> None:
+    """However many strangers come, members stay known; of too many members, those heard of last."""
+    addresses = Addresses()
+    addresses.vouch(WHO, 1.0)
+    for number in range(ADDRESSES + 100):
+        addresses.strike(str(number), 1.0)
+    assert addresses.members(WHO, 2.0)
+    for number in range(MEMBERS - 1):
+        addresses.vouch(f"m{number}", 1.0)
+    addresses.vouch(WHO, 1.0)
+    addresses.vouch("one more", 1.0)
+    assert addresses.members(WHO, 2.0)
+    assert not addresses.members("m0", 2.0)

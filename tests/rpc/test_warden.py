@@ -11,32 +11,42 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from bench.attacks import ATTACKS
+from bench.attacks import ATTACKS, PING, frame, opening
 from mesh.core import conduct
+from mesh.core.matcher import Matcher
+from mesh.core.policy import Section
+from mesh.core.revoked import Revoked
 from mesh.rpc import lasting
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.lines import Lines, filtering, peer_of
-from mesh.rpc.membership import Membership
+from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
 from mesh.rpc.warden import OWN, Warden, address_of
 from tests.rpc.app import Echo, path
-from tests.rpc.attack import Attacker, capture, eventually
+from tests.rpc.attack import Attacker, capture, eventually, hung_up_for_a_bomb
 from tests.rpc.http2 import tls
 from tests.rpc.pair import World
 
-AWAY = "127.0.0.66"
+NEAR, AWAY = "127.0.0.65", "127.0.0.66"
 PATIENCE = 20.0
 #: What a flood sends before this test gives up.
 MOST = 64 * 1024 * 1024
 
 
-async def connected(port: int, context: ssl.SSLContext | None, source: str) -> asyncio.StreamWriter:
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def opened(port: int, context: ssl.SSLContext | None, source: str) -> Opened:
     """Connect from an address of this host."""
     name = "callee.test.example" if context else None
-    _, writer = await asyncio.open_connection(
+    return await asyncio.open_connection(
         "127.0.0.1", port, ssl=context, server_hostname=name, local_addr=(source, 0)
     )
-    return writer
+
+
+async def connected(port: int, context: ssl.SSLContext | None, source: str) -> asyncio.StreamWriter:
+    """Connect, to send only."""
+    return (await opened(port, context, source))[1]
 
 
 async def flood(attack: str, port: int, context: ssl.SSLContext, source: str) -> int:
@@ -82,7 +92,123 @@ async def test_a_flood(
 
 
 #: What gRPC may itself hang up on before we do.
-BY_GRPC = ("CONTINUATION", "PING", "endless header", "header bomb")
+BY_GRPC = ("CONTINUATION", "endless header")
+
+
+async def test_a_header_bomb_is_hung_up_on_at_once(
+    server: MeshServer, caller: Membership, rejected: list[Rejection]
+) -> None:
+    """It is seen before anything reads it: nothing of the second call it makes is refused, or looked at."""
+    await hung_up_for_a_bomb(server.port, path("Unary"), tls(caller.svid), AWAY)
+    assert server._listener.warden._out == {AWAY}
+    assert len(rejected) <= 1  # the first call, which has gRPC remember the header
+
+
+async def test_what_was_sent_before_is_dropped(
+    server: MeshServer, caller: Membership, rejected: list[Rejection]
+) -> None:
+    """Of thousands of calls that were received before who sent them was hung up on, none more is refused."""
+    await flood("empty calls", server.port, tls(caller.svid), AWAY)
+    assert conduct.BURST < len(rejected) <= conduct.BURST + 5 * conduct.REFILL
+
+
+@pytest.fixture
+async def translated(world: World, server: MeshServer, callee: Membership) -> AsyncIterator[str]:
+    """Stand before the server as a NAT does, and give the one address that all behind it come from."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(1 << 16):
+                writer.write(piece)
+                await writer.drain()
+        writer.transport.abort()
+
+    async def translate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with suppress(OSError):
+            far = await asyncio.open_connection("127.0.0.1", server.port, local_addr=(NEAR, 0))
+            writers.append(far[1])
+            await asyncio.gather(carry(reader, far[1]), carry(far[0], writer))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(translate, "127.0.0.1", 0) as nat:
+        world.directory.put(callee, f"127.0.0.1:{nat.sockets[0].getsockname()[1]}")
+        yield NEAR
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def pinged(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """See that a connection is there: a ping on it is answered."""
+    writer.write(opening() + frame(PING, 0, 0, b"pingpong"))
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(frame(PING, 1, 0, b"pingpong"))
+
+
+@pytest.mark.parametrize("attack", ["empty calls", "SETTINGS"])
+async def test_a_member_behind_the_same_address(
+    server: MeshServer, channel: MeshChannel, app: Echo, caller: Membership, translated: str, attack: str
+) -> None:
+    """Who floods behind a member's address is hung up on, nobody else there; a stranger is shut out."""
+    context, warden = tls(caller.svid), server._listener.warden
+    assert await channel.unary_unary(path("Unary"))(b"m", timeout=50) == b"m"
+    held = channel.stream_stream(path("Hold"))()
+    await held.write(b"one")
+    assert await held.read() == b"one"
+    quiet = await opened(server.port, context, translated)
+    for _ in range(2):
+        assert await flood(attack, server.port, context, translated) < MOST
+    assert warden._hung_up == 2
+    assert translated not in warden._out
+    await pinged(*quiet)
+    quiet[1].transport.abort()
+    app.go_on.set()
+    await held.write(b"two")
+    assert await held.read() == b"two"
+    await held.done_writing()
+    again = await connected(server.port, context, translated)
+    again.transport.abort()
+    assert await flood(attack, server.port, context, AWAY) < MOST
+    await eventually(lambda: warden._out == {AWAY})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(connected(server.port, None, AWAY), 0.3)
+    assert await channel.unary_unary(path("Unary"))(b"m", timeout=50, wait_for_ready=True) == b"m"
+
+
+async def test_an_address_where_no_member_has_called_yet(
+    server: MeshServer,
+    channel: MeshChannel,
+    caller: Membership,
+    translated: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood shuts it out; a member there is let in when that ends, and from then on is safe."""
+    monkeypatch.setattr(conduct, "FIRST_OUT", 0.3)
+    context, warden = tls(caller.svid), server._listener.warden
+    await flood("SETTINGS", server.port, context, translated)
+    await eventually(lambda: translated in warden._out)
+    assert await channel.unary_unary(path("Unary"))(b"m", timeout=50, wait_for_ready=True) == b"m"
+    await eventually(lambda: not warden._out)
+    await flood("SETTINGS", server.port, context, translated)
+    assert await channel.unary_unary(path("Unary"))(b"m", timeout=50) == b"m"
+    assert not warden._out
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_denied_calls(
+    server: MeshServer, channel: MeshChannel, caller: Membership, callee: Membership, revoked: bool
+) -> None:
+    """They excuse what came with them, but not a revoked caller's; and they vouch for nobody."""
+    callee.authorize, warden = Matcher(Section.parse(b"{}")).permit, server._listener.warden
+    vars(warden)["_look"] = lambda *_: None
+    if revoked:
+        callee.receiver.revoke(Revoked({caller.instance: caller.clock.now_ms() + 60_000}))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await channel.unary_unary(path("Unary"))(b"m", timeout=50)
+    assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    heard = [] if revoked else [(False, False)]
+    assert [(one.vouches(), one.look(9 * conduct.STRANGE)) for one in warden._kept.values()] == heard
 
 
 async def test_half_open_streams(server: MeshServer, channel: MeshChannel, caller: Membership) -> None:
@@ -184,7 +310,7 @@ async def test_only_those_named_are_shut_out(listening: tuple[socket.socket, int
     for refused in (AWAY, "127.0.0.68"):
         with pytest.raises(TimeoutError):
             _connect(port, refused)
-    for taken in ("127.0.0.1", "127.0.0.65", "127.0.0.67"):
+    for taken in ("127.0.0.1", NEAR, "127.0.0.67"):
         _connect(port, taken).close()
     lines.shut_out(())
     _connect(port, AWAY).close()
