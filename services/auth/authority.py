@@ -70,18 +70,20 @@ class Authority:
         self._policies = Policies(self._store, directory.signer)
         self._policy_key = directory.signer.public_key
         self.admission = Admission(self._store, directory.vault, self._certificate, self.auditor, self._now)
+        succession = Succession(lives.ca_ms, lives.svid_ms)
         self._roots = Roots(
             self._store,
             directory.vault,
             self.domain,
             lives.schedule,
+            succession.longest_ms,
             self.auditor.happened,
         )
         self._authorities = Authorities(
             self._store,
             directory.vault,
             self.domain,
-            Succession(lives.ca_ms, lives.svid_ms),
+            succession,
             directory.authorities,
             self.auditor.happened,
         )
