@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import grpc
@@ -16,7 +18,7 @@ from mesh.core.metadata import EMPTY_DIGEST
 from mesh.core.names import AUTH, GATEKEEPER, FullMethod, InstanceId, ServiceName
 from mesh.core.sender import NoKeyError
 from mesh.core.wire import CallHeader, decode_call
-from mesh.enrol import Enrolment
+from mesh.enrol import RETRY_FIRST, RETRY_MOST, SPREAD, Enrolment
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2, revocation_pb2
 from services.auth.authority import Lives
@@ -90,3 +92,27 @@ async def test_it_ends_with_the_certificate(live: Live) -> None:
     live.world.time.pass_ms(LIVES.schedule.epoch_ms + 1000)
     with pytest.raises(NoKeyError):
         sealed_under(node, AUTH)
+
+
+async def test_many_who_lost_auth_come_back_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is time: anywhere in five seconds, so about 100 of 500 a second, and they stay apart."""
+    monkeypatch.setattr("random.uniform", Random(5).uniform)
+    async with Live.serving(World(tmp_path / "mesh", Time(float(int(time.time()))))) as live:
+        node = await joined(live)
+        pauses = [node.pauses() for _ in range(500)]
+        firsts = Counter(int(next(each)) for each in pauses)
+        assert set(firsts) == set(range(5))
+        assert max(firsts.values()) < 140
+        later = [next(each) for each in pauses for _ in range(5)]
+        assert min(later) >= 0.8 * SPREAD
+        assert max(later) <= SPREAD
+
+
+async def test_who_has_little_time_does_not_wait(live: Live) -> None:
+    """A node whose keys end in a second or have ended tries again at once, and then as often as ever."""
+    node = await joined(live)
+    for ms in (3000, 2000):
+        live.world.time.pass_ms(ms)
+        pauses = node.pauses()
+        assert next(pauses) <= RETRY_FIRST
+        assert max(next(pauses) for _ in range(20)) <= RETRY_MOST
