@@ -2,7 +2,8 @@
 
 Join is retried until auth answers, with the same request, so a lost answer costs nothing; a refusal is
 final. What is held is renewed at the time that auth names, with 10 % of jitter, and again and again until it
-succeeds; nothing here ever gives up while the certificate lives.
+succeeds, spread over seconds so that many who lost auth do not come back in one; nothing here ever gives up
+while the certificate lives.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ JOIN_TIMEOUT: Final = 5.0
 CALL_TIMEOUT: Final = 5.0
 RETRY_FIRST: Final = 0.2
 RETRY_MOST: Final = 2.0
+#: Over how many seconds nodes that have lost auth spread their coming back, where they have the time: so many
+#: that 500 come back as 100 a second. Who has less waits for a part of what is left.
+SPREAD: Final = 5.0
+URGENT: Final = 0.1
+#: The same of those that have lost gatekeeper, whose changes are to reach them within a second.
+REJOIN: Final = 1.0
 JITTER: Final = 0.1
 #: Variables that name the files of who joins by Kubernetes' word.
 TOKEN_FILE: Final = "MESH_SERVICE_ACCOUNT_TOKEN_FILE"  # noqa: S105  a name
@@ -171,7 +178,7 @@ class Enrolment:
         learn_credentials(self.membership, credentials)
         learn_pair_keys(self.membership, bundle.pair_keys, credentials.now_ms)
         self.gatekeeper_address = bundle.gatekeeper_address
-        self._renew_at_ms = credentials.renew_at_ms
+        self._renew_at_ms, self._runs_out_ms = credentials.renew_at_ms, _runs_out_ms(svid, credentials)
         self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
         channel = MeshChannel(self.membership, self._auth)
         self._stub = auth_pb2_grpc.AuthServiceStub(channel)
@@ -210,6 +217,18 @@ class Enrolment:
         if not self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
             raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
 
+    def pauses(self) -> Iterator[float]:
+        """Give delays in seconds between attempts to renew, for ever.
+
+        The first is anywhere within the spread, for others have lost auth at the same moment; those that
+        follow are about as long as that, so that they stay apart. Who has little left waits as ``backoff``.
+        """
+        least, delays = 0.0, backoff()
+        while True:
+            left = max(0, self._runs_out_ms - self.membership.clock.now_ms()) / 1000
+            yield max(next(delays), min(SPREAD, URGENT * left) * random.uniform(least, 1.0))  # noqa: S311
+            least = 0.8
+
     async def close(self) -> None:
         """End what is going on with auth."""
         tasks = list(self._fetching.values())
@@ -229,8 +248,9 @@ class Enrolment:
         learn_credentials(self.membership, credentials)
         others = () if self.membership.signer is not None else self.destinations()
         await self._fetch([AUTH, GATEKEEPER, *others])
-        self.membership.svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
-        self._renew_at_ms = credentials.renew_at_ms
+        svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
+        self.membership.svid = svid
+        self._renew_at_ms, self._runs_out_ms = credentials.renew_at_ms, _runs_out_ms(svid, credentials)
 
     async def _fetch(self, destinations: Iterable[ServiceName]) -> None:
         names = sorted({name.text for name in destinations})
@@ -245,7 +265,7 @@ class Enrolment:
             learn_pair_keys(self.membership, response.keys, response.now_ms)
 
     async def _renew_at_last(self) -> None:
-        delays = backoff()
+        delays = self.pauses()
         told = False
         while True:
             try:
@@ -262,9 +282,21 @@ class Enrolment:
             await asyncio.sleep(next(delays))
 
 
+def _runs_out_ms(svid: Svid, credentials: auth_pb2.Credentials) -> int:
+    # When the first thing is missing that calls are made or taken with.
+    keys = max(held.epoch.ends_ms for held in credentials.destination_keys)
+    return min(svid.not_after_ms, keys)
+
+
 def _plain(text: str | None) -> str:
     # Nothing has proved who said it, and it may end on somebody's terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in text or "")[:300]
+
+
+def rejoining() -> Iterator[float]:
+    """Give delays in seconds for who was served until now, as others were: first anywhere in ``REJOIN``."""
+    yield random.uniform(0.0, REJOIN)  # noqa: S311
+    yield from backoff()
 
 
 def backoff() -> Iterator[float]:

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import grpc
 
 from mesh.core.errors import Reason
-from mesh.enrol import backoff
+from mesh.enrol import backoff, rejoining
 from mesh.rpc.membership import Membership
 from mesh.rpc.status import DOMAIN, reason_of
 from mesh.rpc.targets import FixedTarget
@@ -107,7 +107,7 @@ class SliceKeeper:
         """Take the slice to fill, the way to gatekeeper, whom to tell of each change, and who this is."""
         self._slice, self._stub, self._target, self._on_change = held, stub, target, on_change
         self.announced = Announced(held, membership)
-        self._enforcing = False
+        self._enforcing = self._served = False
 
     def announce(self, port: int) -> None:
         """Register as listening on a port; 0 for no longer."""
@@ -125,7 +125,6 @@ class SliceKeeper:
             before = self._slice.version, self._slice.in_force
             try:
                 await self._watch()
-                delays = backoff()
             except (grpc.aio.AioRpcError, TimeoutError, ValueError) as error:
                 if isinstance(error, grpc.aio.AioRpcError) and reason_of(error) == _REVOKED:
                     self._withdraw()
@@ -136,6 +135,8 @@ class SliceKeeper:
                     told = True
             self._target.forget()
             self._end_stale()
+            if self._served:
+                delays, self._served = rejoining(), False
             if not self.announced.leaving:
                 await asyncio.sleep(next(delays))
 
@@ -180,7 +181,7 @@ class SliceKeeper:
             before = self._slice.version
             current = self._take(response, current=current)
             if current:
-                self._enforcing = True
+                self._enforcing = self._served = True
                 self._on_change()
                 if before != self._slice.version:
                     self._tell_soon()

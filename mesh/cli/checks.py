@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-#: Seconds between two clocks that are worth a word, and that break things (deadlines: ``receiver.SKEW_MS``).
+#: Seconds between two clocks that are worth a word, and that break things (deadlines: ``epochs.SKEW_MS``).
 SKEW, BROKEN_SKEW = 2.0, 5.0
 #: Days until the CA ends, from which on it is worth a word.
 CA_DAYS: Final = 30

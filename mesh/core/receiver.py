@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from mesh.core.epochs import Epoch, KeyRing
+from mesh.core.epochs import SKEW_MS, Epoch, KeyRing
 from mesh.core.errors import REVOKED, Cause, Denied, PeerError
 from mesh.core.keys import Key, pair_key
 from mesh.core.matcher import Permit
@@ -31,8 +31,6 @@ from mesh.core.revoked import Revoked
 from mesh.core.seal import CallSeal, Session
 from mesh.core.wire import CallHeader, Refusal, decode_call
 
-#: How far two nodes' estimates of auth's clock may lie apart before a deadline looks lengthened.
-SKEW_MS: Final = 5_000
 #: gRPC sends what is left of a deadline in two or three digits, rounded up by one part in 100 at most; and as
 #: much again for the clocks.
 ROUNDING: Final = 50

@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("mesh")
 
 
+def since_boot() -> float:
+    """Give the seconds since some moment, those asleep included where the system tells them."""
+    # monotonic(7): Linux leaves suspended time out of CLOCK_MONOTONIC alone.
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class Clock:
-    """Auth's clock, as far as this node can tell: set at joining and renewing, monotonic in between."""
+    """Auth's clock, as far as this node can tell: set at joining and renewing, from the boot in between."""
 
     def __init__(self, now_ms: int | None = None) -> None:
         """Follow auth's time, or (auth itself) the machine's."""
@@ -44,11 +51,11 @@ class Clock:
 
     def set(self, now_ms: int) -> None:
         """Take over what auth just said."""
-        self._offset_ms = now_ms - time.monotonic() * 1000
+        self._offset_ms = now_ms - since_boot() * 1000
 
     def now_ms(self) -> int:
         """Milliseconds of Unix time by auth's clock."""
-        return int(time.monotonic() * 1000 + self._offset_ms)
+        return int(since_boot() * 1000 + self._offset_ms)
 
 
 @dataclass(frozen=True, slots=True)

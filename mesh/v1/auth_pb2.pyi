@@ -304,11 +304,13 @@ class Epoch(_message.Message):
     number: _builtins.int
     """The number, from 1."""
     begins_ms: _builtins.int
-    """Senders use the newest epoch that has begun."""
+    """Senders use the newest epoch that has begun. Receivers accept it from 5 seconds before, for clocks that differ."""
     ends_ms: _builtins.int
     """When the next epoch begins. Receivers accept this one for the grace period beyond it."""
     accepted_until_ms: _builtins.int
-    """When receivers stop accepting it."""
+    """When receivers stop accepting it. Of keys for auth itself: not before the last certificate has ended that was
+    given with them as the newest.
+    """
     def __init__(
         self,
         *,
@@ -467,7 +469,7 @@ class GetPairKeysResponse(_message.Message):
     """Auth's clock, milliseconds of Unix time."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairKey]:
-        """Current and next epoch of each permitted destination."""
+        """Current and next epoch of each permitted destination; there always is a next one."""
 
     def __init__(
         self,

@@ -70,18 +70,20 @@ class Authority:
         self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
+        succession = Succession(lives.ca_ms, lives.svid_ms)
         self._roots = Roots(
             self._store,
             directory.vault,
             self.domain,
             lives.schedule,
+            succession.longest_ms,
             self.auditor.happened,
         )
         self._authorities = Authorities(
             self._store,
             directory.vault,
             self.domain,
-            Succession(lives.ca_ms, lives.svid_ms),
+            succession,
             directory.authorities,
             self.auditor.happened,
         )

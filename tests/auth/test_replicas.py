@@ -167,7 +167,7 @@ def test_who_was_overtaken_while_it_turned_takes_up_what_was_made(
     """The other makes the next epoch after this one has looked and before it writes: both have that one."""
     first, second = worlds
     before = first.authority._roots.epochs()
-    both_pass(worlds, HOUR_MS * 6 // 10)
+    both_pass(worlds, HOUR_MS)
     turns, look = [second.authority.turn], first.store._database.look
 
     def looking() -> Generation:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.metadata import EMPTY_DIGEST
 from mesh.core.names import AUTH, InstanceId, KeyEpoch, ServiceName
 from mesh.core.receiver import Peer
@@ -181,13 +182,22 @@ def refusal_by(instance: InstanceId, call: CallSeal, epoch: KeyEpoch = world.EPO
 
 
 def test_refusal_is_believed() -> None:
-    """A refusal by any instance of the destination, under any epoch still accepted, proves itself."""
-    sender = world.sender()
+    """A refusal by any instance of the destination, under any epoch now accepted, proves itself."""
+    sender, now = world.sender(), world.NEXT.begins_ms
     _, call = seal(sender)
     for instance in (world.B, world.C):
         for epoch in (world.EPOCH.number, world.NEXT.number):
             refusal = refusal_by(instance, call, epoch)
-            assert sender.is_refused(world.ORDERS, call, Refusal.decode(refusal.encode()), world.NOW)
+            assert sender.is_refused(world.ORDERS, call, Refusal.decode(refusal.encode()), now)
+
+
+def test_a_refusal_under_an_epoch_to_come_is_not_believed() -> None:
+    """A key that was handed out ahead proves nothing before its time, give or take what clocks do."""
+    sender, early = world.sender(), world.NEXT.begins_ms - SKEW_MS
+    _, call = seal(sender)
+    refusal = refusal_by(world.C, call, world.NEXT.number)
+    assert not sender.is_refused(world.ORDERS, call, refusal, early - 1)
+    assert sender.is_refused(world.ORDERS, call, refusal, early)
 
 
 def test_refusal_tampered() -> None:
