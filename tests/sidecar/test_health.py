@@ -93,6 +93,7 @@ def app() -> Iterator[App]:
     made.end()
 
 
+@pytest.mark.timeout(180)  # each look at the directory is a command of its own
 def test_readiness_follows_the_app_and_the_directory_follows_readiness(tmp_path: Path, app: App) -> None:
     """In the mesh before the app is there; ready, gone and ready again with it; drained for good."""
     port = free_port()
