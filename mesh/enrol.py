@@ -27,6 +27,7 @@ from mesh.core.join import MAX_SEALED, NONCE_BYTES, JoinRequester, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName
 from mesh.core.vouching import Proof, read_join_key
+from mesh.pauses import backoff, renewing
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import (
     Clock,
@@ -48,14 +49,6 @@ log = logging.getLogger("mesh")
 _C = grpc.StatusCode
 JOIN_TIMEOUT: Final = 5.0
 CALL_TIMEOUT: Final = 5.0
-RETRY_FIRST: Final = 0.2
-RETRY_MOST: Final = 2.0
-#: Over how many seconds nodes that have lost auth spread their coming back, where they have the time: so many
-#: that 500 come back as 100 a second. Who has less waits for a part of what is left.
-SPREAD: Final = 5.0
-URGENT: Final = 0.1
-#: The same of those that have lost gatekeeper, whose changes are to reach them within a second.
-REJOIN: Final = 1.0
 JITTER: Final = 0.1
 #: Variables that name the files of who joins by Kubernetes' word.
 TOKEN_FILE: Final = "MESH_SERVICE_ACCOUNT_TOKEN_FILE"  # noqa: S105  a name
@@ -218,16 +211,8 @@ class Enrolment:
             raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
 
     def pauses(self) -> Iterator[float]:
-        """Give delays in seconds between attempts to renew, for ever.
-
-        The first is anywhere within the spread, for others have lost auth at the same moment; those that
-        follow are about as long as that, so that they stay apart. Who has little left waits as ``backoff``.
-        """
-        least, delays = 0.0, backoff()
-        while True:
-            left = max(0, self._runs_out_ms - self.membership.clock.now_ms()) / 1000
-            yield max(next(delays), min(SPREAD, URGENT * left) * random.uniform(least, 1.0))  # noqa: S311
-            least = 0.8
+        """Give delays in seconds between attempts to renew, by how long what is held lasts, for ever."""
+        return renewing(lambda: max(0, self._runs_out_ms - self.membership.clock.now_ms()) / 1000)
 
     async def close(self) -> None:
         """End what is going on with auth."""
@@ -291,17 +276,3 @@ def _runs_out_ms(svid: Svid, credentials: auth_pb2.Credentials) -> int:
 def _plain(text: str | None) -> str:
     # Nothing has proved who said it, and it may end on somebody's terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in text or "")[:300]
-
-
-def rejoining() -> Iterator[float]:
-    """Give delays in seconds for who was served until now, as others were: first anywhere in ``REJOIN``."""
-    yield random.uniform(0.0, REJOIN)  # noqa: S311
-    yield from backoff()
-
-
-def backoff() -> Iterator[float]:
-    """Give delays in seconds, doubling from the first to the most, each with jitter, for ever."""
-    delay = RETRY_FIRST
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311
-        delay = min(delay * 2, RETRY_MOST)

@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 
 from mesh.core.names import GATEKEEPER
-from mesh.enrol import backoff, rejoining
+from mesh.pauses import backoff, rejoining
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import grpc
 
 from mesh.core.errors import Reason
-from mesh.enrol import backoff, rejoining
+from mesh.pauses import backoff, rejoining
 from mesh.rpc.membership import Membership
 from mesh.rpc.status import DOMAIN, reason_of
 from mesh.rpc.targets import FixedTarget

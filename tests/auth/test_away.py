@@ -18,7 +18,8 @@ from mesh.core.metadata import EMPTY_DIGEST
 from mesh.core.names import AUTH, GATEKEEPER, FullMethod, InstanceId, ServiceName
 from mesh.core.sender import NoKeyError
 from mesh.core.wire import CallHeader, decode_call
-from mesh.enrol import RETRY_FIRST, RETRY_MOST, SPREAD, Enrolment
+from mesh.enrol import Enrolment
+from mesh.pauses import RETRY_FIRST, RETRY_MOST, SPREAD
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2, revocation_pb2
 from services.auth.authority import Lives

@@ -418,7 +418,7 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     world: World, callee: Membership, caller: Membership, held: Slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Malformed slices, ended streams and stale ones: the keeper comes back, and leaves when told."""
-    monkeypatch.setattr("mesh.enrol.RETRY_FIRST", 0.01)
+    monkeypatch.setattr("mesh.pauses.RETRY_FIRST", 0.01)
     gatekeeper = Gatekeeper()
     server = world.serve(callee)
     server.add_generic_rpc_handlers((gatekeeper,))
