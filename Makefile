@@ -57,7 +57,7 @@ soak: $(newest) ## what takes minutes and is run by hand
 	@.venv/bin/python -m pytest -m soak tests
 
 .PHONY: flood
-flood: $(newest) ## other callers' p99 while each listener is attacked (ARGS="--listener node --attack PING"); 25 minutes
+flood: $(newest) ## other callers' p99 while each listener is attacked (ARGS="--listener node --attack PING"); 35 minutes
 	@.venv/bin/python -m bench.flood $(ARGS)
 
 .PHONY: lint
