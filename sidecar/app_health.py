@@ -40,6 +40,8 @@ class AppHealth:
             answer = await self._stub.Check(_REQUEST, timeout=PATIENCE)
         except grpc.aio.AioRpcError as error:
             return _SILENCE.get(error.code(), "")
+        if answer is None:
+            return ""  # something else than health, from an app that takes whatever it is asked
         status: int = answer.status
         return "" if status == _STATUS.SERVING else f"it says {_STATUS.ServingStatus.Name(status)}"
 

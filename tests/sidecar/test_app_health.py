@@ -93,6 +93,18 @@ class Strict(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
+class Careless(grpc.GenericRpcHandler):
+    """Answers all questions alike, with what is no answer to this one."""
+
+    def service(self, _details: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """Take every method."""
+
+        async def answer(_request: bytes, _context: Any) -> bytes:
+            return b"0"
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
 class Silent(grpc.GenericRpcHandler):
     """Answers nothing."""
 
@@ -106,7 +118,7 @@ class Silent(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(wait)
 
 
-@pytest.mark.parametrize("handler", [None, Echo, Strict])
+@pytest.mark.parametrize("handler", [None, Echo, Strict, Careless])
 async def test_any_answer_is_a_good_one(handler: type[grpc.GenericRpcHandler] | None) -> None:
     """Of an application without that service, or with its own mind about who may ask."""
     async with answering(handler() if handler else None) as asking:
