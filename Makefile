@@ -9,17 +9,20 @@ floor := .venv-floor/ready
 proto := .venv-proto/ready
 bench := .venv-bench/ready
 charts := .venv-charts/ready
+kubernetes := tests/charts/go
 backend := .venv-backend/ready
 uv := .venv-lock/ready
 buf := tools/buf/node_modules/ready
 shop := examples/shop/node
 go := tests/interop/go
-# Tests of one file run in one process, several files at a time; what starts a whole mesh runs alone afterwards.
+# Tests of one file run in one process, two files at a time; what starts a whole mesh does so afterwards, by itself.
 spread := -n 2 --dist loadfile
-alone := tests/e2e tests/examples
+meshes := tests/e2e tests/examples
 # What no dependency's version can change (bench, packaging, the demo's table) is tested on the newest alone.
 on_floor := $(addprefix tests/,auth core gatekeeper inject injector lua_host rpc sidecar telemetry)
-alone_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
+meshes_on_floor := $(addprefix tests/,examples e2e/test_rollover.py e2e/test_languages.py e2e/test_kubernetes.py)
+# What does not disturb each other, at once, each with its output in one piece.
+beside = $(MAKE) --no-print-directory --output-sync=recurse
 npm_ci = npm ci --loglevel=error --ignore-scripts --no-audit --no-fund
 
 .PHONY: help
@@ -35,19 +38,27 @@ demo: $(newest) ## start a mesh, run the shop on it, attack it
 
 .PHONY: test
 test: $(newest) $(backend) ## every test, with coverage of mesh/core at 100 % of branches
-	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(alone)) tests
-	@.venv/bin/python -m pytest $(alone)
+	@.venv/bin/python -m pytest $(spread) --cov $(addprefix --ignore=,$(meshes)) tests
+	@.venv/bin/python -m pytest $(spread) $(meshes)
 
 .PHONY: check
-check: lint types fresh ## what CI runs: lint, types, proto freshness, charts, the tests on newest and oldest, interop
-	@$(MAKE) --no-print-directory charts
+check: ## what CI runs: lint, types, proto freshness, charts, interop, the tests on newest and oldest
+	@$(beside) -j 4 environments
+	@$(beside) -j 2 lint types fresh
+	@$(beside) -j 2 charts interop
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory floor
-	@$(MAKE) --no-print-directory interop
+
+.PHONY: environments
+environments: $(newest) $(floor) $(charts) $(backend) $(proto) $(buf) $(go)/bin/ready $(shop)/node_modules ## all that check needs
 
 .PHONY: soak
 soak: $(newest) ## what takes minutes and is run by hand
 	@.venv/bin/python -m pytest -m soak tests
+
+.PHONY: flood
+flood: $(newest) ## other callers' p99 while each listener is attacked (ARGS="--listener node --attack PING"); 35 minutes
+	@.venv/bin/python -m bench.flood $(ARGS)
 
 .PHONY: lint
 lint: $(newest) $(buf) ## ruff and buf
@@ -64,14 +75,19 @@ fresh: $(proto) ## is the generated code what the protos say?
 	@.venv-proto/bin/python tools/proto.py --check
 
 .PHONY: floor
+floor: export HYPOTHESIS_PROFILE = floor
 floor: $(floor) ## the lowest version of each dependency, with every test that touches one
-	@.venv-floor/bin/python -m pytest $(spread) $(on_floor)
-	@.venv-floor/bin/python -m pytest $(alone_on_floor)
+	@.venv-floor/bin/python -m pytest -m "not soak and not newest" $(spread) $(on_floor)
+	@.venv-floor/bin/python -m pytest $(spread) $(meshes_on_floor)
 
 .PHONY: charts
 charts: $(charts) ## render, lint and validate the charts, and build what the images hold
 	@.venv-charts/bin/python tools/chart_readme.py --check
 	@.venv-charts/bin/python -m pytest tests/charts
+
+.PHONY: cluster
+cluster: $(charts) $(kubernetes)/bin/ready ## the charts on a real Kubernetes API server, by hand: to build it takes a quarter of an hour
+	@.venv-charts/bin/python -m pytest -m soak tests/charts
 
 .PHONY: charts-readme
 charts-readme: $(charts) ## write the charts' READMEs anew from their values
@@ -106,7 +122,7 @@ lock: $(uv) ## write requirements/ anew from pyproject.toml, at today's newest
 
 .PHONY: clean
 clean: ## remove environments and caches
-	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin
+	rm -rf .venv* .*_cache .coverage .hypothesis build dist tools/buf/node_modules $(shop)/node_modules $(go)/bin $(kubernetes)/bin
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(newest): requirements/newest.txt pyproject.toml tools/venv
@@ -141,6 +157,15 @@ $(uv): requirements/lock.txt tools/venv
 $(go)/bin/ready: $(go)/go.mod $(go)/go.sum requirements/go.txt tools/venv
 	@(cd $(go) && go list -m) >/dev/null 2>&1 || tools/venv .venv-go requirements/go.txt
 	@cd $(go) && PATH="$(CURDIR)/.venv-go/bin:$$PATH" go build -o bin/ google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+	@touch $@
+
+# The version is what Helm asks the API server for.
+$(kubernetes)/bin/ready: $(kubernetes)/go.mod $(kubernetes)/go.sum requirements/go.txt tools/venv
+	@(cd $(kubernetes) && go list -m) >/dev/null 2>&1 || tools/venv .venv-go requirements/go.txt
+	@cd $(kubernetes) && export PATH="$(CURDIR)/.venv-go/bin:$$PATH" && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) \
+	  && go build -trimpath -o bin/etcd go.etcd.io/etcd/server/v3 \
+	  && go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o bin/ \
+	    k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
 	@touch $@
 
 $(shop)/node_modules: $(shop)/package-lock.json

@@ -8,10 +8,14 @@
     rounds     who is measured when
     decision, joins            the rows that need no traffic between services
     jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
+    flood, flooded             other callers of each listener while it is attacked
+    attacks, attacker          what attackers send, and the process that sends it
     revocation, held           how soon a revoked instance is dropped, and streams to it end
     push, watching             a change of policy, and a thousand nodes that wait for it
+    replicas                   a change at one of two auths on PostgreSQL, at the nodes of the other
+    renewals                   joins, renewals, and five hundred nodes that are back at once
 
-``python -m bench``, ``python -m bench.jailed`` and ``python -m bench.push`` run it all on loopback, on free
+``python -m bench`` and each of ``bench.jailed``, ``bench.push``, ``bench.flood`` run on loopback, on free
 ports and in a temporary directory that goes with it.
 The yardstick is an ordinary Envoy configuration, neither crippled nor tuned; nothing here asserts a timing.
 """

@@ -49,6 +49,7 @@ class Extent:
         return rounds, [
             Load("one", 100, 1, each),
             Load("many", 100, 32, each),
+            Load("crowd", 100, 256, each / 2),
             Load("large", MEBIBYTE, 4, each / 2),
         ]
 

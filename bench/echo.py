@@ -37,7 +37,7 @@ async def serve(service: str | None) -> None:
 
             node = await stack.enter_async_context(joined(service))
             server: grpc.aio.Server = node.server()
-            port = 0
+            port = node.server().port
         else:
             server = grpc.aio.server()
             port = server.add_insecure_port("127.0.0.1:0")

@@ -100,9 +100,17 @@ def told_pair(number: int) -> tuple[str, str]:
 @asynccontextmanager
 async def trust_domain(scratch: Path) -> AsyncIterator[Domain]:
     """Found a trust domain and run it."""
-    data, ports = scratch / "data", Ports(0, 0, 0).chosen(HOST)
+    data = scratch / "data"
+    found(data, TrustDomain("bench.example"), time.time_ns() // 1_000_000)
+    async with running(scratch, data) as domain:
+        yield domain
+
+
+@asynccontextmanager
+async def running(scratch: Path, data: Path) -> AsyncIterator[Domain]:
+    """Run an auth over a data directory that there is, and a gatekeeper that follows it."""
+    ports = Ports(0, 0, 0).chosen(HOST)
     try:
-        found(data, TrustDomain("bench.example"), time.time_ns() // 1_000_000)
         auth = ["--data", str(data), "--join-listen", f"{HOST}:{ports.join}"]
         auth += ["--listen", f"{HOST}:{ports.auth}", "--gatekeeper", f"{HOST}:{ports.gatekeeper}"]
         async with _service("auth", scratch, auth) as process:
@@ -137,8 +145,8 @@ async def sidecar(scratch: Path, domain: Domain) -> AsyncIterator[Variant]:
     run_dir = scratch / "run"
     async with (
         server(scratch, "sidecar") as (far, port),
-        _sidecar(domain, BACK, ["--app-port", str(port)]) as inbound,
-        _sidecar(domain, FRONT, ["--run-dir", str(run_dir)]) as outbound,
+        sidecar_process(domain, BACK, ["--app-port", str(port)]) as inbound,
+        sidecar_process(domain, FRONT, ["--run-dir", str(run_dir)]) as outbound,
     ):
         socket = run_dir / f"{BACK}.sock"
         await outbound.until(socket.exists)
@@ -147,7 +155,8 @@ async def sidecar(scratch: Path, domain: Domain) -> AsyncIterator[Variant]:
 
 
 @asynccontextmanager
-async def _sidecar(domain: Domain, service: str, arguments: list[str]) -> AsyncIterator[Process]:
+async def sidecar_process(domain: Domain, service: str, arguments: list[str]) -> AsyncIterator[Process]:
+    """Run a sidecar of a service."""
     command = [sys.executable, "-m", "sidecar", "--service", service, *arguments]
     environment, name = await domain.environment(service), f"sidecar-{service}"
     async with Process.started(name, command, domain.scratch, environment, talks=False) as process:

@@ -68,7 +68,7 @@ class Watching:
         )
         stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
         noted = set[int | str]()
-        keeper = SliceKeeper(held, stub, target, lambda: self._note(held, noted))
+        keeper = SliceKeeper(held, stub, target, lambda: self._note(held, noted), membership)
         self._kept.append(asyncio.create_task(keeper.keep()))
         await held.ready()
 

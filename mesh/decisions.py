@@ -1,8 +1,9 @@
-"""What a node decides about calls to it, on its way to gatekeeper, which keeps it for operators.
+"""What a node decides about calls to it, and how long they took, on its way to gatekeeper, which keeps it.
 
-``core.decided`` counts, in the way of every call; every few seconds what was counted is sent. No call waits
-for that: while gatekeeper is away, what was counted is kept, within bounds. What a node that is killed had
-not sent is lost. If an answer of gatekeeper is lost, the same is sent again, and counted twice.
+``core.decided`` and ``core.latency`` count, in the way of every call; every few seconds what was counted is
+sent. No call waits for that: while gatekeeper is away, what was counted is kept, within bounds. What a node
+that is killed had not sent is lost. If an answer of gatekeeper is lost, the same is sent again, and counted
+twice.
 
 Here is also how observations look on the wire, in both directions.
 """
@@ -19,10 +20,14 @@ import grpc
 
 from mesh.core.decided import Decided, recorded
 from mesh.core.errors import Denied, PeerError
+from mesh.core.latency import Latencies, Latency
+from mesh.core.matcher import Permit
 from mesh.core.observed import ALLOW, AUDIT, DENY, Gap, Observation
 from mesh.core.receiver import Admitted
-from mesh.rpc.membership import Membership, nobody_counts
+from mesh.rpc.membership import Membership, nobody_counts, nobody_times
+from mesh.rpc.status import Outcome
 from mesh.slices import Slice
+from mesh.telemetry.spans import SERVER_ERRORS
 from mesh.v1 import decisions_pb2, decisions_pb2_grpc
 
 log = logging.getLogger("mesh")
@@ -57,7 +62,8 @@ class DecisionRecorder:
         """Take the node, the slice that it decides by, and the way to gatekeeper."""
         self._membership, self._slice, self._stub = membership, held, stub
         self._decided = Decided(membership.name.text)
-        membership.decided = self.note
+        self._latencies = Latencies(membership.name.text)
+        membership.decided, membership.ended = self.note, self.ended
 
     def note(self, admitted: Admitted, now_ms: int) -> None:
         """Count a call that policy has judged."""
@@ -68,6 +74,16 @@ class DecisionRecorder:
         header = admitted.header
         self._decided.note(header.source.text, header.method.text, verdict, held.version, metadata, now_ms)
 
+    def ended(self, admitted: Admitted, outcome: Outcome, seconds: float) -> None:
+        """Count how long a call took that policy permitted."""
+        if not isinstance(admitted.verdict, Permit):
+            return
+        header, status = admitted.header, outcome.code
+        # No caller is to fill the names by trying methods that there are not.
+        method = "" if status is grpc.StatusCode.UNIMPLEMENTED else header.method.text
+        now_ms, failed = self._membership.clock.now_ms(), status.name in SERVER_ERRORS
+        self._latencies.note(header.source.text, method, seconds, now_ms, failed=failed)
+
     async def keep(self) -> None:
         """Tell, for as long as this runs and gatekeeper takes it."""
         while True:
@@ -77,8 +93,9 @@ class DecisionRecorder:
             except grpc.aio.AioRpcError as error:
                 if error.code() in _OLD:
                     log.info("gatekeeper takes no decisions: it is older than this node")
-                    self._membership.decided = nobody_counts
+                    self._membership.decided, self._membership.ended = nobody_counts, nobody_times
                     self._decided.take()
+                    self._latencies.take()
                     return
 
     async def close(self) -> None:
@@ -91,7 +108,7 @@ class DecisionRecorder:
     async def tell(self, timeout: float) -> None:  # noqa: ASYNC109  of each report
         """Tell what was counted since; what cannot be told is counted again."""
         seen, gap = self._decided.take()
-        reports = list(_reports(seen, gap))
+        reports = [*_reports(seen, gap), *_timed(self._latencies.take())]
         try:
             while reports:
                 await self._stub.RecordDecisions(reports[0], timeout=timeout)
@@ -99,6 +116,7 @@ class DecisionRecorder:
         finally:
             for left in reports:
                 self._decided.give_back(*read(left, self._decided.destination))
+                self._latencies.give_back(read_latencies(left, self._latencies.destination))
 
 
 def _reports(seen: Sequence[Observation], gap: Gap | None) -> Iterator[decisions_pb2.RecordDecisionsRequest]:
@@ -113,6 +131,42 @@ def _reports(seen: Sequence[Observation], gap: Gap | None) -> Iterator[decisions
         size += said.ByteSize()
     if report.decisions or gap:
         yield report
+
+
+def _timed(latencies: Sequence[Latency]) -> Iterator[decisions_pb2.RecordDecisionsRequest]:
+    report, size = decisions_pb2.RecordDecisionsRequest(), 0
+    for one in latencies:
+        said = latency(one)
+        if len(report.latencies) >= BATCH or size >= BYTES:
+            yield report
+            report, size = decisions_pb2.RecordDecisionsRequest(), 0
+        report.latencies.append(said)
+        size += said.ByteSize()
+    if report.latencies:
+        yield report
+
+
+def latency(one: Latency) -> decisions_pb2.Latency:
+    """Give a histogram as it is sent."""
+    return decisions_pb2.Latency(
+        source=one.source,
+        method=one.method,
+        first_ms=one.first_ms,
+        last_ms=one.last_ms,
+        failed=one.failed,
+        buckets=dict(one.buckets),
+    )
+
+
+def read_latency(said: decisions_pb2.Latency, destination: str) -> Latency:
+    """Give a histogram as it was sent; nothing in it is checked."""
+    buckets = tuple(sorted(said.buckets.items()))
+    return Latency(said.source, destination, said.method, said.first_ms, said.last_ms, buckets, said.failed)
+
+
+def read_latencies(report: decisions_pb2.RecordDecisionsRequest, destination: str) -> list[Latency]:
+    """Give how long a report says that calls to a service took; nothing in it is checked."""
+    return [read_latency(said, destination) for said in report.latencies]
 
 
 def read(

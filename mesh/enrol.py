@@ -2,7 +2,8 @@
 
 Join is retried until auth answers, with the same request, so a lost answer costs nothing; a refusal is
 final. What is held is renewed at the time that auth names, with 10 % of jitter, and again and again until it
-succeeds; nothing here ever gives up while the certificate lives.
+succeeds, spread over seconds so that many who lost auth do not come back in one; nothing here ever gives up
+while the certificate lives.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mesh.core.join import MAX_SEALED, NONCE_BYTES, JoinRequester, JoinToken
 from mesh.core.keys import KEY_BYTES, Key
 from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName
 from mesh.core.vouching import Proof, read_join_key
-from mesh.rpc.caller import CallFailedError
+from mesh.pauses import backoff, renewing
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import (
     Clock,
@@ -35,20 +36,19 @@ from mesh.rpc.membership import (
     learn_credentials,
     learn_pair_keys,
 )
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.signer import Signer
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.rpc.svid import Svid, new_key
 from mesh.rpc.targets import FixedTarget, each_of
 from mesh.telemetry.names import RENEW
 from mesh.telemetry.spans import Tracing
-from mesh.v1 import auth_pb2, auth_pb2_grpc
+from mesh.v1 import auth_pb2, auth_pb2_grpc, signer_pb2_grpc
 
 log = logging.getLogger("mesh")
 
 _C = grpc.StatusCode
 JOIN_TIMEOUT: Final = 5.0
 CALL_TIMEOUT: Final = 5.0
-RETRY_FIRST: Final = 0.2
-RETRY_MOST: Final = 2.0
 JITTER: Final = 0.1
 #: Variables that name the files of who joins by Kubernetes' word.
 TOKEN_FILE: Final = "MESH_SERVICE_ACCOUNT_TOKEN_FILE"  # noqa: S105  a name
@@ -91,14 +91,16 @@ class Vouched:
         return cls.read(Path(token), Path(join_key)) if token and join_key else None
 
 
-async def join(by: JoinToken | Vouched, address: str, at: tuple[str, str] | None = None) -> Enrolment:
+async def join(
+    by: JoinToken | Vouched, address: str, at: tuple[str, str] | None = None, *, remote_keys: bool = False
+) -> Enrolment:
     """Join over auth's join port at ``host:port``, or several with commas between; wait for auth there.
 
-    ``at``: where auth and gatekeeper are from here, if not where auth says. Raises ``JoinError`` if auth
-    refuses, and ``ValueError`` for what cannot be joined with.
+    ``at``: where auth and gatekeeper are from here, if not where auth says. ``remote_keys``: have auth keep
+    the keys. Raises ``JoinError`` if auth refuses, and ``ValueError`` for what cannot be joined with.
     """
     key, csr = new_key()
-    requester, request = _asking(by, csr)
+    requester, request = _asking(by, csr, remote_keys=remote_keys)
     async with AsyncExitStack() as stack:
         stubs = []
         for one in random.sample(each_of(address), len(each_of(address))):
@@ -109,19 +111,23 @@ async def join(by: JoinToken | Vouched, address: str, at: tuple[str, str] | None
         bundle = requester.open(response)
         if at is not None:
             bundle.auth_address, bundle.gatekeeper_address = at
+        if remote_keys and not bundle.credentials.remote_keys:
+            raise JoinError(f"auth at {address} does not keep keys: join without keys=remote")
         return Enrolment(bundle, key)
     except (PeerError, ValueError) as error:
         msg = f"auth at {address} gave an answer that does not verify: check the address ({error})"
         raise JoinError(msg) from None
 
 
-def _asking(by: JoinToken | Vouched, csr: bytes) -> tuple[JoinRequester, auth_pb2.JoinRequest]:
+def _asking(
+    by: JoinToken | Vouched, csr: bytes, *, remote_keys: bool
+) -> tuple[JoinRequester, auth_pb2.JoinRequest]:
     nonce = secrets.token_bytes(NONCE_BYTES)
     if isinstance(by, JoinToken):
-        requester = JoinRequester(by, csr, nonce)
+        requester = JoinRequester(by, csr, nonce, remote_keys=remote_keys)
         return requester, requester.request()
     proof = Proof(Key(secrets.token_bytes(KEY_BYTES)), by.service_account_token)
-    requester = JoinRequester(proof.join_token, csr, nonce)
+    requester = JoinRequester(proof.join_token, csr, nonce, remote_keys=remote_keys)
     request = requester.request()
     request.sealed_proof = proof.seal(read_join_key(by.join_key), request.body)
     return requester, request
@@ -165,9 +171,12 @@ class Enrolment:
         learn_credentials(self.membership, credentials)
         learn_pair_keys(self.membership, bundle.pair_keys, credentials.now_ms)
         self.gatekeeper_address = bundle.gatekeeper_address
-        self._renew_at_ms = credentials.renew_at_ms
+        self._renew_at_ms, self._runs_out_ms = credentials.renew_at_ms, _runs_out_ms(svid, credentials)
         self._auth = FixedTarget(AUTH, bundle.auth_address, self.membership)
-        self._stub = auth_pb2_grpc.AuthServiceStub(MeshChannel(self.membership, self._auth))
+        channel = MeshChannel(self.membership, self._auth)
+        self._stub = auth_pb2_grpc.AuthServiceStub(channel)
+        if credentials.remote_keys:
+            self.membership.signer = Signer(signer_pb2_grpc.SignerServiceStub(channel))
         self._fetching: dict[ServiceName, asyncio.Task[None]] = {}
         self.tracing = Tracing()
         self.destinations: Callable[[], Iterable[ServiceName]] = tuple
@@ -185,6 +194,8 @@ class Enrolment:
 
     async def keys_for(self, destination: ServiceName, patience: float) -> None:
         """See within ``patience`` seconds that calls can be sealed; else raise ``CallFailedError``."""
+        if self.membership.signer is not None:
+            return  # auth has them, and says whether it uses them when it is asked
         if self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
             return
         task = self._fetching.get(destination)
@@ -198,6 +209,10 @@ class Enrolment:
             raise CallFailedError(mesh_outcome(Reason.NOT_READY, text)) from None
         if not self.membership.sender.has_key(destination, self.membership.clock.now_ms()):
             raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
+
+    def pauses(self) -> Iterator[float]:
+        """Give delays in seconds between attempts to renew, by how long what is held lasts, for ever."""
+        return renewing(lambda: max(0, self._runs_out_ms - self.membership.clock.now_ms()) / 1000)
 
     async def close(self) -> None:
         """End what is going on with auth."""
@@ -216,9 +231,11 @@ class Enrolment:
         response = await self._stub.Renew(auth_pb2.RenewRequest(csr=csr), timeout=CALL_TIMEOUT)
         credentials = response.credentials
         learn_credentials(self.membership, credentials)
-        await self._fetch([AUTH, GATEKEEPER, *self.destinations()])
-        self.membership.svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
-        self._renew_at_ms = credentials.renew_at_ms
+        others = () if self.membership.signer is not None else self.destinations()
+        await self._fetch([AUTH, GATEKEEPER, *others])
+        svid = Svid.build(key, credentials.certificate_chain, credentials.trust_bundle)
+        self.membership.svid = svid
+        self._renew_at_ms, self._runs_out_ms = credentials.renew_at_ms, _runs_out_ms(svid, credentials)
 
     async def _fetch(self, destinations: Iterable[ServiceName]) -> None:
         names = sorted({name.text for name in destinations})
@@ -233,7 +250,7 @@ class Enrolment:
             learn_pair_keys(self.membership, response.keys, response.now_ms)
 
     async def _renew_at_last(self) -> None:
-        delays = backoff()
+        delays = self.pauses()
         told = False
         while True:
             try:
@@ -250,14 +267,12 @@ class Enrolment:
             await asyncio.sleep(next(delays))
 
 
+def _runs_out_ms(svid: Svid, credentials: auth_pb2.Credentials) -> int:
+    # When the first thing is missing that calls are made or taken with.
+    keys = max(held.epoch.ends_ms for held in credentials.destination_keys)
+    return min(svid.not_after_ms, keys)
+
+
 def _plain(text: str | None) -> str:
     # Nothing has proved who said it, and it may end on somebody's terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in text or "")[:300]
-
-
-def backoff() -> Iterator[float]:
-    """Give delays in seconds, doubling from the first to the most, each with jitter, for ever."""
-    delay = RETRY_FIRST
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311
-        delay = min(delay * 2, RETRY_MOST)

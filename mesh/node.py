@@ -13,29 +13,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
-from mesh.enrol import Enrolment, JoinError, Vouched
+from mesh.enrol import Enrolment, JoinError
 from mesh.enrol import join as enrol
+from mesh.joining import address, are_remote, credential
 from mesh.registering import Registrar
 from mesh.reports import TIMEOUT as REPORT_TIMEOUT
 from mesh.reports import Denial, Reporter, messages
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
+from mesh.rpc.flow import Flows
+from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.targets import MAX_CONTROL, DirectoryTarget, FixedTarget, each_of
 from mesh.slices import Slice
 from mesh.telemetry import names
@@ -64,6 +64,7 @@ class Node:
         enrolment.tracing = self.telemetry.tracing
         self._slice = Slice(self.membership.now, self._certified, self.membership.clock.now_ms)
         self.membership.authorize, self.membership.standing = self._slice.authorize, self._slice.standing
+        self.membership.limited = Limits(self.membership, lambda: self._slice.rate)
         self._judged = 0
         self._gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, self.membership)
         # One of its own: other calls may find another gatekeeper while the slice goes on coming from this.
@@ -71,7 +72,7 @@ class Node:
         stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(
             MeshChannel(self.membership, self._watched, MAX_CONTROL)
         )
-        self._keeper = SliceKeeper(self._slice, stub, self._watched, self._slice_changed)
+        self._keeper = SliceKeeper(self._slice, stub, self._watched, self._slice_changed, self.membership)
         elsewhere = each_of(enrolment.gatekeeper_address)
         self._registrars = [
             Registrar(self.membership, one, self._keeper.announced, lambda: self._watched.address)
@@ -82,9 +83,10 @@ class Node:
         self._slice.audited = self._reporter.audited
         decisions = decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self._gatekeeper))
         self._decisions = DecisionRecorder(self.membership, self._slice, decisions)
-        telling = (self._reporter.keep(), self._decisions.keep())
-        self._telling = [asyncio.create_task(told) for told in telling]
+        self._telling = [asyncio.create_task(one.keep()) for one in (self._reporter, self._decisions)]
         self._connections: dict[tuple[ServiceName, int], Connections] = {}
+        self._flows = Flows(self.membership, self._slice.traffic)
+        self._routings = Routings(self._slice.traffic, self.membership.now)
         self._server: MeshServer | None = None
         enrolment.destinations = self._slice.services
         self._tell_of_slice()
@@ -122,14 +124,15 @@ class Node:
             return MeshChannel(self.membership, self._gatekeeper, limit)
         if name == AUTH:
             return MeshChannel(self.membership, self._enrolment.auth, limit)
-        connections = partial(self._connections_to, name, limit)
+        connections = partial(self._connections_to, limit)
         target = DirectoryTarget(name, self._slice, connections, self._enrolment.keys_for)
-        return MeshChannel(self.membership, target, limit)
+        return MeshChannel(self.membership, target, limit, self._routings.of(name))
 
-    def _connections_to(self, service: ServiceName, limit: int) -> Connections:
+    def _connections_to(self, limit: int, service: ServiceName) -> Connections:
         connections = self._connections.get((service, limit))
         if connections is None:
-            connections = self._connections[service, limit] = Connections(self.membership, service, limit)
+            connections = Connections(self.membership, service, limit, self._flows.of(service))
+            self._connections[service, limit] = connections
         return connections
 
     def server(self, options: Any = None) -> MeshServer:
@@ -206,6 +209,7 @@ class Node:
         for (service, _), connections in self._connections.items() if self._slice.in_force else ():
             known = self._slice.endpoints(service) or []
             connections.keep(known.__contains__)
+        self._flows.follow()
         if self._server is not None and (self._judged != self._slice.generation or not self._slice.in_force):
             self._server.recheck()
         self._judged = self._slice.generation
@@ -231,6 +235,7 @@ async def join(
     listen: str = "127.0.0.1:0",
     advertise_port: int | None = None,
     telemetry: Backend = AMBIENT,
+    keys: str | None = None,
 ) -> AsyncIterator[Node]:
     """Join the mesh as a service, and leave it at the end of the block.
 
@@ -241,12 +246,15 @@ async def join(
     ``advertise_port``: the port that others are to connect to, where it is not the one listened on.
     ``telemetry``: where traces and metrics go; unless said, to the OpenTelemetry providers that the
     application has set.
+    ``keys``: "local", or "remote" to have auth keep them and seal (docs/remote-keys.md); without it
+    ``MESH_KEYS``, or as the token says.
 
     Waits for auth and gatekeeper to be there. Raises ``JoinError`` if auth refuses, ``ValueError`` for bad
     arguments.
     """
     began_ns = time.time_ns()
-    node = Node(await enrolled(ServiceName(service), token, auth), listen, advertise_port, telemetry)
+    enrolment = await enrolled(ServiceName(service), token, auth, keys)
+    node = Node(enrolment, listen, advertise_port, telemetry)
     node.telemetry.tracing.past(names.JOIN, began_ns, {names.SERVICE: node.identity.service.text})
     try:
         await _ready(node)
@@ -255,37 +263,14 @@ async def join(
         await node.close()
 
 
-async def enrolled(name: ServiceName, token: str | None, auth: str | None) -> Enrolment:
+async def enrolled(
+    name: ServiceName, token: str | None, auth: str | None, keys: str | None = None
+) -> Enrolment:
     """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
-    enrolment = await enrol(_credential(token), _address(auth))
+    enrolment = await enrol(credential(token), address(auth), remote_keys=are_remote(keys))
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
         msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
         raise JoinError(msg)
     return enrolment
-
-
-def _credential(given: str | None) -> JoinToken | Vouched:
-    text = given or os.environ.pop("MESH_TOKEN", None)  # not to be seen by what this process starts
-    if not text:
-        path = os.environ.get("MESH_TOKEN_FILE")
-        if not path:
-            vouched = Vouched.named(os.environ)
-            if vouched is not None:
-                return vouched
-            msg = "no join token: give token=, MESH_TOKEN or MESH_TOKEN_FILE; make one with mesh token create"
-            raise ValueError(msg)
-        text = Path(path).read_text(encoding="ascii")
-    return JoinToken.parse(text)
-
-
-def _address(given: str | None) -> str:
-    address = given or os.environ.get("MESH_AUTH")
-    if not address:
-        msg = "no address of auth: give auth= or MESH_AUTH, host:port of auth's join port"
-        raise ValueError(msg)
-    if not all(re.fullmatch(r".+:[0-9]{1,5}", one) for one in each_of(address)):
-        msg = f"bad address of auth {address!r:.80}: use host:port of its join port, such as 127.0.0.1:7700"
-        raise ValueError(msg)
-    return address

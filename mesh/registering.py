@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 
 from mesh.core.names import GATEKEEPER
-from mesh.enrol import backoff
+from mesh.pauses import backoff, rejoining
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
@@ -35,6 +35,7 @@ class Registrar:
         self._target = FixedTarget(GATEKEEPER, address, membership)
         self._stub = gatekeeper_pb2_grpc.GatekeeperServiceStub(MeshChannel(membership, self._target))
         self._address, self._announced, self._in_use = address, announced, in_use
+        self._served = False
 
     async def keep(self) -> None:
         """Stay registered, for as long as the node does not leave."""
@@ -45,9 +46,10 @@ class Registrar:
                 continue
             try:
                 await self._register()
-                delays = backoff()
             except (grpc.aio.AioRpcError, TimeoutError):
                 self._target.forget()
+            if self._served:
+                delays, self._served = rejoining(), False
             if not self._announced.leaving:
                 await asyncio.sleep(next(delays))
 
@@ -60,8 +62,11 @@ class Registrar:
         beats = asyncio.create_task(self._announced.beat(call, registering=True))
         try:
             # Gatekeeper ends it if the slice is asked for there: its newest stream is the one that counts.
-            while isinstance(await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse):
-                pass
+            while isinstance(
+                said := await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse
+            ):
+                self._served = True
+                self._announced.heard(call, said)
         finally:
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)

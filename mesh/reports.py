@@ -29,7 +29,7 @@ from mesh.core.matcher import Permit
 from mesh.core.names import FullMethod, InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.tally import Limits, Tally, Told
-from mesh.enrol import backoff
+from mesh.pauses import backoff
 from mesh.rpc.membership import Membership, Rejection
 from mesh.v1 import audit_pb2
 

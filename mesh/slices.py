@@ -22,9 +22,10 @@ from mesh.core.metadata import Entries
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import MAX_VERSION, Section
 from mesh.core.revoked import MAX_REVOKED, Revoked
-from mesh.rpc.caller import CallFailedError
+from mesh.core.traffic import NONE, Rate, Traffic
+from mesh.core.traffic_document import decode
 from mesh.rpc.connections import Endpoint
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.telemetry.names import DESTINATION
 from mesh.v1 import gatekeeper_pb2
 
@@ -64,6 +65,9 @@ class Slice:
         self._matcher: Matcher | None = None
         self._held = gatekeeper_pb2.Slice()
         self._destinations: dict[ServiceName, list[Endpoint]] = {}
+        self._told: dict[ServiceName, tuple[bytes, Traffic]] = {}
+        self.rate: Rate | None = None
+        """How many calls of one service this node takes."""
         self._good_until = 0.0
         self._max_stale = 0.0
         self.revoked = Revoked()
@@ -118,6 +122,11 @@ class Slice:
             raise self._not_in_force()
         return self._destinations.get(service)
 
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give how calls to a service are made."""
+        told = self._told.get(service)
+        return told[1] if told else NONE
+
     def sizes(self) -> list[tuple[float, dict[str, str]]]:
         """Give how many instances of each destination there are, as a gauge reads it."""
         return [(len(known), {DESTINATION: name.text}) for name, known in list(self._destinations.items())]
@@ -169,6 +178,7 @@ class Slice:
             section = Section.parse(received.rules)
             matcher, keys = Matcher(section), recordable(section)
         destinations = {ServiceName(d.service): _endpoints(d) for d in received.destinations}
+        told, rate = self._traffic(received), decode(received.traffic).rate
         if received.settling:
             # Gatekeeper has just started: who is missing may only not have come back to it yet.
             for service, known in destinations.items():
@@ -179,6 +189,7 @@ class Slice:
         self.generation += matcher is not self._matcher or bool(revoked.since(self.revoked))
         self.revoked = revoked
         self._matcher, self._destinations, self._held = matcher, destinations, received
+        self._told, self.rate = told, rate
         self.version, self.recordable = received.policy_version, keys
         self._max_stale = min(received.max_stale_ms / 1000, MAX_STALE)
         self.alive(confirmed_ms)
@@ -197,6 +208,16 @@ class Slice:
             raise ValueError(msg)
         told = {InstanceId(one.instance): one.until_ms for one in received.revoked}
         return self.revoked.joined(told, self._clock_ms() or 0)
+
+    def _traffic(self, received: gatekeeper_pb2.Slice) -> dict[ServiceName, tuple[bytes, Traffic]]:
+        # What is said as it was before is the very same object: who keeps something by it need not compare.
+        told = {}
+        for destination in received.destinations:
+            if destination.traffic:
+                name, said = ServiceName(destination.service), destination.traffic
+                before = self._told.get(name)
+                told[name] = before if before and before[0] == said else (said, decode(said))
+        return told
 
     def _announce(self) -> None:
         self._changed.set()

@@ -16,10 +16,12 @@ from typing import Final, TypeAlias
 import grpc
 
 from mesh.core.errors import Reason
-from mesh.enrol import backoff
+from mesh.pauses import backoff, rejoining
+from mesh.rpc.membership import Membership
 from mesh.rpc.status import DOMAIN, reason_of
 from mesh.rpc.targets import FixedTarget
 from mesh.slices import Slice
+from mesh.taps import NodeTaps
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
 
 log = logging.getLogger("mesh")
@@ -38,10 +40,11 @@ _Watch: TypeAlias = grpc.aio.StreamStreamCall[gatekeeper_pb2.WatchRequest, gatek
 class Announced:
     """What a node says of itself to every gatekeeper."""
 
-    def __init__(self, held: Slice) -> None:
-        """Take its slice. It listens nowhere yet."""
+    def __init__(self, held: Slice, membership: Membership) -> None:
+        """Take its slice, and who it is. It listens nowhere yet."""
         self._slice, self._port = held, 0
         self._beats: set[asyncio.Event] = set()
+        self.taps = NodeTaps(membership, self.tell)
         self.leaving = False
 
     def announce(self, port: int) -> None:
@@ -66,9 +69,13 @@ class Announced:
         try:
             while not self.leaving:
                 due.clear()
-                version = self._slice.version
+                tapped, untold = self.taps.take(call)
                 said = gatekeeper_pb2.WatchRequest(
-                    port=self._port, policy_version=version, registering=registering
+                    port=self._port,
+                    policy_version=self._slice.version,
+                    registering=registering,
+                    tapped=tapped,
+                    untold=untold,
                 )
                 await call.write(said)
                 with suppress(TimeoutError):
@@ -78,6 +85,12 @@ class Announced:
             return  # the stream has ended, and reading it says why
         finally:
             self._beats.discard(due)
+            self.taps.forget(call)
+
+    def heard(self, call: _Watch, response: gatekeeper_pb2.WatchResponse) -> None:
+        """Heed what a stream orders to be told of calls."""
+        if response.HasField("taps"):
+            self.taps.order(call, response.taps)
 
 
 class SliceKeeper:
@@ -89,11 +102,12 @@ class SliceKeeper:
         stub: gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub,
         target: FixedTarget,
         on_change: Callable[[], None],
+        membership: Membership,
     ) -> None:
-        """Take the slice to fill, the way to gatekeeper, and whom to tell of each change."""
+        """Take the slice to fill, the way to gatekeeper, whom to tell of each change, and who this is."""
         self._slice, self._stub, self._target, self._on_change = held, stub, target, on_change
-        self.announced = Announced(held)
-        self._enforcing = False
+        self.announced = Announced(held, membership)
+        self._enforcing = self._served = False
 
     def announce(self, port: int) -> None:
         """Register as listening on a port; 0 for no longer."""
@@ -111,7 +125,6 @@ class SliceKeeper:
             before = self._slice.version, self._slice.in_force
             try:
                 await self._watch()
-                delays = backoff()
             except (grpc.aio.AioRpcError, TimeoutError, ValueError) as error:
                 if isinstance(error, grpc.aio.AioRpcError) and reason_of(error) == _REVOKED:
                     self._withdraw()
@@ -122,6 +135,8 @@ class SliceKeeper:
                     told = True
             self._target.forget()
             self._end_stale()
+            if self._served:
+                delays, self._served = rejoining(), False
             if not self.announced.leaving:
                 await asyncio.sleep(next(delays))
 
@@ -158,6 +173,7 @@ class SliceKeeper:
             response = await asyncio.wait_for(call.read(), SILENCE)
             if not isinstance(response, gatekeeper_pb2.WatchResponse):
                 return
+            self.announced.heard(call, response)
             if not response.HasField("news"):
                 if current:
                     self._slice.alive(response.confirmed_ms)
@@ -165,7 +181,7 @@ class SliceKeeper:
             before = self._slice.version
             current = self._take(response, current=current)
             if current:
-                self._enforcing = True
+                self._enforcing = self._served = True
                 self._on_change()
                 if before != self._slice.version:
                     self._tell_soon()

@@ -5,6 +5,7 @@
 ``inbound``   takes the mesh's calls and makes them to the application
 ``sidecar``   the three together, for as long as the process lives
 ``serve``     a sidecar as a process of its own
+``app_health``  whether the application is well, by its own word
 ``health``    whether it is in the mesh, and ready, for whoever watches the process
 ``drain``     tells a sidecar that its end is near
 ``run``       a sidecar and its application, started and ended together

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 import grpc
 
+from mesh.core.conduct import Line
 from mesh.core.errors import Reason
 from mesh.core.metadata import TO, checked_entries
 from mesh.core.names import ServiceName
@@ -24,6 +25,8 @@ from mesh.rpc.connections import MAX_METADATA
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.rpc.swollen import Swollen
+from mesh.rpc.warden import Warden
 from sidecar.relay import outward
 
 log = logging.getLogger("mesh")
@@ -51,6 +54,7 @@ class Outbound:
         self._without: set[ServiceName] = set()
         self._ending: dict[ServiceName, asyncio.Task[None]] = {}
         self._port: LastingServer | None = None
+        self._warden = Warden()
 
     async def open_port(self, port: int) -> int:
         """Listen on a loopback port (0: any) and give it; raise ``OSError`` if it is in use."""
@@ -61,6 +65,7 @@ class Outbound:
                 f"cannot listen on 127.0.0.1:{port}: the port is in use; choose another with --outbound-port"
             )
             raise OSError(msg) from None
+        self._warden = self._port.warden
         await self._port.start()
         return self._port.port
 
@@ -82,6 +87,10 @@ class Outbound:
         await asyncio.gather(*self._ending.values())
         if self._port is not None:
             await self._port.stop(STOP_GRACE)
+
+    def line(self, context: Any) -> Line:
+        """Give the connection of a call that came by the port, or one that stands for all the sockets."""
+        return self._warden.line(context.peer())
 
     async def _match(self, wanted: set[ServiceName]) -> None:
         for gone in self._sockets.keys() - wanted:
@@ -110,7 +119,9 @@ class Outbound:
 
     def _bound(self, service: ServiceName | None, address: str) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
-        server.add_generic_rpc_handlers((_Forward(self._node, service, self._limit),))
+        if service is None:
+            server.add_generic_rpc_handlers((Swollen(lambda: self._warden),))
+        server.add_generic_rpc_handlers((_Forward(self, self._node, service, self._limit),))
         if service is not None and self._path(service).exists():
             # An old listener is still closing: it would remove our file in the place of its own.
             msg = f"{address} is in use"
@@ -133,7 +144,8 @@ class Outbound:
 
 
 class _Forward(grpc.GenericRpcHandler):
-    def __init__(self, node: Node, service: ServiceName | None, limit: Any) -> None:
+    def __init__(self, out: Outbound, node: Node, service: ServiceName | None, limit: Any) -> None:
+        self._out = out
         self._node, self._service, self._limit = node, service, limit
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
@@ -157,7 +169,12 @@ class _Forward(grpc.GenericRpcHandler):
         except grpc.aio.AioRpcError as error:
             trailing = tuple(error.trailing_metadata() or ())
             await _abort(context, Outcome(error.code(), error.details() or "", trailing=trailing))
-        await outward(context, make)
+        line = self._out.line(context)
+        line.begin()
+        try:
+            await outward(context, make)
+        finally:
+            line.end()
 
     def _destination(self, metadata: Any) -> tuple[ServiceName, Any]:
         named = [value for key, value in metadata if key == TO]

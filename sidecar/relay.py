@@ -16,8 +16,9 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from mesh.core.metadata import Entries, checked_entries
+from mesh.core.metadata import PUSHBACK, Entries, checked_entries, pushbacks
 from mesh.rpc.exchange import Exchange
+from mesh.rpc.hedging import HedgedExchange
 from mesh.rpc.writing import write
 
 #: A server of grpc.aio cannot tell the end of a request stream from the death of who sent it until a moment
@@ -26,10 +27,11 @@ from mesh.rpc.writing import write
 UNARY_GRACE: Final = 0.001
 STREAM_GRACE: Final = 0.005
 
+Made: TypeAlias = Exchange | HedgedExchange
 _End: TypeAlias = tuple[grpc.StatusCode, str, Entries]
 
 
-async def outward(context: Any, make: Callable[[bytes | None], Exchange]) -> None:
+async def outward(context: Any, make: Callable[[bytes | None], Made]) -> None:
     """Carry an application's call into the mesh. ``make`` takes the one request there is, or ``None``."""
     requests = _Requests(context)
     try:
@@ -114,7 +116,7 @@ async def _both(
             await asyncio.gather(feeder, return_exceptions=True)
 
 
-async def _feed_outward(requests: _Requests, exchange: Exchange) -> None:
+async def _feed_outward(requests: _Requests, exchange: Made) -> None:
     try:
         await exchange.started.wait()
         while (request := await requests.next()) is not grpc.aio.EOF:
@@ -139,7 +141,7 @@ async def _feed_inward(requests: _Requests, call: Any) -> None:
         raise
 
 
-async def _replies_outward(context: Any, exchange: Exchange) -> _End:
+async def _replies_outward(context: Any, exchange: Made) -> _End:
     await exchange.start()
     held: list[bytes] = []
     if not await exchange.initial_sealed():
@@ -159,10 +161,30 @@ async def _replies_outward(context: Any, exchange: Exchange) -> _End:
 
 
 async def _replies_inward(context: Any, call: Any) -> _End:
-    await context.send_initial_metadata(checked_entries(await call.initial_metadata()))
-    while (message := await _read(call)) is not grpc.aio.EOF:
+    message = await _first_inward(context, call)
+    while message is not grpc.aio.EOF:
         await context.write(message)
-    return await call.code(), await call.details() or "", checked_entries(await call.trailing_metadata())
+        message = await _read(call)
+    # What the application says of the next attempt goes along: the context knows it from its metadata.
+    trailing = tuple(await call.trailing_metadata() or ())
+    pushed = tuple((PUSHBACK, value) for value in pushbacks(trailing))
+    return await call.code(), await call.details() or "", (*checked_entries(trailing), *pushed)
+
+
+async def _first_inward(context: Any, call: Any) -> Any:
+    # An error alone is no reply that has begun, and may be made again from the caller's side. That it is
+    # alone shows a moment after its metadata, which is then empty.
+    initial = checked_entries(await call.initial_metadata())
+    reading = asyncio.ensure_future(_read(call))
+    try:
+        if not initial:
+            await asyncio.wait((reading,), timeout=STREAM_GRACE)
+        alone = reading.done() and reading.result() is grpc.aio.EOF
+        if initial or not alone or await call.code() is grpc.StatusCode.OK:
+            await context.send_initial_metadata(initial)
+        return await reading
+    finally:
+        reading.cancel()
 
 
 async def _read(call: Any) -> Any:

@@ -28,7 +28,8 @@ class Settings:
     """What one sidecar is told.
 
     ``app``: ``host:port``, ``unix:/path``, or ``None`` if it only calls. ``health``: ``host:port`` of its
-    health service, if it is to have one.
+    health service, if it is to have one. ``app_health``: whether to ask the application for its health.
+    ``keys``: "local" or "remote", as for ``mesh.join``.
     """
 
     service: str
@@ -40,8 +41,10 @@ class Settings:
     run_dir: Path | None = None
     outbound_port: int = 0
     health: str | None = None
+    app_health: bool = True
     max_message: int = MAX_MESSAGE
     telemetry: Backend = AMBIENT
+    keys: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,13 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
             listen=settings.listen,
             advertise_port=settings.advertise_port,
             telemetry=settings.telemetry,
+            keys=settings.keys,
         ) as node,
         _directory(settings) as run_dir,
         serving_health(settings.health) as health,
     ):
         outbound = Outbound(node, run_dir, settings.max_message)
-        inbound = Inbound(node, settings.app, settings.max_message, health.ready) if settings.app else None
+        inbound = _inbound(settings, node, health)
         health.ready(inbound is None)
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -102,6 +106,12 @@ async def sidecar(settings: Settings) -> AsyncIterator[Sidecar]:
                     await inbound.close()
             finally:
                 await outbound.close()
+
+
+def _inbound(settings: Settings, node: mesh.Node, health: Health) -> Inbound | None:
+    if not settings.app:
+        return None
+    return Inbound(node, settings.app, settings.max_message, health, asking=settings.app_health)
 
 
 def _drain(health: Health, inbound: Inbound | None) -> None:

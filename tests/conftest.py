@@ -18,12 +18,10 @@ collect_ignore = [] if find_spec("helm_python") else ["charts"]
 pytest_plugins = ["tests.postgres"] if find_spec("psycopg") else []
 
 if find_spec("hypothesis"):
-    from hypothesis import HealthCheck, settings
+    # Before any test is imported: settings that a test makes begin with the profile that is loaded.
+    from tests import profiles
 
-    # Before any test is imported: settings that a test makes begin with the profile that is loaded. It has no
-    # deadline, for a busy machine is slow for reasons of its own.
-    settings.register_profile("mesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("mesh")
+    profiles.load()
 
 
 @pytest.fixture(scope="session")

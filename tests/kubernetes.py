@@ -109,6 +109,8 @@ class FakeApi:
             given = body["metadata"].get("resourceVersion")
             if given not in (None, self.objects[path]["metadata"]["resourceVersion"]):
                 raise Refused(HTTPStatus.CONFLICT, "the object has been modified")
+            if self.objects[path].get("immutable"):
+                raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "field is immutable when `immutable` is set")
             return self.put(path, **body)
         if method == "PATCH":
             assert headers["Content-Type"] == "application/json-patch+json"

@@ -51,6 +51,7 @@ PURE = {
     "mesh.v1.auth_pb2",
     "mesh.v1.condition_pb2",
     "mesh.v1.gatekeeper_pb2",
+    "mesh.v1.signer_pb2",
     "mesh.v1.wire_pb2",
     "operator",
     "re",

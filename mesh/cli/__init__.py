@@ -11,7 +11,8 @@
     status     status             what is in force, and who is there
     check      check              what is wrong (``checks`` judges)
     edges      edges              who calls whom
-    stat       stat               how many calls, by edge and method
+    stat       stat               how many calls, and how long they took, by edge and method
+    tap        tap                calls, while they end
     diagnostics diagnostics       what a bug report needs
     describe   describe           why a call was refused (``causes``), or of a service all (``dossier``)
     workloads  run, sidecar       an application's way into the mesh
@@ -19,6 +20,7 @@
     lua        lua run …          services in Lua
     inject     inject             sidecars into Kubernetes manifests
     making     generate, demo     stubs; a mesh to look at
+    completion completion         what shells complete
 
 ``errors`` has the exit statuses; docs/cli.md tells them, and every command, to users.
 """
@@ -26,6 +28,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +38,7 @@ import click
 from mesh.cli.audits import audit
 from mesh.cli.backups import backup, restore
 from mesh.cli.check import check
+from mesh.cli.completion import completion
 from mesh.cli.databases import replica
 from mesh.cli.describe import describe
 from mesh.cli.diagnostics import diagnostics
@@ -51,6 +55,7 @@ from mesh.cli.revocations import ban, revoke, revoked, unban
 from mesh.cli.stat import stat
 from mesh.cli.status import status
 from mesh.cli.svid import svid
+from mesh.cli.tap import tap
 from mesh.cli.tokens import token
 from mesh.cli.workloads import run, sidecar
 
@@ -66,6 +71,8 @@ def _version() -> str:
 @click.version_option(_version(), prog_name="mesh")
 def cli() -> None:
     """Every call between two services under an identity, sealed, and checked against one policy."""
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
     # Commands that talk for long set up logging themselves; the others say all they have to say in one line.
     logging.getLogger("mesh").addHandler(logging.NullHandler())
 
@@ -78,6 +85,7 @@ for _command in (
     check,
     edges,
     stat,
+    tap,
     describe,
     diagnostics,
     token,
@@ -98,6 +106,7 @@ for _command in (
     lua,
     generate,
     demo,
+    completion,
 ):
     cli.add_command(_command)
 

@@ -30,6 +30,8 @@ COLUMNS: Final = (
 )
 #: What of it is shown whole, however narrow the terminal is.
 WHOLE: Final = ("time", "event", "verdict", "service", "by", "id")
+_KINDS: Final = click.Choice([kind.value for kind in Kind])
+_VERDICTS: Final = click.Choice([verdict.value for verdict in Verdict])
 #: How much of an instance is shown as the id of an entry.
 _SHORT: Final = 8
 
@@ -86,7 +88,7 @@ def filters(command: _F) -> _F:
         (
             click.option("--since", type=moment, metavar="TIME", help="From then on: 15m, or RFC 3339."),
             click.option("--until", type=moment, metavar="TIME", help="Before then."),
-            click.option("--kind", multiple=True, type=click.Choice([kind.value for kind in Kind])),
+            click.option("--kind", multiple=True, type=_KINDS, help="What it is about."),
             click.option("--service", multiple=True, metavar="NAME", help="About it, or by its word."),
             click.option("--method", multiple=True, metavar="METHOD", help="The full method."),
             click.option(
@@ -97,7 +99,7 @@ def filters(command: _F) -> _F:
                 metavar="ID",
                 help="The id that the caller was told.",
             ),
-            click.option("--verdict", type=click.Choice([verdict.value for verdict in Verdict])),
+            click.option("--verdict", type=_VERDICTS, help="How it ended."),
             click.option("--alarms", is_flag=True, help="Alarms alone."),
         )
     ):

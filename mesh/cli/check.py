@@ -22,7 +22,7 @@ from mesh.cli.output import output_option, show_json
 from mesh.core.errors import MeshError
 from mesh.core.names import InstanceId
 from mesh.core.policy import Policy
-from mesh.v1 import auth_pb2, gatekeeper_pb2
+from mesh.v1 import auth_pb2, gatekeeper_pb2, revocation_pb2
 
 #: Seconds that a port has to take a connection, and between looks with ``--wait``.
 CONNECT: Final = 2.0
@@ -89,6 +89,7 @@ async def _asked(connected: Operator, local: Facts) -> Facts:
         served = _served(Policy.parse(kept.policy.document))
     with suppress(grpc.aio.AioRpcError):
         listed = await connected.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=PATIENCE)
+    out = await connected.revocation.ListRevoked(revocation_pb2.ListRevokedRequest(), timeout=PATIENCE)
     return Facts(
         now_ms,
         local.ports,
@@ -101,6 +102,8 @@ async def _asked(connected: Operator, local: Facts) -> Facts:
         served,
         listed.policy_version if listed else None,
         tuple(await asyncio.gather(*map(_seen, listed.nodes))) if listed else (),
+        frozenset(one.service for one in out.revocations if one.instance),
+        frozenset(one.service for one in out.revocations if not one.instance),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-#: Seconds between two clocks that are worth a word, and that break things (deadlines: ``receiver.SKEW_MS``).
+#: Seconds between two clocks that are worth a word, and that break things (deadlines: ``epochs.SKEW_MS``).
 SKEW, BROKEN_SKEW = 2.0, 5.0
 #: Days until the CA ends, from which on it is worth a word.
 CA_DAYS: Final = 30
@@ -78,6 +78,10 @@ class Facts:
     """Services that the policy lets somebody call."""
     gatekeeper_version: int | None = None
     nodes: tuple[NodeSeen, ...] = ()
+    revoked: frozenset[str] = frozenset()
+    """Services of which instances are revoked, and not forgotten yet."""
+    banned: frozenset[str] = frozenset()
+    """Services that nobody may join as."""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -179,6 +183,16 @@ def _nodes(nodes: Iterable[NodeSeen], version: int) -> Iterator[Finding]:
 
 def _services(facts: Facts) -> Iterator[Finding]:
     running = {node.service for node in facts.nodes if node.address}
+    silent = {node.service for node in facts.nodes} - running
     for service in sorted(facts.served - running):
         what = f"no instance of {service} takes calls, and the policy lets it be called"
-        yield Finding("services", State.DOUBTFUL, what, "start it; behind a sidecar, does the app listen?")
+        hint = "start it"
+        if service in silent:
+            what = f"{what}: there is one that only calls"
+            hint = "behind a sidecar, does the app listen at its --app-port? embedded, is its server started?"
+        elif service in facts.banned:
+            what, hint = f"{what}: it is banned", f"see mesh revoked; to let it join: mesh unban {service}"
+        elif service in facts.revoked:
+            what = f"{what}: instances of it were revoked"
+            hint = f"see mesh revoked; start new ones, with mesh token create {service}"
+        yield Finding("services", State.DOUBTFUL, what, hint)

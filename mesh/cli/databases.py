@@ -16,6 +16,7 @@ from mesh.cli.errors import CliError, Exit
 def _checked(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
     if url is None:
         return None
+    url = url.strip()  # of a file, as a Secret is made from, the end of its line
     if not url.startswith(("postgresql://", "postgres://")):
         raise click.BadParameter("not the URL of a PostgreSQL database: postgresql://USER@HOST/NAME")
     parts = urlsplit(url)

@@ -1,14 +1,13 @@
 """``mesh describe``: from the id that a refused caller was told to the rule, and what would permit the call.
 
 The audit log has every denial, with the node that denied, its true cause and the rule; auth has the policy
-in force. Who asks is the operator, and nobody else learns what is said here. What is no call id is the name
-of a service, and for ``describe_service``.
+that was of record then. Who asks is the operator, and nobody else learns what is said here. What is no call
+id is the name of a service, and for ``describe_service``.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from mesh.cli.audit_filter import as_data
 from mesh.cli.audit_source import PATIENCE, Place, ask
 from mesh.cli.causes import HINTS
 from mesh.cli.checks import PAGE
+from mesh.cli.completion import completed
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.describe_service import describe_service
 from mesh.cli.errors import CliError
@@ -42,11 +42,13 @@ _REPLY: Final = "reply: "
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A denial in the log, and the policy that is in force now."""
+    """A denial in the log, the policy of record at that time, and the version that is of record now."""
 
     sequence: int
     entry: Entry
     policy: Policy | None
+    version: int
+    newest: int
 
     @property
     def destination(self) -> str:
@@ -55,7 +57,7 @@ class Found:
 
 
 @click.command()
-@click.argument("words", metavar="SERVICE|CALL-ID", nargs=-1, required=True)
+@click.argument("words", metavar="SERVICE|CALL-ID", nargs=-1, required=True, shell_complete=completed)
 @output_option
 @data_option
 def describe(words: tuple[str, ...], output: str, data: Path) -> None:
@@ -89,9 +91,22 @@ async def _look(operator: Operator, call_id: str) -> Found:
             f"reported yet; mesh audit tail shows what is, and {PAGE}#denials where else to look"
         )
     number, entry = matching[-1]
-    record = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(), timeout=PATIENCE)
+    kept = await operator.auth.ListPolicies(auth_pb2.ListPoliciesRequest(), timeout=PATIENCE)
+    version = _of_record(kept.policies, entry.at_ms)
+    if version is None:
+        return Found(number, entry, None, 0, 0)
+    record = await operator.auth.GetPolicy(auth_pb2.GetPolicyRequest(version=version), timeout=6 * PATIENCE)
     document = record.policy.document
-    return Found(number, entry, Policy.parse(document) if document else None)
+    policy = Policy.parse(document) if document else None
+    return Found(number, entry, policy, version, kept.policies[0].version)
+
+
+def _of_record(policies: Sequence[auth_pb2.PolicyInfo], at_ms: int) -> int | None:
+    """Give the version that was of record at a time; the newest if none of those kept was."""
+    for one in policies:
+        if one.applied_ms <= at_ms:
+            return one.version
+    return policies[0].version if policies else None
 
 
 def _lines(found: Found) -> Iterator[str]:
@@ -114,8 +129,9 @@ def _lines(found: Found) -> Iterator[str]:
     else:
         yield f"why: no rule of {found.destination} allowed it, or {found.destination} had no policy in force"
     if not cause and found.policy is not None and entry.service and entry.method:
-        yield "under the policy in force now:"
-        yield from (f"  {line}" for line in _now(found, found.policy))
+        later = f", {found.newest} is now" if found.newest != found.version else ""
+        yield f"under policy {found.version}, of record then{later}:"
+        yield from (f"  {line}" for line in _then(found, found.policy))
     yield f"more: {PAGE}#denials"
 
 
@@ -124,11 +140,11 @@ def _hints(cause: str) -> Iterator[str]:
         yield HINTS[Cause(cause)]
 
 
-def _now(found: Found, policy: Policy) -> Iterator[str]:
+def _then(found: Found, policy: Policy) -> Iterator[str]:
     entry = found.entry
     if found.destination.startswith("mesh."):
         yield f"no policy decides about calls to {found.destination}: the code does"
         return
-    call = Call(entry.service, found.destination, entry.method, (), int(time.time() * 1000))
-    lines: list[Any] = list(as_lines(call, explain(policy, call)))
+    call = Call(entry.service, found.destination, entry.method, (), entry.at_ms)
+    lines: list[Any] = list(as_lines(policy, call, explain(policy, call)))
     yield from lines

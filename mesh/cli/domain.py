@@ -28,13 +28,24 @@ from mesh.telemetry import logs
 @click.option(
     "--trust-domain", type=domain, metavar="NAME", required=True, help="Its name, such as shop.example."
 )
-@click.option("--unless-made", is_flag=True, help="Do nothing if DIR is a trust domain already.")
+@click.option(
+    "--unless-made",
+    is_flag=True,
+    help="Do nothing if DIR is a trust domain already, add one to a database's.",
+)
 @kms_option
+@click.option(
+    "--kek",
+    "kek_file",
+    type=click.Path(path_type=Path),
+    help="A key file that there is. [default: a new one]",
+)
 @database_option
 def init(
     directory: Path,
     trust_domain: TrustDomain,
     keeper: str | None,
+    kek_file: Path | None,
     database: str | None,
     *,
     unless_made: bool,
@@ -44,18 +55,32 @@ def init(
     That is its certificate authority, keys, operator's credential and database.
     """
     # Needed by this command alone, and only where auth is to run.
-    from services.auth import location  # noqa: PLC0415
-    from services.auth.errors import StartError  # noqa: PLC0415
+    from services.auth import sharing  # noqa: PLC0415
+    from services.auth.errors import AuthError  # noqa: PLC0415
     from services.auth.founding import found  # noqa: PLC0415
+    from services.auth.kek import given  # noqa: PLC0415
 
-    if unless_made and any((directory / name).exists() for name in (location.SQLITE, location.FILE)):
-        click.echo(f"{directory} is a trust domain already: nothing to make")
-        return
+    if keeper and kek_file:
+        raise click.UsageError("--kms and --kek exclude each other: a key file says who keeps it")
+    now_ms, added = time.time_ns() // 1_000_000, None
     try:
-        found(directory, trust_domain, time.time_ns() // 1_000_000, keeper or "", database=database or "")
-    except StartError as error:
+        kek = given(kek_file) if kek_file else b""
+        if unless_made and sharing.is_made(directory):
+            sharing.refresh(directory, database or "", kek)
+            click.echo(f"{directory} is a trust domain already: nothing to make")
+            return
+        if unless_made and database and kek:
+            added = sharing.found_or_add(directory, trust_domain, now_ms, database, kek)
+        else:
+            found(directory, trust_domain, now_ms, keeper or "", database=database or "", kek=kek)
+    except AuthError as error:
         raise CliError(str(error), Exit.DATA) from None
-    click.echo(f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}")
+    if added:
+        click.echo(f"auth {added} made in {directory}, for the mesh that the database holds")
+    else:
+        click.echo(
+            f"trust domain {trust_domain} made in {directory}: start it with mesh up --data {directory}"
+        )
     click.echo(f"audit key in {directory / AUDIT_KEY}: keep it on another machine")
 
 

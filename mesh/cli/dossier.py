@@ -92,7 +92,7 @@ def _concerns(entry: Entry, name: ServiceName) -> bool:
 
 async def _edges(operator: Operator, name: ServiceName, now_ms: int) -> list[Edge]:
     seen = await listed(operator, Wanted(now_ms - HOUR_MS, None, ()))
-    return [edge for edge in edges_of(seen) if name.text in (edge.source, edge.destination)]
+    return edges_of(seen, name.text)
 
 
 def as_data(found: Dossier) -> dict[str, Any]:

@@ -13,11 +13,15 @@ from pathlib import Path
 import click
 
 from mesh.cli.data import DataDirectory, data_option
-from mesh.cli.output import instant, output_option, show_json, show_table
-from mesh.cli.recorded import Wanted, choosing, fetched
+from mesh.cli.kinds import service
+from mesh.cli.output import instant, show_json, show_table, wide_option
+from mesh.cli.recorded import Wanted, choosing, fetched, involving
+from mesh.core.names import ServiceName
 from mesh.core.observed import DENY, Gap, Observation, Seen
 
 COLUMNS = ("source", "destination", "permitted", "denied", "unknown", "last call", "last denied", "rule")
+#: What ``-o wide`` shows beside that.
+MORE = ("by policy", "last denied calls")
 #: What of it is shown whole, however narrow the terminal is.
 WHOLE = ("SOURCE", "DESTINATION", "PERMITTED", "DENIED")
 
@@ -48,23 +52,30 @@ class Edge:
 
 
 @click.command()
+@click.argument("name", type=service, metavar="[SERVICE]", required=False)
 @choosing
 @click.option("--denied", is_flag=True, help="Only where something was denied.")
-@output_option
+@wide_option
 @data_option
-def edges(wanted: Wanted, output: str, data: Path, *, denied: bool) -> None:
-    """Show who calls whom, how often it was permitted and denied, and what was denied last."""
-    found = [edge for edge in edges_of(fetched(wanted, DataDirectory(data))) if edge.denied or not denied]
+def edges(name: ServiceName | None, wanted: Wanted, output: str, data: Path, *, denied: bool) -> None:
+    """Show who calls whom, how often it was permitted and denied, and what was denied last.
+
+    With SERVICE, only its calls and those to it.
+    """
+    seen = fetched(wanted, DataDirectory(data))
+    found = [edge for edge in edges_of(seen, name.text if name else "") if edge.denied or not denied]
     if output == "json":
         show_json([as_json(edge) for edge in found])
     else:
-        show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found], WHOLE)
+        wide = output == "wide"
+        columns = [column.upper() for column in (*COLUMNS, *(MORE if wide else ()))]
+        show_table(columns, [_row(edge)[: len(columns)] for edge in found], WHOLE)
 
 
-def edges_of(seen: Iterable[Seen]) -> list[Edge]:
-    """Put together what is recorded of each pair of services, in the order of names."""
+def edges_of(seen: Iterable[Seen], name: str = "") -> list[Edge]:
+    """Put together what is recorded of each pair of services, in order; of one, or of all."""
     found: dict[tuple[str, str], Edge] = {}
-    for one in seen:
+    for one in involving(seen, name):
         source = "?" if isinstance(one, Gap) else one.source
         found.setdefault((source, one.destination), Edge(source, one.destination)).add(one)
     return [found[pair] for pair in sorted(found)]
@@ -72,7 +83,7 @@ def edges_of(seen: Iterable[Seen]) -> list[Edge]:
 
 def show(found: Iterable[Edge]) -> None:
     """Show edges as a table."""
-    show_table([column.upper() for column in COLUMNS], [_row(edge) for edge in found])
+    show_table([column.upper() for column in COLUMNS], [_row(edge)[: len(COLUMNS)] for edge in found])
 
 
 def as_json(edge: Edge) -> dict[str, object]:
@@ -91,6 +102,9 @@ def as_json(edge: Edge) -> dict[str, object]:
 
 def _row(edge: Edge) -> tuple[str, ...]:
     last = edge.last_denied
-    told = ("-", "-") if last is None else (f"{instant(last.last_ms)} {last.method}", last.rule or "no rule")
+    told = ("-",) * 4
+    if last is not None:
+        when = f"{instant(last.last_ms)} {last.method}"
+        told = (when, last.rule or "no rule", str(last.policy), str(last.count))
     counts = (str(edge.permitted), str(edge.denied), str(edge.unknown), instant(edge.last_ms))
     return edge.source, edge.destination, *counts, *told

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.yaml_file import read_text
 from mesh.inject.documents import inject_text, load_settings
@@ -17,7 +18,7 @@ _T = TypeVar("_T")
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=files)
 @click.option(
     "--settings",
     "settings_file",

@@ -8,12 +8,16 @@ from typing import Final
 import click
 
 from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError, Exit
 from mesh.cli.offline import opened
 from mesh.cli.operator import Operator, asked
 from mesh.v1 import keys_pb2
 
 #: Seconds that auth may take to seal all that it has anew, and a KMS to answer.
 PATIENCE: Final = 60.0
+
+#: Stands in the data directory of an auth that may not be alone (``services.auth.location``).
+LOCATION: Final = "database.json"
 
 kms_option = click.option(
     "--kms", "keeper", metavar="KMS", help="Have it kept by a KMS: aws: and a key id, ARN or alias."
@@ -22,7 +26,22 @@ kms_option = click.option(
 
 @click.group()
 def kek() -> None:
-    """Rotate the key under which auth's secrets are sealed at rest."""
+    """Make and rotate the key under which auth's secrets are sealed at rest."""
+
+
+@kek.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@kms_option
+def new(file: Path, keeper: str | None) -> None:
+    """Make a key file, to make a trust domain with."""
+    from services.auth.errors import StartError  # noqa: PLC0415  only where auth's own files are
+    from services.auth.founding import new_kek  # noqa: PLC0415
+
+    try:
+        new_kek(file, keeper or "")
+    except StartError as error:
+        raise CliError(str(error), Exit.FAILED) from None
+    click.echo(f"KEK made in {file}: make a trust domain with mesh init --kek {file}")
 
 
 @kek.command()
@@ -40,6 +59,8 @@ def rotate(keeper: str | None, in_file: bool, offline: bool, data: Path) -> None
     keeper = "" if in_file else keeper
     made = _offline(data, keeper) if offline else _online(DataDirectory(data), keeper)
     click.echo(f"KEK {made} is in force: take a new copy of the key file, and a new backup")
+    if (data / LOCATION).exists():
+        click.echo(f"other auths answer nothing until each has {data / 'kek'} as its kek.next (mode 0600)")
 
 
 def _online(data: DataDirectory, keeper: str | None) -> str:

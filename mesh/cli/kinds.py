@@ -9,29 +9,37 @@ from typing import Final
 
 import click
 
-from mesh.core.names import InstanceId, ServiceName, TrustDomain
+from mesh.cli.completion import ServiceKind
+from mesh.core.names import FullMethod, ServiceName, TrustDomain
+
+#: The name of a service.
+service: Final = ServiceKind()
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 86400
+#: As ``mesh check`` shows it, or all of it.
+_INSTANCE: Final = re.compile(r"[0-9a-f]{8,32}")
 #: As callers are told it: ``[id 0123456789abcdef]``, or the digits alone.
 _CALL_ID: Final = re.compile(r"(?:\[?id )?([0-9a-f]{16})\]?")
 #: What one is, for those who gave something else.
 A_CALL_ID: Final = "a call id, which is 16 hex digits, as in [id 0123456789abcdef]"
 
 
-def service(text: str) -> ServiceName:
-    """Parse a service name."""
+def full_method(text: str) -> FullMethod:
+    """Parse a full method."""
     try:
-        return ServiceName(text)
+        return FullMethod(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def instance_of(text: str) -> tuple[ServiceName, InstanceId | None]:
-    """Parse ``service`` or ``service/instance``."""
+def instance_of(text: str) -> tuple[ServiceName, str]:
+    """Parse ``service``, or ``service/instance`` with the first 8 digits of the instance or more."""
     name, slash, instance = text.partition("/")
+    if slash and not _INSTANCE.fullmatch(instance):
+        raise click.BadParameter(f"bad instance id {instance!r:.80}: not 8 to 32 lower-case hex digits")
     try:
-        return ServiceName(name), InstanceId.parse(instance) if slash else None
+        return ServiceName(name), instance
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

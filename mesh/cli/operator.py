@@ -25,6 +25,7 @@ from mesh.v1 import (
     gatekeeper_pb2_grpc,
     keys_pb2_grpc,
     revocation_pb2_grpc,
+    tap_pb2_grpc,
 )
 
 _T = TypeVar("_T")
@@ -45,6 +46,7 @@ class Operator:
     decisions: decisions_pb2_grpc.DecisionServiceAsyncStub
     keys: keys_pb2_grpc.KeyServiceAsyncStub
     revocation: revocation_pb2_grpc.RevocationServiceAsyncStub
+    taps: tap_pb2_grpc.TapServiceAsyncStub
 
 
 @asynccontextmanager
@@ -76,6 +78,7 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             decisions_pb2_grpc.DecisionServiceStub(to_gatekeeper),
             keys_pb2_grpc.KeyServiceStub(to_own),
             revocation_pb2_grpc.RevocationServiceStub(to_auth),
+            tap_pb2_grpc.TapServiceStub(to_gatekeeper),
         )
     finally:
         await gatekeeper.close()

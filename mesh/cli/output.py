@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_F = TypeVar("_F", bound=Callable[..., object])
+
 #: The least width of a column that is folded.
 _FOLDED: Final = 8
 _INDENT: Final = "    "
 
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to show it.",
-)
+
+def _option(*kinds: str) -> Callable[[_F], _F]:
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(kinds),
+        default="table",
+        show_default=True,
+        help="How to show it.",
+    )
+
+
+output_option = _option("table", "json")
+#: For commands whose table has more columns than most people want to see.
+wide_option = _option("table", "wide", "json")
 
 
 def harmless(text: str) -> str:

@@ -13,14 +13,29 @@ import yaml
 from mesh.core.document import PolicyError
 
 
-def place(root: Any, error: PolicyError) -> tuple[int, int]:
-    """Give line and column, each from 1: of the field, or of what it is missing in."""
+def place(root: Any, error: PolicyError, document: str = "") -> tuple[int, int]:
+    """Give line and column, each from 1: of the field, of what it is missing in, or of a mistake in its text.
+
+    A mistake is found in the document if the text stands there as it is; where it has escapes, or its lines
+    are joined, its beginning is given.
+    """
     _, node, mark = _find(root, error.path.removeprefix(error.path.partition(".")[0]), error.key)
     # A wrong key stands at the end of the path, unless it is too odd to stand in one.
     for key, _ in _entries(node):
         if key.value == error.key:
             mark = key.start_mark
-    return mark.line + 1, mark.column + 1
+    line, column = _within(node, document.splitlines(), *error.within) if error.within else (0, 0)
+    return (line, column) if line else (mark.line + 1, mark.column + 1)
+
+
+def _within(node: Any, lines: list[str], row: int, column: int) -> tuple[int, int]:
+    # A text between quotes or without any begins where its node does, the lines of a block below it.
+    wanted = node.value.split("\n")[row - 1]
+    mark = node.start_mark
+    number = mark.line + (row if node.style == "|" else row - 1)
+    written = lines[number] if number < len(lines) else ""
+    begin = len(written) - len(wanted) if number > mark.line else mark.column + bool(node.style)
+    return (number + 1, begin + column) if begin >= 0 and written.startswith(wanted, begin) else (0, 0)
 
 
 def _find(node: Any, rest: str, wrong: str | None) -> tuple[int, Any, Any]:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import output_option, show_json
-from mesh.cli.policy_diff import compared, difference_data
+from mesh.cli.policy_diff import compared, differences_data
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import Record, fetched, listed
 from mesh.cli.policy_replay import forecast
@@ -56,7 +57,7 @@ _cut_operator = click.option(
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @_dry_run
 @_cut_operator
 @_yes
@@ -143,7 +144,7 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
     found = _shown(directory, record, policy, wish)
     if wish.dry_run:
         if wish.output == "json":
-            show_json({"differences": [difference_data(one) for one in found]})
+            show_json({"differences": found})
         return
     if wish.asks and not click.confirm(f"replace policy {record.version}?"):
         click.echo(f"not applied: policy {record.version} stays in force")
@@ -153,16 +154,16 @@ def _put(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) 
     _told(f"policy {version} is in force{text}", version, found, wish)
 
 
-def _told(line: str, version: int, found: list[Difference], wish: _Wish) -> None:
+def _told(line: str, version: int, found: list[dict[str, object]], wish: _Wish) -> None:
     if wish.output == "json":
-        told = {"version": version, "differences": [difference_data(one) for one in found]}
+        told = {"version": version, "differences": found}
         show_json(told if wish.restores is None else told | {"restores": wish.restores})
     else:
         click.echo(line)
 
 
-def _shown(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) -> list[Difference]:
-    """Show what changes, and give it; raise ``CliError`` where the operator would be cut off."""
+def _shown(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish) -> list[dict[str, object]]:
+    """Show what changes, and give it for programs; raise ``CliError`` where the operator would be cut off."""
     before = record.policy
     found = differences(before, policy)
     if wish.output != "json":
@@ -172,7 +173,7 @@ def _shown(directory: DataDirectory, record: Record, policy: Policy, wish: _Wish
         spare_operator(taken_from(OPERATOR.text, before, policy))
     if wish.forecasts:
         click.echo(forecast(policy, directory))
-    return found
+    return differences_data(before, policy, found)
 
 
 def spare_operator(taken: list[Difference]) -> None:

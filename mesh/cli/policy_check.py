@@ -8,11 +8,13 @@ from typing import Final
 
 import click
 
+from mesh.cli.completion import files
 from mesh.cli.output import counted, output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
 from mesh.core.policy import Mode, Policy
+from mesh.core.traffic_effect import without_effect
 from mesh.core.zones import is_known
 
 SCHEMA: Final = "policy.schema.json"
@@ -21,7 +23,7 @@ SHOWN: Final = 20
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1, required=True, shell_complete=files)
 @output_option
 def check(files: tuple[str, ...], output: str) -> None:
     """Say whether the policy in each FILE is good, as auth would judge it. Needs no mesh."""
@@ -47,7 +49,13 @@ def schema() -> None:
 
 def notes(policy: Policy) -> list[str]:
     """Give what is allowed in a policy, and yet may not be meant."""
-    return [*_unmatched(policy), *_unused(policy), *_audited(policy), *_zones(policy)]
+    return [
+        *_unmatched(policy),
+        *_unused(policy),
+        *_audited(policy),
+        *_zones(policy),
+        *without_effect(policy),
+    ]
 
 
 def _counts(policy: Policy) -> dict[str, int]:

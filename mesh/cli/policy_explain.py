@@ -6,18 +6,18 @@ import time as clock
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
-import yaml
 
 from mesh.cli.cases import instant_ms
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.kinds import service
 from mesh.cli.known import warn_of_unknown
 from mesh.cli.output import output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.cli.policy_record import fetched
+from mesh.cli.proposal import path, proposal
 from mesh.core.condition import Call
 from mesh.core.explain import Explanation
 from mesh.core.explain import explain as explained
@@ -26,7 +26,6 @@ from mesh.core.names import FullMethod, ServiceName
 from mesh.core.nearest import unjudged
 from mesh.core.patterns import method_patterns
 from mesh.core.policy import Policy
-from mesh.core.remedy import Change
 from mesh.core.rules import Placed
 
 
@@ -34,7 +33,9 @@ from mesh.core.rules import Placed
 @click.argument("source", metavar="FROM", type=service)
 @click.argument("destination", metavar="TO", type=service)
 @click.argument("method")
-@click.option("--policy", metavar="FILE", help="The policy in FILE instead of the one in force.")
+@click.option(
+    "--policy", metavar="FILE", shell_complete=files, help="The policy in FILE instead of the one in force."
+)
 @click.option("-m", "--metadata", metavar="KEY=VALUE", multiple=True, help="Sent with the call; repeatable.")
 @click.option("--time", help="When, such as 2027-01-04T12:00:00Z; now unless said.")
 @output_option
@@ -63,7 +64,7 @@ def explain(
     if output == "json":
         show_json(_data(call, found))
         return
-    for line in as_lines(call, found):
+    for line in as_lines(judged, call, found):
         click.echo(line)
     if not time and _asks_the_time(judged, call, found):
         now = datetime.fromtimestamp(now_ms // 1000, UTC)
@@ -93,7 +94,7 @@ def _entries(metadata: tuple[str, ...]) -> Entries:
     return checked_entries(pairs)
 
 
-def as_lines(call: Call, found: Explanation) -> Iterator[str]:
+def as_lines(policy: Policy, call: Call, found: Explanation) -> Iterator[str]:
     """Say what came of it, line by line."""
     yield f"{call.source} -> {call.destination} {call.method}: {found.verdict.word}: {found.verdict.why}"
     if found.deciding:
@@ -109,8 +110,7 @@ def as_lines(call: Call, found: Explanation) -> Iterator[str]:
         yield from (f"  {lack.text}" for lack in found.lacks)
     if found.changes:
         yield "smallest change:"
-        for change in found.changes:
-            yield from (f"  {line}" for line in _change(change))
+        yield from (f"  {line}" for line in proposal(policy, found.changes))
     elif found.broken:
         yield f"no change is proposed: first correct the condition of {', '.join(map(placed, found.broken))}"
     elif not found.verdict.permitted:
@@ -134,34 +134,7 @@ def _shown(principals: tuple[str, ...], one: Placed) -> Iterator[str]:
 
 def placed(one: Placed) -> str:
     """Name a rule and the place where it stands."""
-    return f"rule {one.rule.name!r} at {_path(one.place)}"
-
-
-def _path(place: tuple[str | int, ...]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
-
-
-def _change(change: Change) -> Iterator[str]:
-    if change.action == "remove":
-        yield f"remove {_path(change.place)}"
-        yield from _drops("it denies no more than this caller and method, and only with", change)
-        return
-    adding = change.action == "add"
-    value: Any = [change.value] if adding else {change.place[-1]: change.value}
-    yield f"add to {_path(change.place if adding else change.place[:-1])}:"
-    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=10_000)
-    yield from (f"  {line}" for line in text.splitlines())
-    what = (
-        "without what the nearest rule asks besides:"
-        if adding
-        else "whatever is sent and whenever, though the rule denies this caller and method only with"
-    )
-    yield from _drops(what, change)
-
-
-def _drops(what: str, change: Change) -> Iterator[str]:
-    if change.drops:
-        yield f"{what} {'; '.join(change.drops)}"
+    return f"rule {one.rule.name!r} at {path(one.place)}"
 
 
 def _data(call: Call, found: Explanation) -> dict[str, object]:
@@ -171,18 +144,18 @@ def _data(call: Call, found: Explanation) -> dict[str, object]:
         "method": call.method,
         "verdict": found.verdict.word,
         "why": found.verdict.why,
-        "rule": found.deciding and {"name": found.deciding.rule.name, "place": _path(found.deciding.place)},
-        "denying": [{"name": one.rule.name, "place": _path(one.place)} for one in found.denying],
-        "nearest": found.nearest and {"name": found.nearest.rule.name, "place": _path(found.nearest.place)},
+        "rule": found.deciding and {"name": found.deciding.rule.name, "place": path(found.deciding.place)},
+        "denying": [{"name": one.rule.name, "place": path(one.place)} for one in found.denying],
+        "nearest": found.nearest and {"name": found.nearest.rule.name, "place": path(found.nearest.place)},
         "lacks": [lack.text for lack in found.lacks],
         "changes": [
             {
                 "action": change.action,
-                "place": _path(change.place),
+                "place": path(change.place),
                 "value": change.value,
                 "drops": change.drops,
             }
             for change in found.changes
         ],
-        "broken": [{"name": one.rule.name, "place": _path(one.place)} for one in found.broken],
+        "broken": [{"name": one.rule.name, "place": path(one.place)} for one in found.broken],
     }

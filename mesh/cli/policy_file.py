@@ -40,7 +40,7 @@ def _load(name: str, text: str) -> Policy:
         try:
             return _checked(json.dumps(value))
         except PolicyError as error:
-            line, column = place(root, error)
+            line, column = place(root, error, text)
             raise CliError(f"{name}:{line}:{column}: {error}", Exit.REFUSED) from None
 
 

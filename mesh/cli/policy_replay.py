@@ -9,6 +9,7 @@ from typing import Final
 import click
 import grpc
 
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.errors import told as why
@@ -39,8 +40,8 @@ _FAILING: Final = (Change.DENIED, Change.UNKNOWN)
 
 
 @click.command()
-@click.argument("observed", metavar="RECORDED")
-@click.argument("policy")
+@click.argument("observed", metavar="RECORDED", shell_complete=files)
+@click.argument("policy", shell_complete=files)
 @choosing
 @click.option("--all", "everything", is_flag=True, help="Calls of which nothing changes, too.")
 @output_option

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import yaml
 
+from mesh.cli.completion import files
 from mesh.cli.data import DataDirectory, data_option
 from mesh.cli.output import show_json
 from mesh.cli.policy_observed import when
@@ -20,7 +21,7 @@ from mesh.core.suggest import Suggested, Suggesting, Suggestion, Use
 
 
 @click.command()
-@click.argument("observed", metavar="[RECORDED]", default=LIVE)
+@click.argument("observed", metavar="[RECORDED]", default=LIVE, shell_complete=files)
 @choosing
 @click.option(
     "--base", metavar="POLICY", help="Hold it against a file or version. [default for live: the one in force]"

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from mesh.cli.cases import Case, load_cases
+from mesh.cli.completion import files
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.output import harmless, output_option, show_json
 from mesh.cli.policy_explain import placed
@@ -49,8 +50,8 @@ class Outcome:
 
 
 @click.command()
-@click.argument("policy")
-@click.argument("cases", nargs=-1)
+@click.argument("policy", shell_complete=files)
+@click.argument("cases", nargs=-1, shell_complete=files)
 @output_option
 def test(policy: str, cases: tuple[str, ...], output: str) -> None:
     """Judge the calls in each CASES file under POLICY; status 1 if one is not what is expected.

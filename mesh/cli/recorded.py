@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import click
+import grpc
 
 from mesh.cli.data import DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import moment
 from mesh.cli.operator import Operator, asked
 from mesh.core.document import PolicyError
+from mesh.core.latency import Latency
 from mesh.core.names import ServiceName
-from mesh.core.observed import MAX_LINE, Seen, parse
-from mesh.decisions import read_decision, read_unrecorded
+from mesh.core.observed import MAX_LINE, Gap, Observation, Seen, parse
+from mesh.decisions import read_decision, read_latency, read_unrecorded
 from mesh.v1 import decisions_pb2
 
 _F = TypeVar("_F", bound=Callable[..., object])
+_Found = TypeVar("_Found", Observation | Gap, Latency)
 
 #: What stands for the running mesh where a file is wanted.
 LIVE: Final = "live"
@@ -123,6 +126,28 @@ async def listed(operator: Operator, wanted: Wanted, patience: float = PATIENCE)
         async for part in operator.decisions.ListDecisions(request, timeout=patience)
         for one in part.decisions
     ]
+
+
+async def timed(operator: Operator, wanted: Wanted, patience: float = PATIENCE) -> list[Latency]:
+    """Ask gatekeeper how long calls took; an older one does not know."""
+    request = decisions_pb2.ListLatenciesRequest(since_ms=wanted.since_ms, until_ms=wanted.until_ms or 0)
+    try:
+        return [
+            read_latency(one.latency, one.destination)
+            async for part in operator.decisions.ListLatencies(request, timeout=patience)
+            for one in part.latencies
+        ]
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED):
+            return []
+        raise
+
+
+def involving(found: Iterable[_Found], name: str) -> Iterator[_Found]:
+    """Give what is of calls from a service or to it; all of it for an empty name."""
+    for one in found:
+        if name in ("", one.destination, getattr(one, "source", "")):
+            yield one
 
 
 def _seen(one: decisions_pb2.ListedDecision) -> Seen:

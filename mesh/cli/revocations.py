@@ -9,14 +9,15 @@ from typing import Final, TypeAlias
 import click
 
 from mesh.cli.data import DataDirectory, data_option
+from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import instance_of, service
 from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import counted, harmless, instant, output_option, show_json, show_table
-from mesh.core.names import InstanceId, ServiceName
+from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.revoked import MAX_REVOKED
-from mesh.v1 import revocation_pb2
+from mesh.v1 import gatekeeper_pb2, revocation_pb2
 
 _Done: TypeAlias = revocation_pb2.RevokeResponse | revocation_pb2.BanResponse
 
@@ -32,18 +33,35 @@ force_option = click.option("--force", is_flag=True, help="Even one of the mesh'
 @force_option
 @output_option
 @data_option
-def revoke(
-    target: tuple[ServiceName, InstanceId | None], reason: str, force: bool, output: str, data: Path
-) -> None:
-    """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place."""
+def revoke(target: tuple[ServiceName, str], reason: str, force: bool, output: str, data: Path) -> None:
+    """Make an instance, or all that SERVICE has now, a member no more. New ones may join in their place.
+
+    Of an INSTANCE that is registered the first 8 digits are enough.
+    """
     name, instance = target
 
     async def ask(operator: Operator) -> _Done:
-        raw = instance.raw if instance else b""
+        raw = await _whole(operator, name, instance) if instance else b""
         request = revocation_pb2.RevokeRequest(service=name.text, instance=raw, reason=reason, force=force)
         return await operator.revocation.Revoke(request, timeout=PATIENCE)
 
     _end(name, ask, output, data)
+
+
+async def _whole(operator: Operator, name: ServiceName, digits: str) -> bytes:
+    """Give the instance of a service that begins with these digits, where they are not all of it."""
+    if len(digits) == 2 * INSTANCE_BYTES:
+        return InstanceId.parse(digits).raw
+    listed = await operator.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=PATIENCE)
+    nodes = [node.instance for node in listed.nodes if node.service == name.text]
+    found = [raw for raw in nodes if raw.hex().startswith(digits)]
+    if len(found) != 1:
+        what = "no registered instance begins" if not found else f"{len(found)} instances begin"
+        raise CliError(
+            f"{what} with {name}/{digits}: give all 32 digits, as mesh status lists them",
+            Exit.REFUSED,
+        )
+    return found[0]
 
 
 @click.command()

@@ -23,8 +23,9 @@ from mesh.cli.output import instant
 from mesh.cli.svid_files import SvidFiles
 from mesh.cli.workloads import token_for
 from mesh.core.names import ServiceName
-from mesh.enrol import Enrolment, backoff
+from mesh.enrol import Enrolment
 from mesh.node import enrolled
+from mesh.pauses import backoff
 
 log = logging.getLogger("mesh")
 

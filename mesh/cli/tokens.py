@@ -13,6 +13,7 @@ from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import instant, output_option, show_json, show_table
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
+from mesh.joining import KEYS, LOCAL, REMOTE
 from mesh.v1 import auth_pb2
 
 
@@ -31,13 +32,20 @@ def token() -> None:
     show_default=True,
     help="How long it can be used.",
 )
+@click.option(
+    "--keys",
+    type=click.Choice(KEYS),
+    default=LOCAL,
+    show_default=True,
+    help="Where the keys of what joins with it are: there, or with auth alone.",
+)
 @output_option
 @data_option
-def create(name: ServiceName, ttl: int, output: str, data: Path) -> None:
+def create(name: ServiceName, ttl: int, keys: str, output: str, data: Path) -> None:
     """Make a token with which one instance of SERVICE can join, once. It is shown only here."""
 
     async def ask(operator: Operator) -> tuple[auth_pb2.CreateTokenResponse, Policy | None]:
-        request = auth_pb2.CreateTokenRequest(service=name.text, ttl_seconds=ttl)
+        request = auth_pb2.CreateTokenRequest(service=name.text, ttl_seconds=ttl, remote_keys=keys == REMOTE)
         made = await operator.auth.CreateToken(request, timeout=PATIENCE)
         return made, await policy_in_force(operator)
 
@@ -63,7 +71,7 @@ def list_(output: str, data: Path) -> None:
     if output == "json":
         show_json(rows)
     else:
-        columns = ("id", "service", "state", "created", "expires", "instance")
+        columns = ("id", "service", "state", "keys", "created", "expires", "instance")
         show_table(columns, [[row[column] or "-" for column in columns] for row in rows], columns[:3])
 
 
@@ -84,6 +92,7 @@ def _row(found: auth_pb2.TokenInfo) -> dict[str, str | None]:
         "id": found.id,
         "service": found.service,
         "state": auth_pb2.TokenState.Name(found.state).removeprefix("TOKEN_STATE_").lower(),
+        "keys": REMOTE if found.remote_keys else LOCAL,
         "created": instant(found.created_ms),
         "expires": instant(found.expires_ms),
         "instance": str(InstanceId(found.instance)) if found.instance else None,

@@ -19,9 +19,11 @@ import click
 from mesh.cli.data import OPERATOR, DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import service
+from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.core.names import ServiceName
 from mesh.enrol import JOIN_KEY_FILE
+from mesh.joining import KEYS
 from mesh.telemetry import logs
 from mesh.telemetry.sdk import configured
 from mesh.v1 import auth_pb2
@@ -55,12 +57,23 @@ _OPTIONS = (
     ),
     click.option("--health", metavar="HOST:PORT", help="Where to serve grpc.health.v1, in plaintext."),
     click.option(
+        "--app-health/--no-app-health",
+        default=True,
+        show_default=True,
+        help="Ask the app for its health, and have no calls come while it is not well.",
+    ),
+    click.option(
         "--auth", metavar="HOST:PORT", help="Auth's join port. [default: MESH_AUTH, or that of --data]"
     ),
     click.option(
         "--token-file",
         metavar="FILE",
         help="The join token; - for stdin. [default: MESH_TOKEN, MESH_TOKEN_FILE, or made with --data]",
+    ),
+    click.option(
+        "--keys",
+        type=click.Choice(KEYS),
+        help="With it, or with auth, which then seals for it. [default: MESH_KEYS, or as the token says]",
     ),
     data_option,
 )
@@ -146,6 +159,9 @@ def token_for(service: ServiceName, token_file: str | None, data: DataDirectory)
 
     async def ask(operator: Operator) -> str:
         request = auth_pb2.CreateTokenRequest(service=service.text)
+        policy = await policy_in_force(operator)
+        if policy is not None:
+            warn_of_unknown((service,), policy)
         return (await operator.auth.CreateToken(request, timeout=PATIENCE)).token
 
     return asked(data, ask)

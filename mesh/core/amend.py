@@ -33,4 +33,5 @@ def amended(held: gatekeeper_pb2.Slice, change: gatekeeper_pb2.Change) -> gateke
         settling=change.settling,
         revoked=change.revoked,
         max_stale_ms=held.max_stale_ms,
+        traffic=change.traffic if change.HasField("traffic") else held.traffic,
     )

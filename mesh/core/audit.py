@@ -25,6 +25,8 @@ class Kind(StrEnum):
     """Becoming a member, or trying to."""
     SESSION = "session"
     """An operator's command that begins: it joined with the operator's credential."""
+    TAP = "tap"
+    """An operator who looks at single calls."""
     TOKEN = "token"  # noqa: S105  a word, not a secret
     """Join tokens."""
     POLICY = "policy"

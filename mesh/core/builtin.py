@@ -18,8 +18,23 @@ _ANYONE: Final = "*"
 
 _ROWS: Final = {
     AUTH: {
-        "node": (_ANYONE, ("/mesh.v1.AuthService/Renew", "/mesh.v1.AuthService/GetPairKeys")),
-        "gatekeeper": (GATEKEEPER.text, ("/mesh.v1.AuthService/WatchPolicy", "/mesh.v1.AuditService/Record")),
+        "node": (
+            _ANYONE,
+            (
+                "/mesh.v1.AuthService/Renew",
+                "/mesh.v1.AuthService/GetPairKeys",
+                "/mesh.v1.SignerService/Sign",
+                "/mesh.v1.SignerService/Verify",
+            ),
+        ),
+        "gatekeeper": (
+            GATEKEEPER.text,
+            (
+                "/mesh.v1.AuthService/WatchPolicy",
+                "/mesh.v1.AuditService/Record",
+                "/mesh.v1.AuditService/RecordTap",
+            ),
+        ),
         "operator": (
             OPERATOR.text,
             (
@@ -54,7 +69,12 @@ _ROWS: Final = {
         ),
         "operator": (
             OPERATOR.text,
-            ("/mesh.v1.GatekeeperService/ListNodes", "/mesh.v1.DecisionService/ListDecisions"),
+            (
+                "/mesh.v1.GatekeeperService/ListNodes",
+                "/mesh.v1.DecisionService/ListDecisions",
+                "/mesh.v1.DecisionService/ListLatencies",
+                "/mesh.v1.TapService/Tap",
+            ),
         ),
     },
 }

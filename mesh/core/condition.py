@@ -25,6 +25,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mesh.core.expression import METADATA, METHOD, TIME, Reading
 from mesh.core.metadata import Entries
+from mesh.core.misread import misread
 from mesh.v1.condition_pb2 import CheckedCondition, PackedCondition
 
 MAX_CONDITION: Final = 1024
@@ -33,7 +34,6 @@ MAX_VALUE: Final = 4096
 
 _ANYTHING: Final[frozenset[bool | None]] = frozenset({True, False, None})
 _TEXT: Final = re.compile(r"[\n\t -~]+")
-_CEL_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 
 
 class Call(NamedTuple):
@@ -87,7 +87,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Read an expression; raise ``ValueError`` with what is wrong."""
+        """Read an expression; raise ``ValueError`` with what is wrong, ``TextError`` if CEL knows where."""
         return _parse(text)
 
     @property
@@ -186,10 +186,7 @@ def _parse(text: str) -> Condition:
     try:
         program = _env().compile(text)
     except RuntimeError as error:
-        found = _CEL_ERROR.search(str(error))
-        where = f"line {found[1]} column {found[2]}: {found[3]:.200}" if found else "nested too deeply"
-        msg = f"not a condition of CEL: {where}"
-        raise ValueError(msg) from None
+        raise misread(text, str(error)) from None
     kind = program.return_type().name()
     if kind != "BOOL":
         msg = f"gives {kind.lower()}: a condition has to be true or false"

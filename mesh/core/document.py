@@ -21,10 +21,21 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 class PolicyError(ValueError):
     """A document that is no policy: ``<path of field>: <what is wrong, what to do>``."""
 
-    def __init__(self, path: str, wrong: str, key: str | None = None) -> None:
-        """Take the path of the field, the text about it, and which key of the field it is if it is one."""
+    def __init__(
+        self, path: str, wrong: str, key: str | None = None, within: tuple[int, int] | None = None
+    ) -> None:
+        """Take the path of the field and the text about it; which key it is; where in its text, from 1."""
         super().__init__(f"{path}: {wrong}")
-        self.path, self.key = path, key
+        self.path, self.key, self.within = path, key, within
+
+
+class TextError(ValueError):
+    """What is wrong in a text, and at which line and column of it, from 1."""
+
+    def __init__(self, wrong: str, line: int, column: int) -> None:
+        """Take the text about it, and where it is."""
+        super().__init__(wrong)
+        self.within = line, column
 
 
 class Object:
@@ -114,6 +125,8 @@ def checked(at: str, node: Node, parse: Callable[[str], _T]) -> _T:
     plain = text(at, node)
     try:
         return parse(plain)
+    except TextError as error:
+        raise PolicyError(at, str(error), within=error.within) from None
     except ValueError as error:
         raise PolicyError(at, str(error)) from None
 
@@ -123,13 +136,13 @@ def texts(at: str, node: Node, parse: Callable[[str], str]) -> tuple[str, ...]:
     return tuple(checked(place, item, parse) for place, item in some(at, node))
 
 
-def count(at: str, node: Node, most: int) -> int:
-    """Give a whole number from 1 to ``most``."""
+def count(at: str, node: Node, most: int, least: int = 1) -> int:
+    """Give a whole number from ``least`` to ``most``."""
     # Not isinstance: to Python, true is the number 1.
     if type(node) is not int:
         raise PolicyError(at, f"has to be a whole number, not {_kind(node)}")
-    if not 1 <= node <= most:
-        raise PolicyError(at, f"has to lie between 1 and {most}")
+    if not least <= node <= most:
+        raise PolicyError(at, f"has to lie between {least} and {most}")
     return node
 
 

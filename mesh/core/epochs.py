@@ -7,9 +7,13 @@ whose own clocks are wrong still agree on the epoch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from mesh.core.keys import Key
 from mesh.core.names import KeyEpoch
+
+#: How far two nodes' estimates of auth's clock may lie apart: an answer that tells it takes no longer.
+SKEW_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,13 +44,22 @@ class KeyRing:
         begun = [held for held in self._keys.values() if held[0].begins_ms <= now_ms < held[0].ends_ms]
         return max(begun, key=lambda held: held[0].number, default=None)
 
+    def lasting(self, now_ms: int) -> tuple[Epoch, Key] | None:
+        """Give the newest key that has begun and is still accepted, whether or not it has ended."""
+        begun = [
+            held for held in self._keys.values() if held[0].begins_ms <= now_ms < held[0].accepted_until_ms
+        ]
+        return max(begun, key=lambda held: held[0].number, default=None)
+
     def accepting(self, number: KeyEpoch, now_ms: int) -> Key | None:
         """Give the key of an epoch that may still be used towards its holder, or ``None``.
 
-        An epoch that has not begun is accepted: the sender's estimate of the time may be a little ahead.
+        An epoch is accepted ``SKEW_MS`` before it begins: the sender's estimate of the time may be ahead.
         """
         held = self._keys.get(number.number)
-        return held[1] if held and now_ms < held[0].accepted_until_ms else None
+        if held is None or not held[0].begins_ms - SKEW_MS <= now_ms < held[0].accepted_until_ms:
+            return None
+        return held[1]
 
     def expire(self, now_ms: int) -> list[KeyEpoch]:
         """Forget every key that is accepted no more, and say which epochs those were."""

@@ -33,8 +33,14 @@ class Reason(StrEnum):
     """The caller is who it says, and is a member no more."""
     PEER_REVOKED = "PEER_REVOKED"
     """The callee is a member no more: said by a node to its own application, never sent."""
+    OVERLOADED = "OVERLOADED"
+    """This node has as many calls open to the callee as it may: said to its own application, never sent."""
+    RATE_LIMITED = "RATE_LIMITED"
+    """The caller is who it says, and makes more calls than it may."""
     UNSEALED = "UNSEALED"
     """A reply without a valid seal: said by a node to its own application, never sent."""
+    FAULT = "FAULT"
+    """The policy has some calls end for nothing: said by a node to its own application, never sent."""
 
 
 class Cause(StrEnum):

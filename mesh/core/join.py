@@ -78,8 +78,11 @@ class JoinToken:
 class JoinRequester:
     """The node's side: one request, and the opening of its answer."""
 
-    def __init__(self, token: JoinToken, csr: bytes, nonce: bytes) -> None:
-        """Make an ephemeral HPKE key and the request. ``csr`` is DER, ``nonce`` 16 random bytes."""
+    def __init__(self, token: JoinToken, csr: bytes, nonce: bytes, *, remote_keys: bool = False) -> None:
+        """Make an ephemeral HPKE key and the request. ``csr`` is DER, ``nonce`` 16 random bytes.
+
+        ``remote_keys``: whether auth is to keep the node's keys.
+        """
         self._request_key, self._reply_key = join_keys(token.secret)
         mlkem, x25519 = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
         self._private = MLKEM768X25519PrivateKey(mlkem, x25519)
@@ -89,6 +92,7 @@ class JoinRequester:
             hpke_public_key=mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw(),
             csr=csr,
             nonce=nonce,
+            remote_keys=remote_keys,
         ).SerializeToString(deterministic=True)
 
     def request(self) -> auth_pb2.JoinRequest:
@@ -118,6 +122,7 @@ class JoinAsked:
     digest: bytes
     hpke: MLKEM768X25519PublicKey
     sealed_proof: bytes = b""
+    remote_keys: bool = False
 
     def proven_by(self, secret: Key) -> bool:
         """Whether the sender holds the join secret."""
@@ -157,6 +162,7 @@ def read_request(request: auth_pb2.JoinRequest) -> JoinAsked:
         hashlib.sha256(request.body).digest(),
         read_hpke_key(body.hpke_public_key),
         request.sealed_proof,
+        body.remote_keys,
     )
 
 

@@ -16,7 +16,7 @@ purpose: every input is uniformly random already (RFC 5869 section 3.3).
 from __future__ import annotations
 
 import hmac
-from typing import Final
+from typing import Final, Never
 
 from mesh.core.names import InstanceId, ServiceName, TrustDomain
 
@@ -74,6 +74,30 @@ class Key:
         """Refuse to be pickled or copied out."""
         msg = "a key is not to be pickled: use reveal() where it is handed over"
         raise TypeError(msg)
+
+
+class Withheld(Key):
+    """In the place of a key that auth keeps. Nothing can be made with it, nor derived from it."""
+
+    __slots__ = ()
+    __hash__ = None
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+
+    def mac(self, *_parts: bytes) -> bytes:
+        """Refuse."""
+        msg = "auth keeps this key: ask it (mesh.rpc.signer)"
+        raise RuntimeError(msg)
+
+    def reveal(self) -> Never:
+        """Refuse."""
+        msg = "auth keeps this key, and hands it to nobody"
+        raise RuntimeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        """Say that it is itself alone."""
+        return self is other
 
 
 def lp(data: bytes) -> bytes:

@@ -26,6 +26,8 @@ PEER: Final = "mesh-peer"
 #: Tells a sidecar's loopback port where a call is to go: a service name.
 TO: Final = "mesh-to"
 PREFIX: Final = "mesh-"
+#: What a server says of the next attempt (gRFC A6): between transports, never covered by a seal.
+PUSHBACK: Final = "grpc-retry-pushback-ms"
 
 #: Keys that gRPC's transports use among themselves on each hop. They are dropped at every edge, so what an
 #: application sees is what was covered. Anything not listed here is the application's.
@@ -43,7 +45,7 @@ _TRANSPORT: Final = frozenset(
         "grpc-internal-encoding-request",
         "grpc-message",
         "grpc-previous-rpc-attempts",
-        "grpc-retry-pushback-ms",
+        PUSHBACK,
         "grpc-server-stats-bin",
         "grpc-status",
         "grpc-tags-bin",
@@ -122,6 +124,11 @@ def _check_sendable(key: str, value: object) -> None:
             "use a key that ends in -bin for anything else"
         )
         raise ValueError(msg)
+
+
+def pushbacks(entries: Iterable[tuple[str, Value]]) -> tuple[str, ...]:
+    """Give what a server says of the next attempt, as it says it: nobody vouches for it."""
+    return tuple(str(value)[:20] for key, value in entries if key == PUSHBACK)
 
 
 def single(entries: Iterable[tuple[str, Value]], key: str) -> bytes | None:

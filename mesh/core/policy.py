@@ -9,6 +9,8 @@
       orders:                       its ``Section`` of rules, see ``rules``
         allow: [...]
         deny: [...]
+    traffic:                        optional: how calls that are permitted are made, see ``traffic``
+      orders: {...}
 
 The default is to deny. A principal without wildcard has to be a service of the same document, one of its
 groups, or the mesh's own, so that a misspelt name refuses it all; so does one in a condition. The mode of a
@@ -22,12 +24,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from mesh.core import document
+from mesh.core import document, traffic_document
 from mesh.core.document import PolicyError
 from mesh.core.groups import GROUP, NO_GROUPS, Groups
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
 from mesh.core.patterns import ANY
 from mesh.core.rules import HeaderRule, Mode, Rule, Section, mode_in
+from mesh.core.traffic import NONE, Traffic
 
 __all__ = ["MAX_VERSION", "HeaderRule", "Mode", "Policy", "PolicyError", "Rule", "Section"]
 
@@ -48,6 +51,7 @@ class Policy:
     version_guard: int | None = None
     groups: Groups = NO_GROUPS
     mode: Mode | None = None
+    traffic: Mapping[ServiceName, Traffic] = field(default_factory=dict)
     _names: tuple[ServiceName, ...] = field(init=False, repr=False, compare=False)
     _allowing: dict[str, set[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _denying: dict[str, set[int]] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -56,6 +60,7 @@ class Policy:
     def __post_init__(self) -> None:
         """Index principals by the services, as their places in the sorted names, with rules about them."""
         object.__setattr__(self, "services", MappingProxyType(dict(self.services)))
+        object.__setattr__(self, "traffic", MappingProxyType(dict(self.traffic)))
         object.__setattr__(self, "_names", tuple(sorted(self.services)))
         for place, name in enumerate(self._names):
             section = self._judging(name)
@@ -68,7 +73,7 @@ class Policy:
     @classmethod
     def parse(cls, text: bytes | str) -> Policy:
         """Read strict JSON of at most 10 MiB; raise ``PolicyError`` for the first thing that is wrong."""
-        optional = ("version", "mode", "groups")
+        optional = ("version", "mode", "groups", "traffic")
         found = document.fields("policy", document.load("policy", text), ("services",), optional)
         at = "policy.services"
         services = {}
@@ -80,7 +85,8 @@ class Policy:
         guard = None
         if "version" in found:
             guard = document.count("policy.version", found["version"], MAX_VERSION)
-        return cls(services, guard, groups, mode_in("policy", found))
+        traffic = _traffic("policy.traffic", found["traffic"], services) if "traffic" in found else {}
+        return cls(services, guard, groups, mode_in("policy", found), traffic)
 
     def encode(self) -> bytes:
         """Give canonical JSON: ``parse`` gives an equal policy back."""
@@ -91,6 +97,8 @@ class Policy:
             data["groups"] = self.groups.data()
         if self.mode:
             data["mode"] = self.mode.value
+        if self.traffic:
+            data["traffic"] = {name.text: traffic_document.data(said) for name, said in self.traffic.items()}
         if self.version_guard is not None:
             data["version"] = self.version_guard
         return document.dump(data)
@@ -102,6 +110,10 @@ class Policy:
         section = self._judging(name)
         spoken_of = (principal for _, rule in section.rules("") for principal in rule.principals)
         return replace(section, groups=self.groups.within(spoken_of))
+
+    def traffic_to(self, name: ServiceName) -> Traffic:
+        """Give how calls to a service are made; nothing in particular where the policy does not say."""
+        return self.traffic.get(name, NONE)
 
     @property
     def shared(self) -> object:
@@ -157,6 +169,20 @@ def _service(at: str, key: str) -> ServiceName:
     if name.reserved:
         raise PolicyError(f"{at}.{name}", "names below mesh are the mesh's own: choose another", key)
     return name
+
+
+def _traffic(at: str, node: object, services: Container[ServiceName]) -> dict[ServiceName, Traffic]:
+    found = {}
+    for key, below in document.members(at, node).items():
+        name = _service(at, key)
+        if name not in services:
+            raise PolicyError(f"{at}.{name}", _undeclared(key), key)
+        found[name] = traffic_document.read(f"{at}.{name}", below)
+        for index, share in enumerate(found[name].split):
+            place = f"{at}.{name}.split[{index}].service"
+            if document.checked(place, share.service, ServiceName) not in services:
+                raise PolicyError(place, _undeclared(share.service))
+    return found
 
 
 def _check_names(at: str, services: Mapping[ServiceName, Section], groups: Groups) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from mesh.core.epochs import Epoch, KeyRing
+from mesh.core.epochs import SKEW_MS, Epoch, KeyRing
 from mesh.core.errors import REVOKED, Cause, Denied, PeerError
 from mesh.core.keys import Key, pair_key
 from mesh.core.matcher import Permit
@@ -31,8 +31,6 @@ from mesh.core.revoked import Revoked
 from mesh.core.seal import CallSeal, Session
 from mesh.core.wire import CallHeader, Refusal, decode_call
 
-#: How far two nodes' estimates of auth's clock may lie apart before a deadline looks lengthened.
-SKEW_MS: Final = 5_000
 #: gRPC sends what is left of a deadline in two or three digits, rounded up by one part in 100 at most; and as
 #: much again for the clocks.
 ROUNDING: Final = 50
@@ -69,6 +67,17 @@ class Admitted:
     seal: CallSeal
     verdict: Permit | Denied | PeerError
     metadata: Entries
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What auth has said of one call, to a receiver whose keys it keeps (``signing``).
+
+    ``session`` verifies what auth has verified; ``refusal`` is the proof of a call for another instance.
+    """
+
+    session: Session
+    refusal: Refusal | None = None
 
 
 class StalePeerError(PeerError):
@@ -119,29 +128,43 @@ class Receiver:
             self._expired = max(self._expired, epoch.number)
             self._inbound.pop(epoch, None)
 
+    def accepts(self, epoch: KeyEpoch, now_ms: int) -> bool:
+        """Whether calls of an epoch may be admitted now."""
+        return self._ring.accepting(epoch, now_ms) is not None
+
     def epoch(self, now_ms: int) -> Epoch | None:
         """Give the newest epoch that has begun and whose key is held here."""
         held = self._ring.sending(now_ms)
         return held[0] if held else None
 
-    def admit(self, incoming: Incoming, authorize: Authorize, now_ms: int) -> Admitted:
-        """Check a call. Raises ``PeerError`` where the reply must not be sealed; nothing has changed then."""
+    def read(self, incoming: Incoming) -> tuple[bytes, bytes, CallHeader]:
+        """Give the mac, the header's bytes and the header of a call for this service; raise ``PeerError``."""
         mac, encoded = _sealed_call(incoming.metadata)
         header = CallHeader.decode(encoded)
         if header.method.text != incoming.path:
             raise PeerError(Cause.BAD_METHOD, "path is not the method that was sealed")
         if header.destination != self._service:
             raise PeerError(Cause.NOT_ME, header.destination.text)
+        return mac, encoded, header
+
+    def admit(
+        self, incoming: Incoming, authorize: Authorize, now_ms: int, answer: Answer | None = None
+    ) -> Admitted:
+        """Check a call. Raises ``PeerError`` where the reply must not be sealed; nothing has changed then.
+
+        ``answer``: what auth says of it, where auth keeps the keys.
+        """
+        mac, encoded, header = self.read(incoming)
         if header.destination_instance != self._instance:
-            refusal = self._refusal(header, mac, encoded, incoming.peer, now_ms)
+            refusal = self._refusal(header, mac, encoded, incoming.peer, now_ms, answer)
             raise StalePeerError(Cause.NOT_THIS_INSTANCE, refusal)
         key = self._ring.accepting(header.epoch, now_ms)
         if key is None:
             # No proof for this one: the call may have been dispatched while its epoch was still known.
             raise StalePeerError(Cause.UNKNOWN_EPOCH, None)
         source = Peer(header.source, header.source_instance)
-        inbound = self._inbound.get(header.epoch, {}).get(source) or self._derive(key, source)
-        seal = inbound.session.open(mac, encoded)
+        inbound = self._inbound.get(header.epoch, {}).get(source) or self._derive(key, source, answer)
+        seal = (answer or inbound).session.open(mac, encoded)
         if source != incoming.peer:
             raise PeerError(Cause.WRONG_PEER, f"{incoming.peer.service} sent what {header.source} sealed")
         self._inbound.setdefault(header.epoch, {}).setdefault(source, inbound)
@@ -153,12 +176,20 @@ class Receiver:
             return Admitted(header, seal, Denied(header.source.text, header.method.text, REVOKED), entries)
         return Admitted(header, seal, _judge(header, incoming, entries, authorize, now_ms), entries)
 
-    def _derive(self, key: Key, source: Peer) -> _Inbound:
+    def _derive(self, key: Key, source: Peer, answer: Answer | None = None) -> _Inbound:
+        if answer is not None:
+            return _Inbound(answer.session)
         pair = pair_key(key, source.service)
         return _Inbound(Session.derive(pair, source.instance, self._instance))
 
     def _refusal(
-        self, header: CallHeader, mac: bytes, encoded: bytes, peer: Peer, now_ms: int
+        self,
+        header: CallHeader,
+        mac: bytes,
+        encoded: bytes,
+        peer: Peer,
+        now_ms: int,
+        answer: Answer | None,
     ) -> Refusal | None:
         # It lets the caller make the call again, so it is given to the caller alone, and only for a call that
         # was truly sealed for the other instance: with the mac of a call for this one under another header,
@@ -166,13 +197,25 @@ class Receiver:
         key, held = self._ring.accepting(header.epoch, now_ms), self._ring.sending(now_ms)
         if key is None or held is None or peer != Peer(header.source, header.source_instance):
             return None
-        pair = pair_key(key, header.source)
-        meant = Session.derive(pair, header.source_instance, header.destination_instance)
-        if not meant.sealed(mac, encoded):
-            return None
-        epoch, newest = held
-        session = self._derive(newest, peer).session
-        return Refusal(session.refuse(mac), self._instance, epoch.number)
+        if answer is not None:
+            return answer.refusal
+        return refuse((held[0].number, held[1]), key, header, mac, encoded, self._instance)
+
+
+def refuse(
+    newest: tuple[KeyEpoch, Key], key: Key, header: CallHeader, mac: bytes, encoded: bytes, by: InstanceId
+) -> Refusal | None:
+    """Give the proof of instance ``by`` that it dispatches no call sealed for another of its service.
+
+    ``newest`` and ``key`` are the service's keys of the newest epoch and of the header's. ``None`` if the
+    call was not truly sealed for the other.
+    """
+    pair = pair_key(key, header.source)
+    if not Session.derive(pair, header.source_instance, header.destination_instance).sealed(mac, encoded):
+        return None
+    epoch, current = newest
+    session = Session.derive(pair_key(current, header.source), header.source_instance, by)
+    return Refusal(session.refuse(mac), by, epoch)
 
 
 def _sealed_call(metadata: Entries) -> tuple[bytes, bytes]:

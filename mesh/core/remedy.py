@@ -70,12 +70,21 @@ def smallest(
 
 def changed(policy: Policy, changes: Sequence[Change]) -> Policy:
     """Give a policy with changes made; raise ``PolicyError`` if it is none."""
+    return Policy.parse(json.dumps(edited(policy, changes)))
+
+
+def edited(policy: Policy, changes: Sequence[Change]) -> Json:
+    """Give the document of a policy with changes made, whether or not it is a policy then."""
     data: Json = json.loads(policy.encode())
-    # What is removed goes last, from the end, so that the places before it stay what they are.
-    removing = [change for change in changes if change.action == "remove"]
-    for change in (*(one for one in changes if one not in removing), *reversed(removing)):
+    for change in in_order(changes):
         _edit(data, change)
-    return Policy.parse(json.dumps(data))
+    return data
+
+
+def in_order(changes: Sequence[Change]) -> list[Change]:
+    """Give changes in an order in which they can be made: what is removed goes last, from the end."""
+    removing = [change for change in changes if change.action == "remove"]
+    return [*(one for one in changes if one not in removing), *reversed(removing)]
 
 
 def _edit(data: Json, change: Change) -> None:

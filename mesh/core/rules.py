@@ -17,7 +17,7 @@ A rule applies if one of its principals, one of its paths, every one of its head
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -221,17 +221,26 @@ def checked_name(text: str) -> str:
 def _rule(at: str, node: Node, unnamed: str) -> Rule:
     found = document.fields(at, node, ("principals", "paths"), ("name", "headers", "when", "mode"))
     name = document.checked(f"{at}.name", found.get("name", unnamed), checked_name)
-    headers = document.some(f"{at}.headers", found["headers"]) if "headers" in found else []
-    rule = Rule(
+    return Rule(
         name,
         principals(f"{at}.principals", found["principals"]),
         document.texts(f"{at}.paths", found["paths"], checked_path),
-        tuple(_header(place, item) for place, item in headers),
+        checked_headers(f"{at}.headers", found["headers"]) if "headers" in found else (),
         document.checked(f"{at}.when", found["when"], Condition.parse) if "when" in found else None,
         mode_in(at, found),
     )
-    document.once(f"{at}.headers", (header.key for header in rule.headers), "the key")
-    return rule
+
+
+def checked_headers(at: str, node: Node) -> tuple[HeaderRule, ...]:
+    """Read a list of headers that has any, each key once; raise ``PolicyError``."""
+    headers = tuple(_header(place, item) for place, item in document.some(at, node))
+    document.once(at, (header.key for header in headers), "the key")
+    return headers
+
+
+def header_data(headers: Iterable[HeaderRule]) -> list[Node]:
+    """Give what a document has for headers."""
+    return [{"key": header.key, "values": header.values} for header in headers]
 
 
 def _header(at: str, node: Node) -> HeaderRule:
@@ -245,7 +254,7 @@ def _rule_data(rule: Rule, unnamed: str | None) -> dict[str, Node]:
     if rule.name != unnamed:
         data["name"] = rule.name
     if rule.headers:
-        data["headers"] = [{"key": header.key, "values": header.values} for header in rule.headers]
+        data["headers"] = header_data(rule.headers)
     if rule.when:
         data["when"] = rule.when.text
     if rule.mode:

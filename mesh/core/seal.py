@@ -49,7 +49,7 @@ class Session:
     def seal(self, header: CallHeader) -> tuple[bytes, CallSeal]:
         """Seal a header: the value of ``mesh-call-bin``, and the seal of that call for all that follows."""
         encoded = header.encode()
-        mac = self.request_key.mac(_CALL, lp(encoded))
+        mac = self.request_key.mac(*call_covers(encoded))
         return encode_call(mac, encoded), CallSeal(self, mac)
 
     def open(self, mac: bytes, header: bytes) -> CallSeal:
@@ -60,7 +60,7 @@ class Session:
 
     def sealed(self, mac: bytes, header: bytes) -> bool:
         """Whether ``mac`` is that of a header's bytes in this session."""
-        return self.request_key.verify(mac, _CALL, lp(header))
+        return self.request_key.verify(mac, *call_covers(header))
 
     def refuse(self, call_mac: bytes) -> bytes:
         """Give the mac of a refusal of the call that ``call_mac`` names, whoever it was sealed for."""
@@ -101,22 +101,22 @@ class CallSeal:
 
     def seal_initial(self, digest: bytes) -> bytes:
         """Give the value of ``mesh-initial-bin`` for the digest of the response's initial metadata."""
-        return self.session.reply_key.mac(_INITIAL, self.mac, digest)
+        return self.session.reply_key.mac(*initial_covers(self.mac, digest))
 
     def open_initial(self, mac: bytes, digest: bytes) -> None:
         """Verify ``mesh-initial-bin``; raise ``PeerError(BAD_METADATA)``."""
-        if not self.session.reply_key.verify(mac, _INITIAL, self.mac, digest):
+        if not self.session.reply_key.verify(mac, *initial_covers(self.mac, digest)):
             raise PeerError(Cause.BAD_METADATA, "initial metadata of the reply")
 
     def seal_end(self, end: End) -> bytes:
         """Give the value of ``mesh-end-bin``."""
-        return self.session.reply_key.mac(_END, self.mac, end.encode())
+        return self.session.reply_key.mac(*end_covers(self.mac, end))
 
     def open_end(self, mac: bytes | None, end: End) -> None:
         """Verify ``mesh-end-bin`` against what was seen; raise ``PeerError(CUT_SHORT)`` if it differs."""
         if mac is None:
             raise PeerError(Cause.CUT_SHORT, "no sealed end")
-        if not self.session.reply_key.verify(mac, _END, self.mac, end.encode()):
+        if not self.session.reply_key.verify(mac, *end_covers(self.mac, end)):
             raise PeerError(Cause.CUT_SHORT, "status, number of messages or metadata is not what was sealed")
 
 
@@ -214,6 +214,28 @@ class FrameOpener:
     def _fail(self, detail: str) -> PeerError:
         self._dead = True
         return PeerError(Cause.BAD_FRAME, detail)
+
+
+def call_covers(header: bytes) -> tuple[bytes, bytes]:
+    """Give what the mac of a call is over, in parts."""
+    return _CALL, lp(header)
+
+
+def frame_covers(
+    call_mac: bytes, direction: bytes, index: int, flags: int, payload: bytes
+) -> tuple[bytes, bytes]:
+    """Give what the mac of a frame is over, in parts."""
+    return _covered(_FRAME + call_mac + direction, index, flags, payload), payload
+
+
+def initial_covers(call_mac: bytes, digest: bytes) -> tuple[bytes, bytes, bytes]:
+    """Give what ``mesh-initial-bin`` is over, in parts."""
+    return _INITIAL, call_mac, digest
+
+
+def end_covers(call_mac: bytes, end: End) -> tuple[bytes, bytes, bytes]:
+    """Give what ``mesh-end-bin`` is over, in parts."""
+    return _END, call_mac, end.encode()
 
 
 def _covered(prefix: bytes, index: int, flags: int, payload: bytes) -> bytes:

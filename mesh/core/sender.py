@@ -11,7 +11,7 @@ from collections.abc import Container
 from mesh.core.epochs import Epoch, KeyRing
 from mesh.core.errors import MeshError
 from mesh.core.keys import Key
-from mesh.core.names import FullMethod, InstanceId, KeyEpoch, ServiceName
+from mesh.core.names import AUTH, FullMethod, InstanceId, KeyEpoch, ServiceName
 from mesh.core.replay import MAX_SEQUENCE
 from mesh.core.seal import CallSeal, Session
 from mesh.core.wire import MAX_DEADLINE_MS, CallHeader, Refusal
@@ -76,8 +76,7 @@ class Sender:
         if not 0 <= deadline_ms <= MAX_DEADLINE_MS:
             msg = f"bad deadline {deadline_ms}: not 0 to 2^53 milliseconds; use 0 for a call without one"
             raise ValueError(msg)
-        ring = self._rings.get(destination)
-        held = ring.sending(now_ms) if ring else None
+        held = self._held(destination, now_ms)
         if held is None:
             msg = f"no key in force for {destination}"
             raise NoKeyError(msg)
@@ -99,6 +98,13 @@ class Sender:
             deadline_ms,
         )
         return self._session(destination, instance, epoch.number, key).seal(header)
+
+    def _held(self, destination: ServiceName, now_ms: int) -> tuple[Epoch, Key] | None:
+        ring = self._rings.get(destination)
+        if ring is None:
+            return None
+        # Who has no key for auth can ask for none: the one before does, for as long as auth accepts it.
+        return ring.lasting(now_ms) if destination == AUTH else ring.sending(now_ms)
 
     def is_refused(self, destination: ServiceName, seal: CallSeal, refusal: Refusal, now_ms: int) -> bool:
         """Whether a refusal proves that an instance of the destination did not dispatch the call.

@@ -40,7 +40,7 @@ FRAME_OVERHEAD: Final = 42
 
 END: Final = 1
 EMPTY: Final = 2
-_FLAGS: Final = (0, END, END | EMPTY)
+FLAGS: Final = (0, END, END | EMPTY)
 
 _M = TypeVar("_M", wire_pb2.SealedCall, wire_pb2.CallHeader, wire_pb2.Refusal)
 
@@ -145,7 +145,7 @@ def decode_frame(data: bytes) -> Frame:
     if len(data) <= _PAYLOAD_AT or data[:2] != _MAC_TAG:
         raise PeerError(Cause.MALFORMED, "frame")
     flags = data[35]
-    if data[34] != _FLAGS_TAG or data[36] != _PAYLOAD_TAG or flags not in _FLAGS:
+    if data[34] != _FLAGS_TAG or data[36] != _PAYLOAD_TAG or flags not in FLAGS:
         raise PeerError(Cause.MALFORMED, "frame flags")
     length, at = _read_varint(data, _PAYLOAD_AT)
     if length != len(data) - at:

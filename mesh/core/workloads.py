@@ -5,8 +5,10 @@
 
 The first rule that matches decides, and without one there is no service. A pattern is a whole name, or ends
 in ``*``. What stands in braces is filled in; such a rule never gives a name of the mesh itself, for then who
-may name a namespace could be gatekeeper. A workload without a pod (a token that a person asked for) is never
-anything but ``mesh.operator``.
+may name a namespace could be gatekeeper. A label holds one filling, without dots: by an account called
+``ledger.team-a`` who makes accounts in ``shop`` would be team-a's ledger; by ``{serviceAccount}-{namespace}``
+``x-team-a`` in ``team-b`` would be ``x`` in ``team-a-team-b``. A workload without a pod (a token that a
+person asked for) is never anything but ``mesh.operator``.
 
 auth and the injector read the same rules with this, so that a pod is injected as who it will be.
 """
@@ -51,9 +53,15 @@ class Rule:
             return None
         if not workload.pod and self.service != OPERATOR.text:
             return None
-        filled = self.service.replace("{namespace}", workload.namespace)
+        fillings = dict(zip(_FILLED, (workload.namespace, workload.service_account), strict=True))
+        used = {part: text for part, text in fillings.items() if part in self.service}
+        if any("." in text for text in used.values()):
+            return None
+        filled = self.service
+        for part, text in used.items():
+            filled = filled.replace(part, text)
         try:
-            name = ServiceName(filled.replace("{serviceAccount}", workload.service_account))
+            name = ServiceName(filled)
         except ValueError:
             return None
         return None if name.reserved and name.text != self.service else name
@@ -105,6 +113,11 @@ def _rule(found: object, where: str) -> Rule:
 
 
 def _check_service(service: str, where: str) -> None:
+    if any(sum(label.count(part) for part in _FILLED) > 1 for label in service.split(".")):
+        msg = (
+            f"{where}.service: {service!r:.80} fills a label twice, so two workloads could be one: add a dot"
+        )
+        raise ValueError(msg)
     sample = service
     for part in _FILLED:
         sample = sample.replace(part, "x")

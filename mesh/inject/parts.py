@@ -117,7 +117,8 @@ def _arguments(placed: Placed) -> list[str]:
     }
     if app_port is not None:
         given["--app-port"] = str(app_port)
-    return ["sidecar", *(word for pair in given.items() for word in pair)]
+    unasked = () if placed.tuning.app_health else ("--no-app-health",)
+    return ["sidecar", *(word for pair in given.items() for word in pair), *unasked]
 
 
 def _ports(settings: Settings) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from mesh.core.workloads import Workload
-from mesh.inject import bypass, parts, tuning
+from mesh.inject import bypass, parts, shape, tuning
 from mesh.inject.bypass import JOIN_VOLUME, RUN_VOLUME, SIDECAR, TOKEN_VOLUME
 from mesh.inject.errors import RefusedError
 from mesh.inject.settings import Settings
@@ -29,14 +29,17 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> dict[s
     ``pod`` has ``metadata`` and ``spec``, as a Pod or the template of a workload has. A name that is not made
     yet is taken to begin as ``generateName`` says.
     """
+    shape.check(pod)
     changed = deepcopy(dict(pod))
     if not tuning.wanted(changed):
         return changed
     spec = changed.get("spec")
-    if not isinstance(spec, dict) or not spec.get("containers"):
+    if not spec or not spec.get("containers"):
         raise RefusedError("there are no containers in this pod: see docs/kubernetes.md")
+    if any(app.get("name") == SIDECAR for app in spec["containers"]):
+        raise RefusedError(f"container {SIDECAR}: that name is the sidecar's: call the app's otherwise")
     _take_out(spec)
-    bypass.check(spec)
+    bypass.check(spec, settings.audience)
     placed = _placed(changed, namespace, settings)
     _check_ports(spec, placed)
     _put_in(spec, placed)
@@ -62,7 +65,11 @@ def _placed(pod: Mapping[str, Any], namespace: str, settings: Settings) -> parts
             f"{tuning.PREFIX}service is {asked.service!r:.80}, and the rules make this pod {service}:"
             " change one of the two"
         )
-    return parts.Placed(service.text, asked, settings, _uid(spec, settings.uid))
+    try:
+        told = settings.told(asked.env)
+    except ValueError as error:
+        raise RefusedError(f"annotations: {error}") from None
+    return parts.Placed(service.text, asked, told, _uid(spec, settings.uid))
 
 
 def _uid(spec: Mapping[str, Any], otherwise: int) -> int:
@@ -79,9 +86,12 @@ def _pod_uid(spec: Mapping[str, Any]) -> int | None:
 
 def _check_ports(spec: Mapping[str, Any], placed: parts.Placed) -> None:
     ports = placed.settings.ports
-    ours = {ports.inbound, placed.outbound_port, ports.health}
+    ours = {ports.inbound, ports.health}
     if placed.settings.metrics_port is not None:
         ours.add(placed.settings.metrics_port)
+    if placed.outbound_port in ours:
+        raise RefusedError(f"{tuning.PREFIX}outbound-port {placed.outbound_port} is another of the sidecar's")
+    ours.add(placed.outbound_port)
     asked = {port.get("containerPort") for one in bypass.containers(spec) for port in one.get("ports") or []}
     for port in sorted(ours & {*asked, placed.tuning.app_port} - {None}):
         raise RefusedError(f"port {port} is the sidecar's: let the app listen on another")

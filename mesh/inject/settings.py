@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 from mesh.core.workloads import Rules
@@ -51,6 +51,12 @@ class Settings:
         if "prometheus" not in self.env.get("OTEL_METRICS_EXPORTER", "").split(","):
             return None
         return int(self.env.get("OTEL_EXPORTER_PROMETHEUS_PORT", METRICS_PORT))
+
+    def told(self, env: Mapping[str, str]) -> Self:
+        """Give them with further variables; raise ``ValueError`` for what makes no sense."""
+        made = replace(self, env={**self.env, **env})
+        _check_env(made)
+        return made
 
     @classmethod
     def parse(cls, found: object) -> Self:

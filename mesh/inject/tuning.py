@@ -4,8 +4,10 @@ sealmesh.dev/inject           "enabled" or "disabled"; also as a label
 sealmesh.dev/service          the service that it has to be; without it, whichever the rules say
 sealmesh.dev/app-port         loopback port at which its app serves; without it, the container port that
 is named grpc, and without that it only calls
+sealmesh.dev/app-health       "disabled": the app is not asked for its health; "enabled" without
 sealmesh.dev/outbound-port    another loopback port for its calls
 sealmesh.dev/cpu-request, memory-request, cpu-limit, memory-limit    of the sidecar
+sealmesh.dev/OTEL_…           a variable of the sidecar in the place of the cluster's, for its telemetry
 """
 
 from __future__ import annotations
@@ -27,19 +29,23 @@ _QUANTITIES: Final = {
     for resource in ("cpu", "memory")
     for kind in ("request", "limit")
 }
-_KNOWN: Final = ("inject", "injected", "service", "app-port", "outbound-port", *_QUANTITIES)
+_KNOWN: Final = ("inject", "injected", "service", "app-port", "app-health", "outbound-port", *_QUANTITIES)
+#: What a variable begins with.
+_VARIABLE: Final = "OTEL_"
 #: A quantity, as in the Kubernetes API: a decimal number and a suffix.
 _QUANTITY: Final = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What one pod asks for; ``resources`` are added to those of the cluster."""
+    """What one pod asks for; ``resources`` and ``env`` are added to those of the cluster."""
 
     service: str | None = None
     app_port: int | None = None
     outbound_port: int | None = None
+    app_health: bool = True
     resources: dict[str, dict[str, str]] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def wanted(pod: Mapping[str, Any]) -> bool:
@@ -59,15 +65,26 @@ def read(pod: Mapping[str, Any]) -> Tuning:
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
     given = {key[len(PREFIX) :]: text for key, text in annotations.items() if key.startswith(PREFIX)}
     for key in given:
-        if key not in _KNOWN:
-            raise RefusedError(f"unknown annotation {PREFIX}{key:.60}: use {', '.join(_KNOWN)}")
+        if key not in _KNOWN and not key.startswith(_VARIABLE):
+            raise RefusedError(f"unknown annotation {PREFIX}{key:.60}: use {', '.join(_KNOWN)}, {_VARIABLE}…")
     app_port = _port(given, "app-port")
     return Tuning(
         given.get("service"),
         _named_port(pod) if app_port is None else app_port,
         _port(given, "outbound-port"),
+        _enabled(given, "app-health"),
         _resources(given),
+        _env(given),
     )
+
+
+def _env(given: Mapping[str, str]) -> dict[str, str]:
+    env = {key: text for key, text in given.items() if key.startswith(_VARIABLE)}
+    for key in env:
+        # Whoever may see the pod sees its annotations; and its service is what auth says it is.
+        if key.endswith("HEADERS") or key == "OTEL_SERVICE_NAME":
+            raise RefusedError(f"{PREFIX}{key:.60} is not for a pod to say: have a collector add it")
+    return env
 
 
 def _port(given: Mapping[str, str], key: str) -> int | None:
@@ -77,6 +94,13 @@ def _port(given: Mapping[str, str], key: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= MAX_PORT):
         raise RefusedError(f"{PREFIX}{key} is {text!r:.40}: use a port from 1 to {MAX_PORT}")
     return int(text[:6])
+
+
+def _enabled(given: Mapping[str, str], key: str) -> bool:
+    word = given.get(key, "enabled")
+    if word not in {"enabled", "disabled"}:
+        raise RefusedError(f"{PREFIX}{key} is {word!r:.40}: use enabled or disabled")
+    return word == "enabled"
 
 
 def _named_port(pod: Mapping[str, Any]) -> int | None:

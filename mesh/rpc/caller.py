@@ -8,44 +8,44 @@ call with a new sequence number. Whatever else goes wrong is the application's t
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
-from mesh.core.errors import Cause, PeerError, Reason
+from mesh.core.errors import PeerError, Reason
 from mesh.core.metadata import CALL, Entries, checked_entries, digest
 from mesh.core.names import FullMethod, InstanceId, ServiceName, full_method
-from mesh.core.seal import CallSeal, FrameOpener
+from mesh.core.routes import shortened
+from mesh.core.seal import CallSeal
 from mesh.core.sender import NoKeyError
+from mesh.rpc.asking import OWN_KEYS
+from mesh.rpc.attempt import Attempt, unary_reply
 from mesh.rpc.connections import Connection
 from mesh.rpc.membership import Membership
 from mesh.rpc.observing import NOBODY, Calling, Observer
-from mesh.rpc.reply import RawEnd, initial_entries, refusal_of, settle
-from mesh.rpc.status import Outcome, mesh_outcome
+from mesh.rpc.reply import RawEnd, initial_entries, message_of, refusal_of, settle
+from mesh.rpc.routing import Plan, Routing
+from mesh.rpc.status import CallFailedError, Outcome, mesh_outcome
+
+if TYPE_CHECKING:
+    from mesh.rpc.asking import Asking
 
 ATTEMPTS: Final = 3
 #: Seconds past which a deadline is none: ten years. What applications say to mean never.
 _ENDLESS: Final = 10 * 365 * 86_400.0
 _C = grpc.StatusCode
-_UNANSWERED: Final = (_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED)
 LATE: Final = Outcome(_C.DEADLINE_EXCEEDED, "deadline exceeded")
 CANCELLED: Final = Outcome(_C.CANCELLED, "cancelled by the caller")
 _TOO_LARGE: Final = "reply of {} bytes is larger than the limit of {}"
 
 
-class CallFailedError(Exception):
-    """A call ended before it reached the wire, or its reply was not believed."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        """Take what the application is told."""
-        super().__init__(outcome.details)
-        self.outcome = outcome
-
-
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """What an application asked for. ``deadline`` is by the loop's clock, in seconds."""
+    """What an application asked for. ``deadline`` is by the loop's clock, in seconds.
+
+    ``plan`` is what policy says of the method, ``tried`` the instances that it was sent to so far.
+    """
 
     method: FullMethod
     entries: Entries
@@ -54,6 +54,8 @@ class CallSpec:
     wait_for_ready: bool
     compression: grpc.Compression | None
     watched: Calling
+    plan: Plan | None = None
+    tried: set[InstanceId] = field(default_factory=set)
 
     @classmethod
     def build(
@@ -63,6 +65,7 @@ class CallSpec:
         timeout: float | None,
         destination: ServiceName,
         observer: Observer = NOBODY,
+        routing: Routing | None = None,
         *,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
@@ -73,10 +76,12 @@ class CallSpec:
             name = full_method(method)
         except ValueError as error:
             raise CallFailedError(mesh_outcome(Reason.BAD_REQUEST, str(error))) from None
+        plan = routing.plan(name.text) if routing is not None else None
+        timeout = timeout if plan is None else shortened(timeout, plan.route)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         watched = observer.calling(destination, name, entries)
         entries = watched.entries
-        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression, watched)
+        return cls(name, entries, digest(entries), deadline, bool(wait_for_ready), compression, watched, plan)
 
     def remaining(self) -> float | None:
         """Seconds left, ``None`` for ever; raises ``CallFailedError`` when there are none."""
@@ -98,31 +103,37 @@ class Target(Protocol):
     service: ServiceName
 
     async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
-        """Choose an instance, with keys for it in force; raise ``CallFailedError`` if there is none."""
+        """Choose an instance, with keys for it in force; raise ``CallFailedError`` if there is none.
+
+        A call has begun on the connection, which whoever is given it has to end (``Connection.ended``).
+        """
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Take note that a call for ``instance`` was refused by ``by``."""
 
-    def lost(self, instance: InstanceId) -> None:
-        """Take note that ``instance`` could not be reached, or did not answer in time."""
+    def split(self, metadata: Any) -> Target:
+        """Give where a call with the application's metadata goes, by the policy: mostly to this very one."""
 
-
-@dataclass(slots=True)
-class Attempt:
-    """One try: where it goes and how it is sealed."""
-
-    instance: InstanceId
-    connection: Connection
-    seal: CallSeal
-    options: dict[str, Any]
+    def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
+        """Take note of how a call to ``instance`` ended; ``begun``: a part of the reply came before."""
 
 
 class Caller:
     """Makes sealed calls to one service."""
 
-    def __init__(self, membership: Membership, target: Target, max_receive: int) -> None:
-        """Take who calls, where calls go, and the largest reply an application takes (-1: any)."""
+    def __init__(
+        self, membership: Membership, target: Target, max_receive: int, routing: Routing | None = None
+    ) -> None:
+        """Take who calls, where to, the largest reply taken (-1: any), and what policy says of methods."""
         self._membership, self._target, self._max_receive = membership, target, max_receive
+        self._routing = routing
+
+    def split(self, metadata: Any) -> Caller:
+        """Give who makes a call with such metadata: another one if policy sends it to another service."""
+        target = self._target.split(metadata)
+        if target is self._target:
+            return self
+        return Caller(self._membership, target, self._max_receive, self._routing)
 
     def spec(
         self,
@@ -140,24 +151,36 @@ class Caller:
             timeout,
             self._target.service,
             self._membership.observer,
+            self._routing,
             wait_for_ready=wait_for_ready,
             compression=compression,
         )
 
-    async def begin(self, spec: CallSpec) -> Attempt:
-        """Choose an instance and seal the call for it."""
+    async def begin(self, spec: CallSpec, only: bytes | None = None) -> Attempt:
+        """Choose an instance and seal the call for it. ``only``: its one message, if it has one only."""
         instance, connection = await self._target.connection(spec)
+        spec.tried.add(instance)
+        try:
+            return await self._attempt(spec, instance, connection, only)
+        except BaseException:
+            connection.ended()
+            raise
+
+    async def _attempt(
+        self, spec: CallSpec, instance: InstanceId, connection: Connection, only: bytes | None
+    ) -> Attempt:
         timeout = spec.remaining()
         now_ms = self._membership.clock.now_ms()
         deadline_ms = 0
         if timeout is not None and timeout < _ENDLESS:
             deadline_ms = now_ms + int(timeout * 1000) + 1
-        try:
-            sealed, seal = self._membership.sender.seal(
-                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
-            )
-        except NoKeyError as error:
-            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
+        service, signer = self._target.service, self._membership.signer
+        asking: Asking = OWN_KEYS
+        if signer is None or service.reserved:
+            sealed, seal = self._sealed(spec, instance, deadline_ms, now_ms)
+        else:
+            asking = kept = await signer.begin(service, instance, spec, deadline_ms, only)
+            sealed, seal, timeout = kept.sealed, kept.seal, spec.remaining()
         spec.watched.attempt(connection.address, sealed, seal)
         options = {
             "timeout": timeout,
@@ -165,17 +188,29 @@ class Caller:
             "wait_for_ready": spec.wait_for_ready,
             "compression": spec.compression,
         }
-        return Attempt(instance, connection, seal, options)
+        return Attempt(instance, connection, seal, options, asking)
+
+    def _sealed(
+        self, spec: CallSpec, instance: InstanceId, deadline_ms: int, now_ms: int
+    ) -> tuple[bytes, CallSeal]:
+        try:
+            return self._membership.sender.seal(
+                self._target.service, instance, spec.method, spec.digest, deadline_ms, now_ms
+            )
+        except NoKeyError as error:
+            raise CallFailedError(mesh_outcome(Reason.NOT_READY, str(error))) from None
 
     async def unary(self, spec: CallSpec, payload: bytes) -> tuple[Outcome, bytes]:
         """Make a call of one message each way, and give its end and its reply (empty unless OK)."""
         for last in (*[False] * (ATTEMPTS - 1), True):
-            attempt = await self.begin(spec)
+            attempt = await self.begin(spec, payload)
             frame = attempt.seal.request_sealer().seal(payload, end=True)
-            end, reply = await _unary(attempt, spec, frame)
+            end, reply = await unary_reply(attempt, spec.method.text, frame)
             if not last and await self.was_refused(attempt, spec, end):
                 continue
             self.ended(attempt, end)
+            ok = end.code is _C.OK
+            await attempt.asking.end_seen(end, (1,) if ok else (0, 1), reply if ok else None)
             return self._unary_outcome(attempt.seal, spec, end, reply)
         raise AssertionError  # pragma: no cover  the last attempt always returns
 
@@ -187,8 +222,12 @@ class Caller:
         refusal = refusal_of(end)
         if refusal is None or refusal.instance == attempt.instance:
             return False  # the instance that was meant never has cause to refuse
-        now_ms = self._membership.clock.now_ms()
-        if not self._membership.sender.is_refused(self._target.service, attempt.seal, refusal, now_ms):
+        if attempt.asking.remote:
+            proven = await attempt.asking.is_refused(refusal)
+        else:
+            now_ms, sender = self._membership.clock.now_ms(), self._membership.sender
+            proven = sender.is_refused(self._target.service, attempt.seal, refusal, now_ms)
+        if not proven:
             return False
         try:
             await asyncio.wait_for(self._target.refused(attempt.instance, refusal.instance), spec.remaining())
@@ -196,10 +235,9 @@ class Caller:
             raise CallFailedError(LATE) from None
         return True
 
-    def ended(self, attempt: Attempt, end: RawEnd) -> None:
+    def ended(self, attempt: Attempt, end: RawEnd, *, begun: bool = False) -> None:
         """Have the next call go elsewhere, if there is an elsewhere, where this one was not answered."""
-        if end.code in _UNANSWERED:
-            self._target.lost(attempt.instance)
+        self._target.ended(attempt.instance, end, begun=begun)
 
     def checked_size(self, message: bytes) -> bytes:
         """Give a message of the application's if it is within its limit; raise ``CallFailedError``."""
@@ -230,50 +268,3 @@ class Caller:
         )
         spec.watched.refused(error, call_id)
         return mesh_outcome(Reason.UNSEALED, call_id=call_id)
-
-
-def message_of(opener: FrameOpener, data: bytes) -> bytes:
-    """Open a frame of a reply, which must be a message; else raise ``PeerError``."""
-    payload = opener.open(data)
-    if payload is None or opener.ended:
-        raise PeerError(Cause.BAD_FRAME, "end flag in a reply")
-    return payload
-
-
-async def _unary(attempt: Attempt, spec: CallSpec, frame: bytes) -> tuple[RawEnd, bytes]:
-    connection = attempt.connection
-    if (cut := connection.cut()) is not None:
-        raise CallFailedError(cut)
-    connection.began()
-    try:
-        call = connection.unary(spec.method.text)(frame, **attempt.options)
-        reply = await call or b""
-        end = RawEnd(
-            _C.OK,
-            await call.details() or "",
-            tuple(await call.initial_metadata()),
-            tuple(await call.trailing_metadata()),
-        )
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if (cut := connection.cut()) is None or (task is not None and task.cancelling()):
-            raise
-        raise CallFailedError(cut) from None
-    except grpc.aio.AioRpcError as error:
-        if (cut := connection.cut()) is not None:
-            raise CallFailedError(cut) from None
-        return raw_end(error), b""
-    else:
-        return end, reply
-    finally:
-        connection.ended()
-
-
-def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:
-    """Give a reply's end from the error that gRPC made of it."""
-    return RawEnd(
-        error.code(),
-        error.details() or "",
-        tuple(error.initial_metadata() or ()),
-        tuple(error.trailing_metadata() or ()),
-    )

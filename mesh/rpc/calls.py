@@ -13,8 +13,9 @@ from typing import Any
 
 import grpc
 
-from mesh.rpc.caller import CANCELLED, Caller, CallFailedError, CallSpec
-from mesh.rpc.status import Outcome
+from mesh.rpc.caller import CANCELLED, Caller, CallSpec
+from mesh.rpc.hedging import routed
+from mesh.rpc.status import CallFailedError, Outcome
 
 Serializer = Callable[[Any], bytes]
 Deserializer = Callable[[bytes], Any]
@@ -96,7 +97,10 @@ class UnaryUnaryCall(SealedCall, grpc.aio.UnaryUnaryCall[Any, Any]):
 
     async def _run(self, caller: Caller, spec: CallSpec, payload: bytes) -> None:
         try:
-            outcome, self._payload = await caller.unary(spec, payload)
+            if spec.plan is None:
+                outcome, self._payload = await caller.unary(spec, payload)
+            else:
+                outcome, self._payload = await routed(caller, spec, payload, spec.plan)
         except CallFailedError as failed:
             outcome = failed.outcome
         except asyncio.CancelledError:

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from mesh.core.metadata import Entries
-from mesh.rpc.caller import Caller, CallFailedError, CallSpec, Target
+from mesh.rpc.caller import Caller, CallSpec, Target
 from mesh.rpc.calls import UnaryUnaryCall
 from mesh.rpc.connections import MAX_MESSAGE
 from mesh.rpc.exchange import Exchange
+from mesh.rpc.hedging import HedgedExchange, exchange
 from mesh.rpc.membership import Membership
+from mesh.rpc.routing import Routing
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.streams import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 
 if TYPE_CHECKING:
@@ -47,12 +50,14 @@ class _Method:
         credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
-    ) -> CallSpec:
+    ) -> tuple[Caller, CallSpec]:
+        # The caller, too: policy may send this call to another service than the last one.
         if credentials is not None:
             msg = "call credentials are not used in the mesh: send what the application needs as metadata"
             raise grpc.aio.UsageError(msg)
         try:
-            return self._caller.spec(
+            caller = self._caller.split(metadata)
+            return caller, caller.spec(
                 self._method, metadata, timeout, wait_for_ready=wait_for_ready, compression=compression
             )
         except CallFailedError as failed:
@@ -75,8 +80,8 @@ class _UnaryUnary(_Method, _UnaryUnaryKind):
         compression: grpc.Compression | None = None,
     ) -> UnaryUnaryCall:
         payload = self._payload(request)
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryUnaryCall(self._caller, spec, payload, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return UnaryUnaryCall(caller, spec, payload, self._deserialize)
 
 
 class _UnaryStream(_Method, _UnaryStreamKind):
@@ -91,8 +96,8 @@ class _UnaryStream(_Method, _UnaryStreamKind):
         compression: grpc.Compression | None = None,
     ) -> UnaryStreamCall:
         payload = self._payload(request)
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return UnaryStreamCall(self._caller, spec, payload, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return UnaryStreamCall(caller, spec, payload, self._deserialize)
 
 
 class _StreamUnary(_Method, _StreamUnaryKind):
@@ -105,8 +110,8 @@ class _StreamUnary(_Method, _StreamUnaryKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> StreamUnaryCall:
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return StreamUnaryCall(self._caller, spec, request_iterator, self._serialize, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return StreamUnaryCall(caller, spec, request_iterator, self._serialize, self._deserialize)
 
 
 class _StreamStream(_Method, _StreamStreamKind):
@@ -119,16 +124,22 @@ class _StreamStream(_Method, _StreamStreamKind):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
     ) -> StreamStreamCall:
-        spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
-        return StreamStreamCall(self._caller, spec, request_iterator, self._serialize, self._deserialize)
+        caller, spec = self._spec(timeout, metadata, credentials, wait_for_ready, compression)
+        return StreamStreamCall(caller, spec, request_iterator, self._serialize, self._deserialize)
 
 
 class MeshChannel(grpc.aio.Channel):
     """Sealed calls to one service. ``max_receive``: largest reply an application takes, in bytes; -1: any."""
 
-    def __init__(self, membership: Membership, target: Target, max_receive: int = MAX_MESSAGE) -> None:
-        """Make a channel; nothing is connected before the first call."""
-        self._caller = Caller(membership, target, max_receive)
+    def __init__(
+        self,
+        membership: Membership,
+        target: Target,
+        max_receive: int = MAX_MESSAGE,
+        routing: Routing | None = None,
+    ) -> None:
+        """Make a channel; nothing is connected before the first call. ``routing``: what policy says of it."""
+        self._caller = Caller(membership, target, max_receive, routing)
 
     async def __aenter__(self) -> Self:
         """Give the channel."""
@@ -155,13 +166,13 @@ class MeshChannel(grpc.aio.Channel):
 
     def exchanges(
         self, method: str, metadata: Entries, timeout: float | None
-    ) -> Callable[[bytes | None], Exchange]:
+    ) -> Callable[[bytes | None], Exchange | HedgedExchange]:
         """Give what makes a call of bytes: with the one request that it has, or, for ``None``, as a stream.
 
         For those that carry calls and are no stub. Raises ``AioRpcError`` for what the mesh cannot carry.
         """
-        spec = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
-        return partial(Exchange, self._caller, spec)
+        made = _Method(self._caller, method, None, None)._spec(timeout, metadata, None, None, None)  # noqa: SLF001
+        return partial(exchange, *made)
 
     def unary_unary(
         self,

@@ -7,7 +7,6 @@ has ended, so that neither a roll nor a departure cuts a call short.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,8 +15,10 @@ from weakref import WeakMethod
 import grpc
 
 from mesh.core.errors import Reason
+from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, ServiceName
 from mesh.core.wire import FRAME_OVERHEAD
+from mesh.rpc.flow import Flow
 from mesh.rpc.membership import Membership
 from mesh.rpc.status import Outcome, mesh_outcome
 from mesh.rpc.svid import Svid
@@ -53,8 +54,15 @@ class Endpoint:
 class Connection:
     """An open channel to one instance under one certificate of ours."""
 
-    def __init__(self, peer: Identity, address: str, svid: Svid, max_receive: int) -> None:
-        """Connect lazily; TLS will demand that the other end is ``peer``."""
+    def __init__(
+        self,
+        peer: Identity,
+        address: str,
+        svid: Svid,
+        max_receive: int,
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Connect lazily; TLS will demand that the other end is ``peer``. ``leave``: told of calls' ends."""
         options = (
             *_OPTIONS,
             ("grpc.ssl_target_name_override", peer.dns),
@@ -66,7 +74,7 @@ class Connection:
         self._stream: dict[str, grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self.calls = 0
+        self.calls, self._leave = 0, leave
         self.address = address
         self._cut: Outcome | None = None
         # Weak: a call that its application has let go of is to end, not to be kept for this.
@@ -117,8 +125,9 @@ class Connection:
         self._idle.clear()
 
     def ended(self, _call: object = None) -> None:
-        """Count it out again."""
+        """Count it out again, and give its place to the next."""
         self.calls -= 1
+        self._leave()
         if not self.calls:
             self._idle.set()
 
@@ -127,6 +136,20 @@ class Connection:
         """Whether the last attempt to connect failed."""
         state = self._channel.get_state(try_to_connect=True)
         return state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
+
+    async def stands(self, seconds: float) -> bool:
+        """Whether it is made, or can be within some seconds; if not, nothing can have been sent on it."""
+        state = self._channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            return False
+        return state is grpc.ChannelConnectivity.READY
 
     async def close_when_idle(self) -> None:
         """Wait for the last call to end, then close."""
@@ -141,9 +164,16 @@ class Connection:
 class Connections:
     """All connections of a node towards one service."""
 
-    def __init__(self, membership: Membership, service: ServiceName, max_receive: int = MAX_MESSAGE) -> None:
-        """Start with none."""
+    def __init__(
+        self,
+        membership: Membership,
+        service: ServiceName,
+        max_receive: int = MAX_MESSAGE,
+        flow: Flow | None = None,
+    ) -> None:
+        """Start with none. ``flow``: the node's calls to the service, if others share it."""
         self._membership, self._max_receive = membership, max_receive
+        self.flow = flow or Flow(membership, service)
         self._peer = Identity(membership.identity.domain, service)
         self._open: dict[Endpoint, Connection] = {}
         self._svid = membership.svid
@@ -156,7 +186,8 @@ class Connections:
             self._svid = self._membership.svid
         connection = self._open.get(endpoint)
         if connection is None:
-            connection = Connection(self._peer, endpoint.address, self._svid, self._max_receive)
+            leave = self.flow.gate.leave
+            connection = Connection(self._peer, endpoint.address, self._svid, self._max_receive, leave)
             self._open[endpoint] = connection
         return connection
 
@@ -180,16 +211,19 @@ class Connections:
         self._retiring[task] = endpoint, connection
         task.add_done_callback(lambda done: self._retiring.pop(done, None))
 
-    def choose(self, endpoints: list[Endpoint]) -> tuple[Endpoint, Connection]:
-        """Choose the less loaded of two random endpoints, past those that cannot be reached."""
+    def choose(self, endpoints: list[Endpoint], entries: Entries = ()) -> tuple[Endpoint, Connection]:
+        """Choose as the policy says, past those that cannot be reached or that are left out for failing."""
         if len(endpoints) == 1:
             return endpoints[0], self.to(endpoints[0])
         up = [endpoint for endpoint in endpoints if not self.to(endpoint).failing] or endpoints
         if len(up) < len(endpoints):
             self._membership.observer.passed_over(len(endpoints) - len(up))
-        pair = random.sample(up, min(2, len(up)))
-        best = min(pair, key=lambda endpoint: self.to(endpoint).calls)
+        best = self.flow.balancer.choose(self.flow.among(up), self._load, entries)
+        self.flow.chosen(best.instance)
         return best, self.to(best)
+
+    def _load(self, endpoint: Endpoint) -> int:
+        return self.to(endpoint).calls
 
     async def close(self) -> None:
         """Close everything now."""

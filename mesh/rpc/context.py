@@ -1,14 +1,14 @@
 """What a handler sees of a call: gRPC's own ``ServicerContext``, over a sealed call.
 
-It records what the handler says (status, trailing metadata) and lets ``inbound`` seal it at the end;
-messages and initial metadata are sealed and sent as they come. What a handler reads was verified before.
+What the handler says of the end (``saying``) is sealed then (``ending``); messages and initial metadata are
+sealed and sent as they come. What a handler reads was verified before.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import grpc
 
@@ -16,13 +16,20 @@ from mesh.core.errors import PeerError
 from mesh.core.metadata import INITIAL, PEER, Entries, checked_entries, digest
 from mesh.core.names import Identity
 from mesh.core.receiver import Admitted, Peer
+from mesh.core.seal import End
 from mesh.rpc.open_calls import OpenCall
+from mesh.rpc.saying import Saying
+from mesh.rpc.status import CallFailedError, Outcome
+
+if TYPE_CHECKING:
+    from mesh.rpc.asking import Asking
 
 #: gRPC shows a stream that was cancelled as one that has ended, and cancels its handler a moment later. A
 #: stream without its sealed end is taken for cut short only after this many seconds.
 CANCELLATION_GRACE: Final = 0.05
 
 _C = grpc.StatusCode
+_NO_INITIAL: Final = digest(())
 
 
 class Metadatum(NamedTuple):
@@ -40,23 +47,26 @@ def _not_open() -> NoReturn:
     raise RuntimeError("no message passes before the call has its permit")
 
 
-class MeshContext(grpc.aio.ServicerContext[Any, Any]):
+class MeshContext(Saying):
     """One admitted call, for its handler."""
 
     def __init__(
         self,
         raw: Any,
         admitted: Admitted,
+        asking: Asking,
         identity: Identity,
         max_receive: int,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
         entries: Entries,
         now_ms: Callable[[], int],
     ) -> None:
-        """Take the transport's context, the admitted call, its handler, and auth's clock in ms.
+        """Take the transport's context, the admitted call, who is asked, its handler, and auth's clock in ms.
 
         ``entries`` is the metadata that the application sees.
         """
+        super().__init__()
+        self.asking = asking
         self._now_ms = now_ms
         self._raw, self._admitted, self._max_receive = raw, admitted, max_receive
         self._entries = entries
@@ -65,16 +75,14 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         self._caller = Identity(identity.domain, admitted.header.source)
         self._opener = admitted.seal.request_opener()
         self._sealer = admitted.seal.reply_sealer()
-        self._code: Any = None
-        self._details = ""
-        self._trailing: Entries = ()
         self.initial_digest: bytes | None = None
-        self.aborted = False
         self.compressing = False
         self.check: Callable[[], None] = _not_open
         """Sees before each message that the call is still permitted (``open_calls``)."""
         self.call: OpenCall | None = None
         self.fault: PeerError | None = None
+        self.unanswered: Outcome | None = None
+        """How the call has ended because auth, which keeps the keys, did not answer."""
 
     @property
     def mesh_peer(self) -> Peer:
@@ -100,7 +108,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         """
         if self._opener.ended:
             return None
-        data = await self._raw.read()
+        data = await self.asking.read(self._raw)
         if not isinstance(data, bytes):
             # If the caller has cancelled, that is what ends this wait.
             await asyncio.sleep(CANCELLATION_GRACE)
@@ -108,6 +116,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             if not isinstance(data, bytes):
                 self._opener.finish()
                 return None
+            await self.asked(self.asking.request_seen(self._opener, data))
             payload = self._opener.open(data)
         except PeerError as fault:
             self.fault = fault
@@ -118,10 +127,9 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         return payload
 
     def _fail_oversized(self, size: int) -> NoReturn:
-        self._code = _C.RESOURCE_EXHAUSTED
-        self._details = f"message of {size} bytes is larger than the limit of {self._max_receive}"
-        self.aborted = True
-        raise OversizedError(self._details)
+        text = f"message of {size} bytes is larger than the limit of {self._max_receive}"
+        self.end_with(_C.RESOURCE_EXHAUSTED, text)
+        raise OversizedError(text)
 
     async def read(self) -> Any:
         """Give the next request message, or ``EOF``."""
@@ -132,13 +140,33 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def write(self, message: Any) -> None:
         """Send a reply message."""
+        payload = self.serialized(message)
+        initial = _NO_INITIAL if self.initial_digest is None else None
+        await self.asked(self.asking.to_reply(self._sealer, payload, initial))
         await self.send_initial_metadata_once()
-        await self._raw.write(self.seal(message))
+        await self._raw.write(self.seal(payload))
 
-    def seal(self, message: Any) -> bytes:
-        """Serialize and seal the next reply message; raise ``Denied`` if the call is permitted no longer."""
+    def serialized(self, message: Any) -> bytes:
+        """Give a reply message's bytes."""
+        payload: bytes = self._serialize(message) if self._serialize else message
+        return payload
+
+    def seal(self, payload: bytes) -> bytes:
+        """Seal the next reply message; raise ``Denied`` if the call is permitted no longer."""
         self.check()
-        return self._sealer.seal(self._serialize(message) if self._serialize else message)
+        return self._sealer.seal(payload)
+
+    async def ask_whole(self, payload: bytes, end: End) -> None:
+        """Ask at once for the one message of a reply and its end."""
+        await self.asked(self.asking.to_reply(self._sealer, payload, None, end))
+
+    async def asked(self, answered: Awaitable[None]) -> None:
+        """Wait for who is asked. Without an answer the call ends, whatever the handler makes of it."""
+        try:
+            await answered
+        except CallFailedError as failed:
+            self.unanswered = failed.outcome
+            raise
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata, sealed; once, before any message."""
@@ -147,6 +175,7 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
             raise grpc.aio.UsageError(msg)
         entries = checked_entries(initial_metadata)
         self.initial_digest = digest(entries)
+        await self.asked(self.asking.to_begin(self.initial_digest))
         mac = self._admitted.seal.seal_initial(self.initial_digest)
         if self.call is None:
             _not_open()
@@ -163,53 +192,10 @@ class MeshContext(grpc.aio.ServicerContext[Any, Any]):
         if self.initial_digest is None:
             await self.send_initial_metadata(())
 
-    async def abort(
-        self,
-        code: Any,
-        details: str = "",
-        trailing_metadata: Any = (),
-    ) -> NoReturn:
-        """End the call with an error."""
-        if code in (_C.OK, 0):
-            msg = "abort is for errors: OK is said by returning"
-            raise grpc.aio.UsageError(msg)
-        self._code, self._details = code, details or self._details
-        self._trailing = checked_entries(trailing_metadata) or self._trailing
-        self.aborted = True
-        raise grpc.aio.AbortError(details)
-
-    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        """End the call with a status, as ``rpc_status.to_status`` makes it."""
-        await self.abort(status.code, status.details, status.trailing_metadata or ())
-
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        """Say what goes with the status."""
-        self._trailing = checked_entries(trailing_metadata)
-
-    def trailing_metadata(self) -> Any:
-        """Give what was said so far."""
-        return self._trailing
-
     def invocation_metadata(self) -> Any:
         """Give the caller's metadata, and ``mesh-peer``: who the caller is."""
         entries = tuple(Metadatum(key, value) for key, value in self._entries)
         return (*entries, Metadatum(PEER, self._caller.uri))
-
-    def set_code(self, code: Any) -> None:
-        """Say the status that the call will end with."""
-        self._code = code
-
-    def set_details(self, details: str) -> None:
-        """Say the text of the status."""
-        self._details = details
-
-    def code(self) -> Any:
-        """Give the status that was said so far."""
-        return self._code
-
-    def details(self) -> str:
-        """Give the text that was said so far."""
-        return self._details
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compress what is sent from now on."""

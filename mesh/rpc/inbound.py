@@ -1,8 +1,7 @@
 """One call from the other side: admitted, dispatched with a permit, its reply sealed.
 
-The core decides (``Receiver.admit``); this maps the transport to it and its verdicts back. Whatever the
-application does — return, abort, raise, stream — ends in ``_end``, which seals the status with everything
-that was sent before it.
+Who may come in is decided elsewhere (``admission``). Whatever the application does — return, abort, raise,
+stream — ends in ``ending.end``, which seals the status with everything that was sent before it.
 """
 
 from __future__ import annotations
@@ -12,29 +11,32 @@ import inspect
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from mesh.core.errors import Denied, PeerError
+from mesh.core.errors import REVOKED, Denied, PeerError
 from mesh.core.matcher import Permit
-from mesh.core.metadata import END, REFUSAL, Entries, digest
-from mesh.core.receiver import Admitted, Incoming, StalePeerError
-from mesh.core.seal import CallSeal, End
+from mesh.core.receiver import Admitted
+from mesh.rpc.admission import Admission
 from mesh.rpc.context import MeshContext
+from mesh.rpc.ending import end, end_of
 from mesh.rpc.membership import Membership
 from mesh.rpc.observing import Serving
 from mesh.rpc.open_calls import OpenCall, OpenCalls
 from mesh.rpc.status import Outcome, mesh_outcome
-from mesh.rpc.svid import tls_peer
+from mesh.rpc.warden import Warden
+
+if TYPE_CHECKING:
+    from mesh.rpc.asking import Asking
 
 log = logging.getLogger("mesh")
 
 _C = grpc.StatusCode
-_OK: Final = Outcome(_C.OK, "")
+_UNANSWERED: Final = Outcome(_C.CANCELLED, "")
 #: Seconds that a request of one message may take, so that calls left half open do not pile up.
 REQUEST_SECONDS: Final = 30.0
-_BY_NUMBER: Final = {code.value[0]: code for code in _C}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,20 @@ class Inbound:
     handler: Any
     max_receive: int
     open_calls: OpenCalls
+    warden: Warden
 
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
-        admitted = await self._admit(raw)
+        admitted, asking = await self._admission.admit(raw)
         with self._watch(admitted, raw) as watched:
-            context = self._context(raw, admitted, watched)
+            context = self._context(raw, admitted, watched, asking)
             replies: list[bytes] = []
 
             async def run() -> None:
-                replies.append(context.seal(await self._reply(context)))
+                payload = context.serialized(await self._reply(context))
+                if asking.remote:
+                    await context.ask_whole(payload, end_of(context, context.said(), 1))
+                replies.append(context.seal(payload))
                 if context.compressing:
                     # Left to gRPC, initial metadata that goes with the one message names no encoding.
                     await context.send_initial_metadata_once()
@@ -64,14 +70,14 @@ class Inbound:
             watched.ended(outcome)
             if not outcome.ok:
                 replies.clear()
-            await self._end(raw, admitted.seal, context, outcome, len(replies))
+            await end(raw, admitted.seal, context, outcome, len(replies))
             return replies[0]
 
     async def stream(self, _requests: Any, raw: Any) -> None:
         """Handle a call with many replies."""
-        admitted = await self._admit(raw)
+        admitted, asking = await self._admission.admit(raw)
         with self._watch(admitted, raw) as watched:
-            context = self._context(raw, admitted, watched)
+            context = self._context(raw, admitted, watched, asking)
 
             async def run() -> None:
                 await self._replies(context)
@@ -79,44 +85,52 @@ class Inbound:
 
             outcome = await self._run(context, admitted, run, watched)
             watched.ended(outcome)
-            await self._end(raw, admitted.seal, context, outcome, context.sent)
+            await end(raw, admitted.seal, context, outcome, context.sent)
 
     def _watch(self, admitted: Admitted, raw: Any) -> Serving:
         return self.membership.observer.serving(admitted, raw.peer, known=self.handler is not None)
 
-    def _context(self, raw: Any, admitted: Admitted, watched: Serving) -> MeshContext:
-        identity, now_ms = self.membership.identity, self.membership.clock.now_ms
-        return MeshContext(raw, admitted, identity, self.max_receive, self.handler, watched.entries, now_ms)
+    @property
+    def _admission(self) -> Admission:
+        alone = self.handler is not None and not self.handler.request_streaming
+        return Admission(self.membership, self.method, self.warden, alone)
 
-    async def _admit(self, raw: Any) -> Admitted:
-        now_ms = self.membership.clock.now_ms()
-        peer = "unknown"
-        try:
-            tls = tls_peer(raw.auth_context(), self.membership.identity, now_ms)
-            peer = f"{tls.service}/{tls.instance}"
-            remaining = raw.time_remaining()
-            deadline_ms = None if remaining is None else now_ms + int(remaining * 1000)
-            incoming = Incoming(self.method, raw.invocation_metadata(), tls, deadline_ms)
-            admitted = self.membership.receiver.admit(incoming, self.membership.authorize, now_ms)
-        except PeerError as error:
-            call_id = self.membership.rejected(error.cause, str(error), self.method, peer)
-            self.membership.observer.rejected(error, self.method, raw.peer, call_id)
-            if not isinstance(error, StalePeerError):
-                await self.membership.written()
-            outcome = mesh_outcome(error.reason, call_id=call_id)
-            refusal = error.refusal if isinstance(error, StalePeerError) else None
-            proof: Entries = ((REFUSAL, refusal.encode()),) if refusal else ()
-            await raw.abort(outcome.code, outcome.details, (*outcome.trailing, *proof))
-            raise  # abort has raised already
-        self.membership.decided(admitted, now_ms)
-        return admitted
+    def _context(self, raw: Any, admitted: Admitted, watched: Serving, asking: Asking) -> MeshContext:
+        identity, now_ms = self.membership.identity, self.membership.clock.now_ms
+        handler, entries = self.handler, watched.entries
+        return MeshContext(raw, admitted, asking, identity, self.max_receive, handler, entries, now_ms)
 
     async def _run(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
-        if not isinstance(admitted.verdict, Permit):
-            return await self._refused(admitted, admitted.verdict, watched)
-        call = OpenCall(admitted, admitted.verdict, self.membership)
+        began, outcome, membership = perf_counter(), _UNANSWERED, self.membership
+        try:
+            outcome = await self._judged(context, admitted, run, watched)
+        finally:
+            seconds = perf_counter() - began
+            membership.ended(admitted, outcome, seconds)
+            if membership.tap is not None:
+                membership.tap.ended(admitted, outcome, seconds)
+        return outcome
+
+    async def _judged(self, context: MeshContext, admitted: Admitted, run: Any, watched: Serving) -> Outcome:
+        verdict = admitted.verdict
+        if not isinstance(verdict, Permit):
+            if not (isinstance(verdict, Denied) and verdict.rule == REVOKED):
+                self.warden.heard(context.peer())
+            return await self._refused(admitted, verdict, watched)
+        limited = self.membership.limited(verdict.source, self.method)
+        if limited is None:
+            return await self._dispatch(context, admitted, verdict, run, watched)
+        self.warden.took(context.peer())
+        return limited
+
+    async def _dispatch(
+        self, context: MeshContext, admitted: Admitted, permit: Permit, run: Any, watched: Serving
+    ) -> Outcome:
+        call = OpenCall(admitted, permit, self.membership)
         context.check, context.call = call.check, call
         self.open_calls.add(call)
+        line = self.warden.line(context.peer())
+        line.begin()
         try:
             await run()
         except asyncio.CancelledError as error:
@@ -130,13 +144,14 @@ class Inbound:
             if call.denied is None:
                 return await self._failed(context, admitted, error, watched)
         finally:
+            line.end()
             self.open_calls.discard(call)
         if call.denied is not None:
             call.settle()
             return await self._refused(admitted, call.denied, watched)
         if context.fault is not None:
             return await self._refused(admitted, context.fault, watched)
-        return _said(context)
+        return context.unanswered or context.said()
 
     async def _reply(self, context: MeshContext) -> Any:
         if self.handler is None:
@@ -174,41 +189,14 @@ class Inbound:
     ) -> Outcome:
         if context.fault is not None:
             return await self._refused(admitted, context.fault, watched)
+        if context.unanswered is not None:
+            return context.unanswered
         if context.aborted:
-            return _said(context)
+            return context.said()
         log.error("handler of %s failed", self.method, exc_info=error)
-        said = _said(context)
+        said = context.said()
         code = _C.UNKNOWN if said.ok else said.code
         return Outcome(code, f"Unexpected {type(error)}: {error}", trailing=said.trailing)
-
-    async def _end(
-        self,
-        raw: Any,
-        seal: CallSeal,
-        context: MeshContext,
-        outcome: Outcome,
-        count: int,
-    ) -> None:
-        # The text of an OK is not carried by gRPC.
-        details = "" if outcome.ok else outcome.details.encode(errors="replace").decode()
-        end = End(
-            count,
-            outcome.code.value[0],
-            details,
-            context.initial_digest or digest(()),
-            digest(outcome.trailing),
-        )
-        trailing = (*outcome.trailing, (END, seal.seal_end(end)))
-        if not outcome.ok:
-            await raw.abort(outcome.code, details, trailing)
-        raw.set_trailing_metadata(trailing)
-
-
-def _said(context: MeshContext) -> Outcome:
-    code = context.code()
-    if not isinstance(code, _C):
-        code = _C.OK if code is None else _BY_NUMBER.get(code, _C.UNKNOWN)
-    return Outcome(code, context.details(), trailing=tuple(context.trailing_metadata()))
 
 
 async def _one_request(context: MeshContext) -> Any:

@@ -16,6 +16,7 @@ from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership
 from mesh.rpc.rolling import RollingCertificate
+from mesh.rpc.swollen import Swollen
 
 
 class Listener:
@@ -33,12 +34,14 @@ class Listener:
         self._options = (*LASTING, *options)
         self._server = LastingServer(self._listen, address)
         self.port = self._server.port
+        self.warden = self._server.warden
         self._address = f"{address.rpartition(':')[0]}:{self.port}"
         self._rolling: asyncio.Task[None] | None = None
 
     def _listen(self, address: str) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(options=self._options)
-        server.add_generic_rpc_handlers((self._handler,))
+        swollen = Swollen(lambda: self.warden)
+        server.add_generic_rpc_handlers((swollen, self._handler))
         self._certificate = RollingCertificate(self._membership)
         try:
             return server, server.add_secure_port(address, self._certificate.credentials)

@@ -12,26 +12,37 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mesh.core.epochs import Epoch
 from mesh.core.errors import Cause, Denied
-from mesh.core.keys import Key
+from mesh.core.keys import Key, Withheld
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.receiver import Admitted, Receiver
 from mesh.core.revoked import Revoked
 from mesh.core.sender import Sender
-from mesh.rpc.observing import NOBODY, Observer
+from mesh.rpc.observing import NOBODY, Observer, Tap
+from mesh.rpc.status import Outcome
 from mesh.rpc.svid import Svid
 from mesh.v1 import auth_pb2
+
+if TYPE_CHECKING:
+    from mesh.rpc.signer import Signer
 
 log = logging.getLogger("mesh")
 
 
+def since_boot() -> float:
+    """Give the seconds since some moment, those asleep included where the system tells them."""
+    # monotonic(7): Linux leaves suspended time out of CLOCK_MONOTONIC alone.
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class Clock:
-    """Auth's clock, as far as this node can tell: set at joining and renewing, monotonic in between."""
+    """Auth's clock, as far as this node can tell: set at joining and renewing, from the boot in between."""
 
     def __init__(self, now_ms: int | None = None) -> None:
         """Follow auth's time, or (auth itself) the machine's."""
@@ -40,11 +51,11 @@ class Clock:
 
     def set(self, now_ms: int) -> None:
         """Take over what auth just said."""
-        self._offset_ms = now_ms - time.monotonic() * 1000
+        self._offset_ms = now_ms - since_boot() * 1000
 
     def now_ms(self) -> int:
         """Milliseconds of Unix time by auth's clock."""
-        return int(time.monotonic() * 1000 + self._offset_ms)
+        return int(since_boot() * 1000 + self._offset_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,15 @@ def nobody_counts(_admitted: Admitted, _now_ms: int) -> None:
     """Let calls go uncounted."""
 
 
+def nobody_times(_admitted: Admitted, _outcome: Outcome, _seconds: float) -> None:
+    """Let calls go untimed."""
+
+
+def unlimited(_source: str, _method: str) -> Outcome | None:
+    """Take as many calls as come."""
+    return None
+
+
 def deny_all(source: str, method: str, _entries: Entries) -> Permit:
     """Judge of a node that has no slice."""
     raise Denied(source, method, None)
@@ -88,11 +108,19 @@ class Membership:
         self.authorize: Callable[[str, str, Entries], Permit] = deny_all
         self.decided: Callable[[Admitted, int], None] = nobody_counts
         """Told of each call that was judged, and when, in Unix milliseconds (``mesh.decisions``)."""
+        self.ended: Callable[[Admitted, Outcome, float], None] = nobody_times
+        """Told of each call that was judged, once it has ended, and after how many seconds."""
+        self.tap: Tap | None = None
+        """Who looks at calls as they end, while an operator does (``mesh.taps``)."""
+        self.limited: Callable[[str, str], Outcome | None] = unlimited
+        """Asked of each call that has a permit, by source and method: what it ends with if it is too many."""
         self.standing: Callable[[Permit], float] = lambda _permit: math.inf
         """Until when, by ``now``, a permit of ``authorize`` needs no judging again."""
         self.now: Callable[[], float] = time.monotonic
         """Seconds that never run backwards."""
         self.policy_key = b""
+        self.signer: Signer | None = None
+        """Seals and verifies where auth keeps the keys, but for calls to the mesh's own services."""
         self.observer: Observer = NOBODY
         """Who watches its calls (``mesh.telemetry``)."""
         self._observers: list[RejectionObserver] = []
@@ -156,7 +184,8 @@ def learn_credentials(membership: Membership, credentials: auth_pb2.Credentials)
     membership.clock.set(credentials.now_ms)
     membership.policy_key = credentials.policy_key
     for held in credentials.destination_keys:
-        membership.receiver.learn(epoch_of(held.epoch), Key(held.key))
+        key = Withheld() if credentials.remote_keys else Key(held.key)
+        membership.receiver.learn(epoch_of(held.epoch), key)
     membership.receiver.expire(credentials.now_ms)
 
 

@@ -46,8 +46,14 @@ class Calling(Protocol):
     entries: Entries
     """The metadata to send."""
 
-    def attempt(self, address: str, sealed: bytes, seal: CallSeal) -> None:
-        """Take note of where it is sent, of the sealed header (``mesh-call-bin``), and of its seal."""
+    def attempt(self, address: str, sealed: bytes, seal: CallSeal, *, hedge: bool = False) -> None:
+        """Take note of where it is sent, of the sealed header (``mesh-call-bin``), and of its seal.
+
+        ``hedge``: it is made beside another one that may yet be answered.
+        """
+
+    def disturbed(self, fault: str) -> None:
+        """Take note that policy does this to it on purpose: ``delay`` or ``abort``."""
 
     def refused(self, why: PeerError, call_id: str) -> None:
         """Take note that the reply was not believed, and of the id that the application is given."""
@@ -71,6 +77,25 @@ class Observer(Protocol):
     def passed_over(self, endpoints: int) -> None:
         """Take note of instances that a call did not go to because they could not be reached."""
 
+    def ejected(self, destination: ServiceName) -> None:
+        """Take note of an instance that is left out because it failed."""
+
+    def overloaded(self, destination: ServiceName) -> None:
+        """Take note of a call that was not made, because too many are open."""
+
+    def limited(self, source: str) -> None:
+        """Take note of a call that was not served, because its caller makes too many."""
+
+
+class Tap(Protocol):
+    """Looks at single calls to one node, for as long as somebody wants to see them."""
+
+    def ended(self, admitted: Admitted, outcome: Outcome, seconds: float) -> None:
+        """Take note of a call that was judged and has ended, and after how long."""
+
+    def rejected(self, why: PeerError, method: str, call_id: str) -> None:
+        """Take note of a call that was not believed."""
+
 
 class _Unwatched:
     """A call that nobody watches, on either side."""
@@ -89,7 +114,10 @@ class _Unwatched:
     def refused(self, why: Denied | PeerError, call_id: str) -> None:
         pass
 
-    def attempt(self, address: str, sealed: bytes, seal: CallSeal) -> None:
+    def attempt(self, address: str, sealed: bytes, seal: CallSeal, *, hedge: bool = False) -> None:
+        pass
+
+    def disturbed(self, fault: str) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:
@@ -107,6 +135,15 @@ class _Nobody:
         return _Unwatched(entries)
 
     def passed_over(self, endpoints: int) -> None:
+        pass
+
+    def ejected(self, destination: ServiceName) -> None:
+        pass
+
+    def overloaded(self, destination: ServiceName) -> None:
+        pass
+
+    def limited(self, source: str) -> None:
         pass
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 import grpc
 
 from mesh.core.errors import Cause, PeerError
-from mesh.core.metadata import END, INITIAL, REFUSAL, Entries, application_entries, digest, single
-from mesh.core.seal import CallSeal, End
+from mesh.core.metadata import END, INITIAL, REFUSAL, Entries, application_entries, digest, pushbacks, single
+from mesh.core.seal import CallSeal, End, FrameOpener
 from mesh.core.wire import Refusal
 from mesh.rpc.status import Outcome, mesh_outcome, unsealed_reason
 
@@ -47,6 +47,24 @@ async def end_of(raw: Any) -> RawEnd:
     )
 
 
+def raw_end(error: grpc.aio.AioRpcError) -> RawEnd:
+    """Give a reply's end from the error that gRPC made of it."""
+    return RawEnd(
+        error.code(),
+        error.details() or "",
+        tuple(error.initial_metadata() or ()),
+        tuple(error.trailing_metadata() or ()),
+    )
+
+
+def message_of(opener: FrameOpener, data: bytes) -> bytes:
+    """Open a frame of a reply, which must be a message; else raise ``PeerError``."""
+    payload = opener.open(data)
+    if payload is None or opener.ended:
+        raise PeerError(Cause.BAD_FRAME, "end flag in a reply")
+    return payload
+
+
 def initial_entries(seal: CallSeal, raw: Entries) -> Entries | None:
     """Give verified initial metadata; ``None`` if it carries no seal, so only the end can tell.
 
@@ -72,13 +90,27 @@ def settle(seal: CallSeal, raw: RawEnd, counts: tuple[int, ...], *, late: bool) 
     except PeerError:
         mac = None
     for count in counts if mac is not None else ():
-        end = End(count, raw.code.value[0], details, digest(initial), digest(trailing))
         try:
-            seal.open_end(mac, end)
+            seal.open_end(mac, _end(raw, count, initial, trailing))
         except PeerError:
             continue
-        return Outcome(raw.code, details, initial, trailing)
+        return Outcome(raw.code, details, initial, trailing, pushbacks(raw.trailing))
     return _unsealed(raw, trailing, late=late)
+
+
+def is_sealed(raw: RawEnd) -> bool:
+    """Whether a reply's end carries a seal, unverified."""
+    return any(key == END for key, _ in raw.trailing)
+
+
+def seen_end(raw: RawEnd, count: int) -> End:
+    """Give a reply's end, of so many messages, as its seal has to cover it."""
+    return _end(raw, count, application_entries(raw.initial), application_entries(raw.trailing))
+
+
+def _end(raw: RawEnd, count: int, initial: Entries, trailing: Entries) -> End:
+    details = "" if raw.code is _C.OK else raw.details
+    return End(count, raw.code.value[0], details, digest(initial), digest(trailing))
 
 
 def refusal_of(raw: RawEnd) -> Refusal | None:

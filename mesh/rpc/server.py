@@ -32,7 +32,6 @@ _GENERATED: Final = "_pb2_grpc"
 _MAX_METHODS: Final = 4096
 _OPTIONS: Final = (
     ("grpc.max_concurrent_streams", 1000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.max_send_message_length", -1),
 )
@@ -129,7 +128,8 @@ class MeshServer(grpc.aio.Server):
         if handler is not None:
             _check(details.method, handler)
         limit = self._limits.get(details.method, self._max_receive)
-        inbound = Inbound(self._membership, details.method, handler, limit, self.open_calls)
+        warden = self._listener.warden
+        inbound = Inbound(self._membership, details.method, handler, limit, self.open_calls, warden)
         if handler is not None and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(inbound.stream), True
         return grpc.stream_unary_rpc_method_handler(inbound.unary), handler is not None

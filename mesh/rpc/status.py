@@ -6,14 +6,14 @@ the true cause stays with the node that found it (``Membership.rejected``).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from mesh.core.errors import Reason
@@ -32,7 +32,10 @@ CODES: Final = {
     Reason.BAD_REQUEST: _C.INVALID_ARGUMENT,
     Reason.REVOKED: _C.PERMISSION_DENIED,
     Reason.PEER_REVOKED: _C.UNAVAILABLE,
+    Reason.OVERLOADED: _C.RESOURCE_EXHAUSTED,
+    Reason.RATE_LIMITED: _C.RESOURCE_EXHAUSTED,
     Reason.UNSEALED: _C.INTERNAL,
+    Reason.FAULT: _C.UNAVAILABLE,
 }
 TEXTS: Final = {
     Reason.SEAL_REJECTED: "the seal of this call was rejected: ask the destination's operator about the id",
@@ -43,7 +46,10 @@ TEXTS: Final = {
     Reason.BAD_REQUEST: "the mesh cannot carry this call",
     Reason.REVOKED: "this caller was revoked: it has to join again, with a new token",
     Reason.PEER_REVOKED: "the instance that this call went to was revoked: try again at another",
+    Reason.OVERLOADED: "too many calls of this node are open there: make fewer at once, or try later",
+    Reason.RATE_LIMITED: "this caller makes more calls than the destination takes: make fewer, or try later",
     Reason.UNSEALED: "the reply did not carry its seal and was not believed",
+    Reason.FAULT: "a fault on purpose: the policy ends some of these calls, and this one was never made",
 }
 #: What a node may say without a seal, because it had to refuse before it could trust the call.
 UNSEALED_REASONS: Final = frozenset({Reason.SEAL_REJECTED, Reason.STALE_PEER, Reason.NOT_READY})
@@ -59,6 +65,7 @@ class Outcome:
     details: str
     initial: Entries = ()
     trailing: Entries = ()
+    pushback: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -75,16 +82,40 @@ class Outcome:
         )
 
 
-def mesh_outcome(reason: Reason, detail: str = "", call_id: str = "") -> Outcome:
-    """Give the status of a reason, with ``detail`` (for people) and correlation id where there are any."""
+class CallFailedError(Exception):
+    """A call ended before it reached the wire, or its reply was not believed."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Take what the application is told."""
+        super().__init__(outcome.details)
+        self.outcome = outcome
+
+
+def mesh_outcome(
+    reason: Reason,
+    detail: str = "",
+    call_id: str = "",
+    retry_after: float = 0.0,
+    code: grpc.StatusCode | None = None,
+) -> Outcome:
+    """Give the status of a reason, with ``detail`` (for people) and correlation id where there are any.
+
+    ``retry_after``: in how many seconds it is worth trying again, where that is known. ``code``: another
+    than the reason has, where policy says which.
+    """
     text = TEXTS[reason] + (f" ({detail})" if detail else "") + (f" [id {call_id}]" if call_id else "")
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
     if call_id:
         info.metadata["call_id"] = call_id
-    packed = any_pb2.Any()
-    packed.Pack(info)
-    code = CODES[reason]
-    status = status_pb2.Status(code=code.value[0], message=text, details=[packed])
+    details: list[Message] = [info]
+    if retry_after:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(math.ceil(retry_after * 1e9))
+        details.append(retry)
+    code = code or CODES[reason]
+    status = status_pb2.Status(code=code.value[0], message=text)
+    for one in details:
+        status.details.add().Pack(one)
     return Outcome(code, text, trailing=((DETAILS, status.SerializeToString()),))
 
 

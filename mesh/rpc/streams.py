@@ -15,7 +15,7 @@ import grpc
 
 from mesh.rpc.caller import Caller, CallSpec
 from mesh.rpc.calls import Deserializer, SealedCall, Serializer
-from mesh.rpc.exchange import Exchange
+from mesh.rpc.hedging import exchange
 from mesh.rpc.status import Outcome
 
 _TWO_REPLIES = Outcome(grpc.StatusCode.INTERNAL, "more than one reply to a call that takes one")
@@ -37,7 +37,7 @@ class _StreamCall(SealedCall):
     ) -> None:
         super().__init__(spec, deserialize)
         self._serialize = serialize
-        self._exchange = Exchange(caller, spec, only)
+        self._exchange = exchange(caller, spec, only)
         self._outcome = self._exchange.outcome
         self._start = asyncio.ensure_future(self._exchange.start())
         self._feeder: asyncio.Task[None] | None = None

@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.errors import Cause, PeerError
 from mesh.core.names import Identity, InstanceId, TrustDomain
-from mesh.core.receiver import SKEW_MS, Peer
+from mesh.core.receiver import Peer
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,30 +9,43 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import grpc
 
 from mesh.core.document import MAX_DOCUMENT
+from mesh.core.ejection import answered
 from mesh.core.errors import Reason
+from mesh.core.metadata import checked_entries
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
-from mesh.rpc.caller import CallFailedError, CallSpec
+from mesh.core.split import destination
+from mesh.core.traffic import Traffic
+from mesh.rpc.caller import CallSpec
 from mesh.rpc.connections import Connection, Connections, Endpoint
+from mesh.rpc.flow import Flow
 from mesh.rpc.membership import Membership
+from mesh.rpc.reply import RawEnd, is_sealed
 from mesh.rpc.server import HELLO
-from mesh.rpc.status import mesh_outcome
+from mesh.rpc.status import CallFailedError, mesh_outcome
 from mesh.v1 import wire_pb2
 
 #: How long a call without a deadline waits for keys, slice or a moved instance, in seconds.
 PATIENCE: Final = 10.0
 #: How long a refused call waits for the directory to show that the instance is gone, in seconds.
 SETTLE: Final = 2.0
+#: How long a call waits for the connection to an instance where there are others, in seconds.
+CONNECT: Final = 1.0
 HELLO_TIMEOUT: Final = 5.0
 #: The same where there is another address to try.
 NEXT_TIMEOUT: Final = 1.5
 #: The largest reply of auth and gatekeeper, in bytes: a policy, or a slice of it, and all who may be revoked.
 MAX_CONTROL: Final = MAX_DOCUMENT + MAX_REVOKED * 30 + 64 * 1024
+
+_UNANSWERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+#: How a call ended that was never begun.
+_UNREACHED: Final = RawEnd(grpc.StatusCode.UNAVAILABLE, "", (), ())
 
 KeysFor = Callable[[ServiceName, float], Awaitable[None]]
 
@@ -50,6 +63,9 @@ class Directory(Protocol):
         Raises ``CallFailedError`` if there is no slice in force.
         """
 
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give how calls to a service are made: the same object for as long as the same is said."""
+
     def changed(self) -> Awaitable[object]:
         """Give what waits until any of it changes, from this very moment on."""
 
@@ -64,16 +80,85 @@ class DirectoryTarget:
         self,
         service: ServiceName,
         directory: Directory,
-        connections: Callable[[], Connections],
+        connections: Callable[[ServiceName], Connections],
         keys_for: KeysFor,
+        called: ServiceName | None = None,
     ) -> None:
-        """Take the name, the slice's directory, what gives the connections there, and how to get keys."""
-        self.service = service
+        """Take the name, the slice's directory, what gives the connections to a service, and how to get keys.
+
+        ``called``: the name that the application calls, if policy has split the calls to that one.
+        """
+        self.service, self.called = service, called or service
         self._directory, self._connections, self._keys_for = directory, connections, keys_for
         self._waits = f"running instance of {service}"
 
+    def split(self, metadata: Any) -> DirectoryTarget:
+        """Give where a call with such metadata goes: here, unless policy has it otherwise."""
+        shares = self._directory.traffic(self.service).split
+        if not shares:
+            return self
+        try:
+            entries = checked_entries(metadata or ())
+        except ValueError:
+            return self  # it is refused before it goes anywhere
+        name = destination(shares, entries, self._takes, random.randrange)
+        if name is None or name == self.service.text:
+            return self
+        return DirectoryTarget(
+            ServiceName(name), self._directory, self._connections, self._keys_for, self.called
+        )
+
+    def _takes(self, service: str) -> bool:
+        name = ServiceName(service)
+        return bool(self._directory.in_force and self._directory.endpoints(name))
+
     async def connection(self, spec: CallSpec) -> tuple[InstanceId, Connection]:
-        """Choose a running instance, with keys for it in force."""
+        """Choose a running instance, with keys for it in force, when there is a place for the call."""
+        endpoints = await self._running(spec)
+        await self._keys_for(self.service, _patience(spec))
+        connections = self._connections(self.service)
+        flow, traffic = connections.flow, self._directory.traffic(self.service)
+        if flow.traffic is not traffic:
+            flow.follow(traffic)
+        if not flow.gate.enter():
+            await self._turn(flow, spec)
+            endpoints = []  # others may be there by now
+        try:
+            endpoints = endpoints or await self._running(spec)
+            endpoint, connection = connections.choose(endpoints, spec.entries)
+        except BaseException:
+            flow.gate.leave()
+            raise
+        connection.began()
+        elsewhere = len(endpoints) > 1 and endpoint.instance not in spec.tried
+        if elsewhere and not spec.wait_for_ready and not await self._stands(connection, spec):
+            # Nothing was sent, so whatever the call is, it may go where it was not yet.
+            spec.tried.add(endpoint.instance)
+            flow.passed_over()
+            self.ended(endpoint.instance, _UNREACHED, begun=False)
+            return await self.connection(spec)
+        return endpoint.instance, connection
+
+    async def _stands(self, connection: Connection, spec: CallSpec) -> bool:
+        stands = False
+        try:
+            left = spec.remaining()
+            stands = await connection.stands(CONNECT if left is None else min(CONNECT, left))
+        finally:
+            if not stands:
+                connection.ended()
+        return stands
+
+    async def _turn(self, flow: Flow, spec: CallSpec) -> None:
+        try:
+            has_place = await flow.gate.turn(_patience(spec))
+        except TimeoutError:
+            spec.remaining()
+            has_place = False
+        if not has_place:
+            raise CallFailedError(flow.overloaded())
+
+    async def _running(self, spec: CallSpec) -> list[Endpoint]:
         if not self._directory.in_force:
             await _within(self._directory.ready(), _patience(spec), "policy in force")
         endpoints = self._directory.endpoints(self.service)
@@ -85,9 +170,8 @@ class DirectoryTarget:
             endpoints = self._directory.endpoints(self.service)
         if endpoints is None:
             raise CallFailedError(mesh_outcome(Reason.NAME_UNAVAILABLE))
-        await self._keys_for(self.service, _patience(spec))
-        endpoint, connection = self._connections().choose(endpoints)
-        return endpoint.instance, connection
+        # Not where it was already, if there is an elsewhere.
+        return [one for one in endpoints if one.instance not in spec.tried] or endpoints
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Wait until the directory has dropped the instance: only then is it gone for certain."""
@@ -96,8 +180,16 @@ class DirectoryTarget:
             left = deadline - asyncio.get_running_loop().time()
             await _within(self._directory.changed(), max(left, 0.0), self._waits)
 
-    def lost(self, instance: InstanceId) -> None:
-        """Do nothing: the connections of a service know which of its instances cannot be reached."""
+    def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
+        """Have those left out that fail, if policy says so."""
+        flow = self._connections(self.service).flow
+        if flow.ejects:
+            answer = answered(end.code.name, sealed=is_sealed(end), begun=begun)
+            flow.ended(instance, answer, self._instances)
+
+    def _instances(self) -> list[InstanceId]:
+        listed = self._directory.endpoints(self.service) if self._directory.in_force else None
+        return [endpoint.instance for endpoint in listed or ()]
 
     def _lists(self, instance: InstanceId) -> bool:
         return any(e.instance == instance for e in self._directory.endpoints(self.service) or ())
@@ -120,16 +212,22 @@ class FixedTarget:
         async with self._asking:
             if self._instance is None:
                 self._instance = await self._found(spec)
-            return self._instance, self._connection()
+            instance, connection = self._instance, self._connection()
+        connection.began()
+        return instance, connection
+
+    def split(self, _metadata: Any) -> FixedTarget:
+        """Give itself: there is no policy about calls to these."""
+        return self
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Ask again who is there."""
         if self._instance == instance and instance != by:
             self._instance = None
 
-    def lost(self, instance: InstanceId) -> None:
-        """Take the next address for the next call, because one was not answered by that instance."""
-        if self._instance == instance and len(self._addresses) > 1:
+    def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:  # noqa: ARG002
+        """Take the next address for the next call, if one was not answered by that instance."""
+        if end.code in _UNANSWERED and self._instance == instance and len(self._addresses) > 1:
             self.forget()
 
     def forget(self) -> None:

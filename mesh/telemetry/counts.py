@@ -61,7 +61,11 @@ class Counts:
         self.verdicts: dict[tuple[str, str], int] = {}
         self.causes: dict[str, int] = {}
         self.open = {"server": 0, "client": 0}
-        self.replays = self.retries = self.ejections = 0
+        self.replays = self.retries = self.hedges = 0
+        self.faults: dict[str, int] = {}
+        self.ejections: dict[str, int] = {}
+        self.overloads: dict[str, int] = {}
+        self.limits: dict[str, int] = {}
         self._methods: dict[str, str] = {}
 
     def method(self, path: str, *, served: bool) -> str:
@@ -91,6 +95,29 @@ class Counts:
     def cause(self, cause: str) -> None:
         """Count a call, or a reply, that was not believed."""
         self.causes[cause] = self.causes.get(cause, 0) + 1
+
+    def ejection(self, cause: str, endpoints: int = 1) -> None:
+        """Count instances that were left out."""
+        self.ejections[cause] = self.ejections.get(cause, 0) + endpoints
+
+    def overload(self, destination: str) -> None:
+        """Count a call for which there was no place."""
+        self.overloads[destination] = self.overloads.get(destination, 0) + 1
+
+    def limit(self, source: str) -> None:
+        """Count a call beyond the rate of its caller, of which there are as many as policy admits."""
+        self.limits[source] = self.limits.get(source, 0) + 1
+
+    def again(self, *, hedge: bool) -> None:
+        """Count an attempt that is not a call's first: after another one, or beside it."""
+        if hedge:
+            self.hedges += 1
+        else:
+            self.retries += 1
+
+    def disturbed(self, fault: str) -> None:
+        """Count something that policy has done to a call on purpose."""
+        self.faults[fault] = self.faults.get(fault, 0) + 1
 
     def _room(self, key: CallKey) -> Durations:
         if len(self.calls) >= MAX_KEYS:

@@ -28,8 +28,15 @@ EVENTS: Final = {
     "cannot connect to myself at %s:%d: the certificate rolls when others do": "certificate.rolls-later",
     "%s: requests that gRPC cannot take, so far %d: listening anew": "listener.anew",
     "gatekeeper takes no decisions: it is older than this node": "decisions.not-taken",
+    "left out: instance %s of %s, for %.0f s: %d calls in a row were not answered": "instance.left-out",
+    "not left out any more: instance %s of %s has answered": "instance.returned",
+    "no place for calls to %s: %d are open and %d wait, so far refused: %d": "calls.overloaded",
+    "calls beyond the rate of a caller, refused so far: %d, the last: source=%r method=%r": "calls.limited",
+    "port %d: hung up on %s for a flood, %d so far": "flood.ended",
     # sidecar
     "waiting for the app at %s: it does not accept connections yet": "app.waiting",
+    "the app at %s does not serve, and has no calls until it does: %s": "app.not-serving",
+    "the app at %s serves again": "app.serving",
     "no socket for %s: %s": "socket.missing",
     # auth
     "auth of %s is ready: join at %s": "auth.ready",
@@ -43,6 +50,8 @@ EVENTS: Final = {
     "kept for the audit log until it can be written: %s": "audit.kept",
     "the audit log of %s is written again": "audit.written-again",
     "not done, or not in the audit log yet: %s": "audit.refused",
+    "no notices of other auths' changes, looking twice a second: %s": "notices.missing",
+    "notices of other auths' changes come again": "notices.again",
     # gatekeeper
     "serving on port %d as instance %s": "gatekeeper.ready",
     "drained": "gatekeeper.drained",

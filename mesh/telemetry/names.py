@@ -44,6 +44,8 @@ CALL_ID: Final = "mesh.call.id"
 EPOCH: Final = "mesh.key.epoch"
 SEQUENCE: Final = "mesh.sequence"
 ATTEMPTS: Final = "mesh.attempts"
+#: What policy has done to a call on purpose: delay or abort. Also the event of it in a call's span.
+FAULT: Final = "mesh.fault"
 POLICY_VERSION: Final = "mesh.policy.version"
 SIDE: Final = "mesh.side"
 
@@ -51,6 +53,10 @@ SIDE: Final = "mesh.side"
 PERMIT: Final = "permit"
 DENY: Final = "deny"
 REJECT: Final = "reject"
+
+# Values of mesh.cause where instances are left out.
+UNREACHABLE: Final = "unreachable"
+FAILING: Final = "failing"
 
 # Metrics of the conventions.
 SERVER_DURATION: Final = "rpc.server.call.duration"
@@ -61,6 +67,8 @@ VERDICTS: Final = "mesh.verdicts"
 SEALS_REJECTED: Final = "mesh.seals.rejected"
 REPLAYS: Final = "mesh.replays"
 RETRIES: Final = "mesh.retries"
+HEDGES: Final = "mesh.hedges"
+FAULTS: Final = "mesh.faults"
 CALLS_OPEN: Final = "mesh.calls.open"
 KEY_AGE: Final = "mesh.key.age"
 CERTIFICATE_AGE: Final = "mesh.certificate.age"
@@ -69,7 +77,13 @@ SLICE_AGE: Final = "mesh.slice.age"
 SLICE_VERSION: Final = "mesh.slice.version"
 ENDPOINTS: Final = "mesh.endpoints"
 EJECTIONS: Final = "mesh.ejections"
+OVERLOADS: Final = "mesh.overloads"
+LIMITED: Final = "mesh.limited"
 LUA_KILLS: Final = "mesh.lua.kills"
+
+# Events in the spans of calls: an attempt that is not the first.
+RETRY: Final = "mesh.retry"
+HEDGE: Final = "mesh.hedge"
 
 # Spans of the mesh, beside those of calls.
 JOIN: Final = "mesh.join"

@@ -72,7 +72,19 @@ class NodeTelemetry:
 
     def passed_over(self, endpoints: int) -> None:
         """Count instances that a call did not go to because they could not be reached."""
-        self.counts.ejections += endpoints
+        self.counts.ejection(names.UNREACHABLE, endpoints)
+
+    def ejected(self, destination: ServiceName) -> None:  # noqa: ARG002  its name is in the log
+        """Count an instance that is left out because it failed."""
+        self.counts.ejection(names.FAILING)
+
+    def overloaded(self, destination: ServiceName) -> None:
+        """Count a call that was not made, because too many are open."""
+        self.counts.overload(destination.text)
+
+    def limited(self, source: str) -> None:
+        """Count a call that was not served, because its caller makes too many."""
+        self.counts.limit(source)
 
     def count(self, verdict: str, why: Denied | PeerError | None) -> None:
         """Count a verdict, and the true cause of a rejection."""
@@ -197,13 +209,22 @@ class Called:
         self._began = perf_counter()
         self._span, self.entries = node.tracing.call(method.text[1:], entries, self._first)
 
-    def attempt(self, address: str, sealed: bytes, seal: CallSeal) -> None:
-        """Count an attempt; keep the last for the span."""
+    def attempt(self, address: str, sealed: bytes, seal: CallSeal, *, hedge: bool = False) -> None:
+        """Count an attempt; keep the last for the span, and tell there of each but the first."""
         self._attempts += 1
         if self._attempts > 1:
-            self._node.counts.retries += 1
+            self._node.counts.again(hedge=hedge)
         if self._span is not None:
             self._last = address, sealed, seal
+            if self._attempts > 1:
+                self._span.add_event(names.HEDGE if hedge else names.RETRY, {names.ATTEMPTS: self._attempts})
+
+    def disturbed(self, fault: str) -> None:
+        """Count a fault on purpose, and mark the span."""
+        self._node.counts.disturbed(fault)
+        if self._span is not None:
+            self._span.add_event(names.FAULT, {names.FAULT: fault})
+            self._span.set_attribute(names.FAULT, fault)
 
     def refused(self, why: PeerError, call_id: str) -> None:
         """Count a reply that was not believed."""

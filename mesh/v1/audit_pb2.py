@@ -22,35 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mesh.v1 import tap_pb2 as mesh_dot_v1_dot_tap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mesh/v1/audit.proto\x12\x07mesh.v1\"\xa1\x01\n\x06\x44\x65nial\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x17\n\x0fsource_instance\x18\x02 \x01(\x0c\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x08 \x01(\x04\x12\x0f\n\x07last_ms\x18\t \x01(\x04\"1\n\rReportRequest\x12 \n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x0f.mesh.v1.Denial\"\x10\n\x0eReportResponse\"R\n\x0bNodeDenials\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12 \n\x07\x64\x65nials\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Denial\"6\n\rRecordRequest\x12%\n\x07reports\x18\x01 \x03(\x0b\x32\x14.mesh.v1.NodeDenials\"\x10\n\x0eRecordResponse\"y\n\x06\x41nchor\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x15\n\rfirst_segment\x18\x02 \x01(\x04\x12\x0f\n\x07segment\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0b\n\x03mac\x18\x06 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x04\";\n\x0bReadRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"q\n\x0cReadResponse\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x1f\n\x06\x61nchor\x18\x03 \x01(\x0b\x32\x0f.mesh.v1.Anchor\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\x10\n\x08replicas\x18\x05 \x03(\t2J\n\rDenialService\x12\x39\n\x06Report\x12\x16.mesh.v1.ReportRequest\x1a\x17.mesh.v1.ReportResponse2\x80\x01\n\x0c\x41uditService\x12\x39\n\x06Record\x12\x16.mesh.v1.RecordRequest\x1a\x17.mesh.v1.RecordResponse\x12\x35\n\x04Read\x12\x14.mesh.v1.ReadRequest\x1a\x15.mesh.v1.ReadResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mesh/v1/audit.proto\x12\x07mesh.v1\x1a\x11mesh/v1/tap.proto\"\xa1\x01\n\x06\x44\x65nial\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x17\n\x0fsource_instance\x18\x02 \x01(\x0c\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x08 \x01(\x04\x12\x0f\n\x07last_ms\x18\t \x01(\x04\"1\n\rReportRequest\x12 \n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x0f.mesh.v1.Denial\"\x10\n\x0eReportResponse\"R\n\x0bNodeDenials\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12 \n\x07\x64\x65nials\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Denial\"6\n\rRecordRequest\x12%\n\x07reports\x18\x01 \x03(\x0b\x32\x14.mesh.v1.NodeDenials\"\x10\n\x0eRecordResponse\"]\n\x10RecordTapRequest\x12\x10\n\x08operator\x18\x01 \x01(\x0c\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\"\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x12.mesh.v1.TapFilter\"\x13\n\x11RecordTapResponse\"y\n\x06\x41nchor\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x15\n\rfirst_segment\x18\x02 \x01(\x04\x12\x0f\n\x07segment\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0b\n\x03mac\x18\x06 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x04\";\n\x0bReadRequest\x12\x0b\n\x03log\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"q\n\x0cReadResponse\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x1f\n\x06\x61nchor\x18\x03 \x01(\x0b\x32\x0f.mesh.v1.Anchor\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\x10\n\x08replicas\x18\x05 \x03(\t2J\n\rDenialService\x12\x39\n\x06Report\x12\x16.mesh.v1.ReportRequest\x1a\x17.mesh.v1.ReportResponse2\xc4\x01\n\x0c\x41uditService\x12\x39\n\x06Record\x12\x16.mesh.v1.RecordRequest\x1a\x17.mesh.v1.RecordResponse\x12\x42\n\tRecordTap\x12\x19.mesh.v1.RecordTapRequest\x1a\x1a.mesh.v1.RecordTapResponse\x12\x35\n\x04Read\x12\x14.mesh.v1.ReadRequest\x1a\x15.mesh.v1.ReadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DENIAL']._serialized_start=33
-  _globals['_DENIAL']._serialized_end=194
-  _globals['_REPORTREQUEST']._serialized_start=196
-  _globals['_REPORTREQUEST']._serialized_end=245
-  _globals['_REPORTRESPONSE']._serialized_start=247
-  _globals['_REPORTRESPONSE']._serialized_end=263
-  _globals['_NODEDENIALS']._serialized_start=265
-  _globals['_NODEDENIALS']._serialized_end=347
-  _globals['_RECORDREQUEST']._serialized_start=349
-  _globals['_RECORDREQUEST']._serialized_end=403
-  _globals['_RECORDRESPONSE']._serialized_start=405
-  _globals['_RECORDRESPONSE']._serialized_end=421
-  _globals['_ANCHOR']._serialized_start=423
-  _globals['_ANCHOR']._serialized_end=544
-  _globals['_READREQUEST']._serialized_start=546
-  _globals['_READREQUEST']._serialized_end=605
-  _globals['_READRESPONSE']._serialized_start=607
-  _globals['_READRESPONSE']._serialized_end=720
-  _globals['_DENIALSERVICE']._serialized_start=722
-  _globals['_DENIALSERVICE']._serialized_end=796
-  _globals['_AUDITSERVICE']._serialized_start=799
-  _globals['_AUDITSERVICE']._serialized_end=927
+  _globals['_DENIAL']._serialized_start=52
+  _globals['_DENIAL']._serialized_end=213
+  _globals['_REPORTREQUEST']._serialized_start=215
+  _globals['_REPORTREQUEST']._serialized_end=264
+  _globals['_REPORTRESPONSE']._serialized_start=266
+  _globals['_REPORTRESPONSE']._serialized_end=282
+  _globals['_NODEDENIALS']._serialized_start=284
+  _globals['_NODEDENIALS']._serialized_end=366
+  _globals['_RECORDREQUEST']._serialized_start=368
+  _globals['_RECORDREQUEST']._serialized_end=422
+  _globals['_RECORDRESPONSE']._serialized_start=424
+  _globals['_RECORDRESPONSE']._serialized_end=440
+  _globals['_RECORDTAPREQUEST']._serialized_start=442
+  _globals['_RECORDTAPREQUEST']._serialized_end=535
+  _globals['_RECORDTAPRESPONSE']._serialized_start=537
+  _globals['_RECORDTAPRESPONSE']._serialized_end=556
+  _globals['_ANCHOR']._serialized_start=558
+  _globals['_ANCHOR']._serialized_end=679
+  _globals['_READREQUEST']._serialized_start=681
+  _globals['_READREQUEST']._serialized_end=740
+  _globals['_READRESPONSE']._serialized_start=742
+  _globals['_READRESPONSE']._serialized_end=855
+  _globals['_DENIALSERVICE']._serialized_start=857
+  _globals['_DENIALSERVICE']._serialized_end=931
+  _globals['_AUDITSERVICE']._serialized_start=934
+  _globals['_AUDITSERVICE']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

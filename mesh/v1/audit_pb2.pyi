@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from mesh.v1 import tap_pb2 as _tap_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -191,6 +192,55 @@ class RecordResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordResponse: _TypeAlias = RecordResponse  # noqa: Y015
+
+@_typing.final
+class RecordTapRequest(_message.Message):
+    """RecordTapRequest says who looks at what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    operator: _builtins.bytes
+    """The operator's instance, as gatekeeper verified it, 16 bytes."""
+    destination: _builtins.str
+    """The service whose calls are looked at."""
+    @_builtins.property
+    def filter(self) -> _tap_pb2.TapFilter:
+        """Which calls to it."""
+
+    def __init__(
+        self,
+        *,
+        operator: _builtins.bytes = ...,
+        destination: _builtins.str = ...,
+        filter: _tap_pb2.TapFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "filter", b"filter", "operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTapRequest: _TypeAlias = RecordTapRequest  # noqa: Y015
+
+@_typing.final
+class RecordTapResponse(_message.Message):
+    """RecordTapResponse is empty: it is in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTapResponse: _TypeAlias = RecordTapResponse  # noqa: Y015
 
 @_typing.final
 class Anchor(_message.Message):

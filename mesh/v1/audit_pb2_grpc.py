@@ -116,6 +116,11 @@ class AuditServiceStub(object):
                 request_serializer=mesh_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_audit__pb2.RecordResponse.FromString,
                 _registered_method=True)
+        self.RecordTap = channel.unary_unary(
+                '/mesh.v1.AuditService/RecordTap',
+                request_serializer=mesh_dot_v1_dot_audit__pb2.RecordTapRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_audit__pb2.RecordTapResponse.FromString,
+                _registered_method=True)
         self.Read = channel.unary_stream(
                 '/mesh.v1.AuditService/Read',
                 request_serializer=mesh_dot_v1_dot_audit__pb2.ReadRequest.SerializeToString,
@@ -129,6 +134,13 @@ class AuditServiceServicer(object):
 
     def Record(self, request, context):
         """Record writes denials to the log, and answers when they are there. Gatekeeper only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordTap(self, request, context):
+        """RecordTap writes that an operator looks at calls, and answers when that is in the log. Gatekeeper only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +161,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Record,
                     request_deserializer=mesh_dot_v1_dot_audit__pb2.RecordRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_audit__pb2.RecordResponse.SerializeToString,
+            ),
+            'RecordTap': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordTap,
+                    request_deserializer=mesh_dot_v1_dot_audit__pb2.RecordTapRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_audit__pb2.RecordTapResponse.SerializeToString,
             ),
             'Read': grpc.unary_stream_rpc_method_handler(
                     servicer.Read,
@@ -184,6 +201,33 @@ class AuditService(object):
             '/mesh.v1.AuditService/Record',
             mesh_dot_v1_dot_audit__pb2.RecordRequest.SerializeToString,
             mesh_dot_v1_dot_audit__pb2.RecordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordTap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.v1.AuditService/RecordTap',
+            mesh_dot_v1_dot_audit__pb2.RecordTapRequest.SerializeToString,
+            mesh_dot_v1_dot_audit__pb2.RecordTapResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,6 +68,8 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     Record: _grpc.UnaryUnaryMultiCallable[_audit_pb2.RecordRequest, _audit_pb2.RecordResponse]
     """Record writes denials to the log, and answers when they are there. Gatekeeper only."""
+    RecordTap: _grpc.UnaryUnaryMultiCallable[_audit_pb2.RecordTapRequest, _audit_pb2.RecordTapResponse]
+    """RecordTap writes that an operator looks at calls, and answers when that is in the log. Gatekeeper only."""
     Read: _grpc.UnaryStreamMultiCallable[_audit_pb2.ReadRequest, _audit_pb2.ReadResponse]
     """Read gives where a log begins and ends by auth's own record, then its bytes as they are on the disk.
     Operator only.
@@ -80,6 +82,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Record: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordRequest, _audit_pb2.RecordResponse]  # type: ignore[assignment]
     """Record writes denials to the log, and answers when they are there. Gatekeeper only."""
+    RecordTap: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordTapRequest, _audit_pb2.RecordTapResponse]  # type: ignore[assignment]
+    """RecordTap writes that an operator looks at calls, and answers when that is in the log. Gatekeeper only."""
     Read: _aio.UnaryStreamMultiCallable[_audit_pb2.ReadRequest, _audit_pb2.ReadResponse]  # type: ignore[assignment]
     """Read gives where a log begins and ends by auth's own record, then its bytes as they are on the disk.
     Operator only.
@@ -95,6 +99,14 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.RecordResponse, _abc.Awaitable[_audit_pb2.RecordResponse]]:
         """Record writes denials to the log, and answers when they are there. Gatekeeper only."""
+
+    @_abc_1.abstractmethod
+    def RecordTap(
+        self,
+        request: _audit_pb2.RecordTapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.RecordTapResponse, _abc.Awaitable[_audit_pb2.RecordTapResponse]]:
+        """RecordTap writes that an operator looks at calls, and answers when that is in the log. Gatekeeper only."""
 
     @_abc_1.abstractmethod
     def Read(

@@ -126,6 +126,7 @@ class JoinBody(_message.Message):
     HPKE_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     CSR_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
+    REMOTE_KEYS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version of the handshake: 1."""
     token_id: _builtins.str
@@ -136,6 +137,10 @@ class JoinBody(_message.Message):
     """PKCS#10 certificate request, DER. Only its public key is used, and its proof of possession checked."""
     nonce: _builtins.bytes
     """16 random bytes."""
+    remote_keys: _builtins.bool
+    """Whether the node wants no keys but those for calling the mesh's own services, and auth to seal for it
+    (SignerService). The token may say so too.
+    """
     def __init__(
         self,
         *,
@@ -144,10 +149,11 @@ class JoinBody(_message.Message):
         hpke_public_key: _builtins.bytes = ...,
         csr: _builtins.bytes = ...,
         nonce: _builtins.bytes = ...,
+        remote_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr", b"csr", "hpke_public_key", b"hpke_public_key", "nonce", b"nonce", "token_id", b"token_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csr", b"csr", "hpke_public_key", b"hpke_public_key", "nonce", b"nonce", "remote_keys", b"remote_keys", "token_id", b"token_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +240,7 @@ class Credentials(_message.Message):
     NOW_MS_FIELD_NUMBER: _builtins.int
     POLICY_KEY_FIELD_NUMBER: _builtins.int
     RENEW_AT_MS_FIELD_NUMBER: _builtins.int
+    REMOTE_KEYS_FIELD_NUMBER: _builtins.int
     trust_domain: _builtins.str
     """The trust domain."""
     service: _builtins.str
@@ -246,6 +253,8 @@ class Credentials(_message.Message):
     """Ed25519 public key, 32 bytes, that signs the policy of record."""
     renew_at_ms: _builtins.int
     """When to renew, milliseconds of Unix time by auth's clock: half of the life of what runs out first."""
+    remote_keys: _builtins.bool
+    """Whether auth keeps this instance's keys, and seals for it (SignerService)."""
     @_builtins.property
     def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """X.509-SVID, DER, leaf first."""
@@ -256,7 +265,9 @@ class Credentials(_message.Message):
 
     @_builtins.property
     def destination_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___DestinationKey]:
-        """Keys D(service, epoch) under which others call this node: previous, current and next, as they are."""
+        """Keys D(service, epoch) under which others call this node: previous, current and next, as they are. Without
+        the keys themselves if auth keeps them.
+        """
 
     def __init__(
         self,
@@ -270,10 +281,11 @@ class Credentials(_message.Message):
         now_ms: _builtins.int = ...,
         policy_key: _builtins.bytes = ...,
         renew_at_ms: _builtins.int = ...,
+        remote_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "destination_keys", b"destination_keys", "instance", b"instance", "now_ms", b"now_ms", "policy_key", b"policy_key", "renew_at_ms", b"renew_at_ms", "service", b"service", "trust_bundle", b"trust_bundle", "trust_domain", b"trust_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "destination_keys", b"destination_keys", "instance", b"instance", "now_ms", b"now_ms", "policy_key", b"policy_key", "remote_keys", b"remote_keys", "renew_at_ms", b"renew_at_ms", "service", b"service", "trust_bundle", b"trust_bundle", "trust_domain", b"trust_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,11 +304,13 @@ class Epoch(_message.Message):
     number: _builtins.int
     """The number, from 1."""
     begins_ms: _builtins.int
-    """Senders use the newest epoch that has begun."""
+    """Senders use the newest epoch that has begun. Receivers accept it from 5 seconds before, for clocks that differ."""
     ends_ms: _builtins.int
     """When the next epoch begins. Receivers accept this one for the grace period beyond it."""
     accepted_until_ms: _builtins.int
-    """When receivers stop accepting it."""
+    """When receivers stop accepting it. Of keys for auth itself: not before the last certificate has ended that was
+    given with them as the newest.
+    """
     def __init__(
         self,
         *,
@@ -322,7 +336,7 @@ class DestinationKey(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
-    """32 bytes."""
+    """32 bytes, or none if auth keeps it."""
     @_builtins.property
     def epoch(self) -> Global___Epoch:
         """The epoch."""
@@ -455,7 +469,7 @@ class GetPairKeysResponse(_message.Message):
     """Auth's clock, milliseconds of Unix time."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairKey]:
-        """Current and next epoch of each permitted destination."""
+        """Current and next epoch of each permitted destination; there always is a next one."""
 
     def __init__(
         self,
@@ -560,19 +574,23 @@ class CreateTokenRequest(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    REMOTE_KEYS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service name."""
     ttl_seconds: _builtins.int
     """Seconds of life, 1 to 86400; 0 for the default of 60."""
+    remote_keys: _builtins.bool
+    """Whether what joins with it gets no keys, and auth seals for it (SignerService)."""
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         ttl_seconds: _builtins.int = ...,
+        remote_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["service", b"service", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["remote_keys", b"remote_keys", "service", b"service", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,6 +675,7 @@ class TokenInfo(_message.Message):
     CREATED_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    REMOTE_KEYS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Public id."""
     service: _builtins.str
@@ -669,6 +688,8 @@ class TokenInfo(_message.Message):
     """When it expires, milliseconds of Unix time."""
     instance: _builtins.bytes
     """The instance that it became, 16 bytes; empty if unused."""
+    remote_keys: _builtins.bool
+    """Whether what joins with it gets no keys."""
     def __init__(
         self,
         *,
@@ -678,10 +699,11 @@ class TokenInfo(_message.Message):
         created_ms: _builtins.int = ...,
         expires_ms: _builtins.int = ...,
         instance: _builtins.bytes = ...,
+        remote_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "expires_ms", b"expires_ms", "id", b"id", "instance", b"instance", "service", b"service", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "expires_ms", b"expires_ms", "id", b"id", "instance", b"instance", "remote_keys", b"remote_keys", "service", b"service", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,7 +142,8 @@ class AuthServiceServicer(object):
 
     def GetPairKeys(self, request, context):
         """GetPairKeys gives the caller's keys for calling destinations: those that the policy of record lets
-        it call, and no word about the others, existing or not.
+        it call, and no word about the others, existing or not. An instance whose keys auth keeps gets those for
+        auth and gatekeeper alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

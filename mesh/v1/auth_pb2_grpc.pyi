@@ -76,7 +76,8 @@ class AuthServiceStub:
     """Renew gives a fresh certificate and the destination keys in force. Any node, for itself."""
     GetPairKeys: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetPairKeysRequest, _auth_pb2.GetPairKeysResponse]
     """GetPairKeys gives the caller's keys for calling destinations: those that the policy of record lets
-    it call, and no word about the others, existing or not.
+    it call, and no word about the others, existing or not. An instance whose keys auth keeps gets those for
+    auth and gatekeeper alone.
     """
     WatchPolicy: _grpc.UnaryStreamMultiCallable[_auth_pb2.WatchPolicyRequest, _auth_pb2.WatchPolicyResponse]
     """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
@@ -92,7 +93,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Renew gives a fresh certificate and the destination keys in force. Any node, for itself."""
     GetPairKeys: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetPairKeysRequest, _auth_pb2.GetPairKeysResponse]  # type: ignore[assignment]
     """GetPairKeys gives the caller's keys for calling destinations: those that the policy of record lets
-    it call, and no word about the others, existing or not.
+    it call, and no word about the others, existing or not. An instance whose keys auth keeps gets those for
+    auth and gatekeeper alone.
     """
     WatchPolicy: _aio.UnaryStreamMultiCallable[_auth_pb2.WatchPolicyRequest, _auth_pb2.WatchPolicyResponse]  # type: ignore[assignment]
     """WatchPolicy sends the policy of record, now and at every change, and says every half second that it still
@@ -117,7 +119,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.GetPairKeysResponse, _abc.Awaitable[_auth_pb2.GetPairKeysResponse]]:
         """GetPairKeys gives the caller's keys for calling destinations: those that the policy of record lets
-        it call, and no word about the others, existing or not.
+        it call, and no word about the others, existing or not. An instance whose keys auth keeps gets those for
+        auth and gatekeeper alone.
         """
 
     @_abc_1.abstractmethod

@@ -24,31 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/v1/decisions.proto\x12\x07mesh.v1\".\n\x0f\x44\x65\x63idedMetadata\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xe5\x01\n\x08\x44\x65\x63ision\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12)\n\x07verdict\x18\x03 \x01(\x0e\x32\x18.mesh.v1.DecisionVerdict\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\x04\x12*\n\x08metadata\x18\x07 \x03(\x0b\x32\x18.mesh.v1.DecidedMetadata\x12\r\n\x05\x63ount\x18\x08 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\t \x01(\x04\x12\x0f\n\x07last_ms\x18\n \x01(\x04\"G\n\x13UnrecordedDecisions\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x02 \x01(\x04\x12\x0f\n\x07last_ms\x18\x03 \x01(\x04\"p\n\x16RecordDecisionsRequest\x12$\n\tdecisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Decision\x12\x30\n\nunrecorded\x18\x02 \x01(\x0b\x32\x1c.mesh.v1.UnrecordedDecisions\"\x19\n\x17RecordDecisionsResponse\"P\n\x14ListDecisionsRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x04\x12\x10\n\x08until_ms\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65stinations\x18\x03 \x03(\t\"\x88\x01\n\x0eListedDecision\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12%\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x11.mesh.v1.DecisionH\x00\x12\x32\n\nunrecorded\x18\x03 \x01(\x0b\x32\x1c.mesh.v1.UnrecordedDecisionsH\x00\x42\x06\n\x04what\"C\n\x15ListDecisionsResponse\x12*\n\tdecisions\x18\x01 \x03(\x0b\x32\x17.mesh.v1.ListedDecision*\x86\x01\n\x0f\x44\x65\x63isionVerdict\x12 \n\x1c\x44\x45\x43ISION_VERDICT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ISION_VERDICT_ALLOW\x10\x01\x12\x19\n\x15\x44\x45\x43ISION_VERDICT_DENY\x10\x02\x12\x1a\n\x16\x44\x45\x43ISION_VERDICT_AUDIT\x10\x03\x32\xb9\x01\n\x0f\x44\x65\x63isionService\x12T\n\x0fRecordDecisions\x12\x1f.mesh.v1.RecordDecisionsRequest\x1a .mesh.v1.RecordDecisionsResponse\x12P\n\rListDecisions\x12\x1d.mesh.v1.ListDecisionsRequest\x1a\x1e.mesh.v1.ListDecisionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/v1/decisions.proto\x12\x07mesh.v1\".\n\x0f\x44\x65\x63idedMetadata\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xe5\x01\n\x08\x44\x65\x63ision\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12)\n\x07verdict\x18\x03 \x01(\x0e\x32\x18.mesh.v1.DecisionVerdict\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\n\n\x02\x62y\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\x04\x12*\n\x08metadata\x18\x07 \x03(\x0b\x32\x18.mesh.v1.DecidedMetadata\x12\r\n\x05\x63ount\x18\x08 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\t \x01(\x04\x12\x0f\n\x07last_ms\x18\n \x01(\x04\"G\n\x13UnrecordedDecisions\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08\x66irst_ms\x18\x02 \x01(\x04\x12\x0f\n\x07last_ms\x18\x03 \x01(\x04\"\xbc\x01\n\x07Latency\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x10\n\x08\x66irst_ms\x18\x03 \x01(\x04\x12\x0f\n\x07last_ms\x18\x04 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\x04\x12.\n\x07\x62uckets\x18\x06 \x03(\x0b\x32\x1d.mesh.v1.Latency.BucketsEntry\x1a.\n\x0c\x42ucketsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x95\x01\n\x16RecordDecisionsRequest\x12$\n\tdecisions\x18\x01 \x03(\x0b\x32\x11.mesh.v1.Decision\x12\x30\n\nunrecorded\x18\x02 \x01(\x0b\x32\x1c.mesh.v1.UnrecordedDecisions\x12#\n\tlatencies\x18\x03 \x03(\x0b\x32\x10.mesh.v1.Latency\"\x19\n\x17RecordDecisionsResponse\"P\n\x14ListDecisionsRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x04\x12\x10\n\x08until_ms\x18\x02 \x01(\x04\x12\x14\n\x0c\x64\x65stinations\x18\x03 \x03(\t\"\x88\x01\n\x0eListedDecision\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12%\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x11.mesh.v1.DecisionH\x00\x12\x32\n\nunrecorded\x18\x03 \x01(\x0b\x32\x1c.mesh.v1.UnrecordedDecisionsH\x00\x42\x06\n\x04what\"C\n\x15ListDecisionsResponse\x12*\n\tdecisions\x18\x01 \x03(\x0b\x32\x17.mesh.v1.ListedDecision\":\n\x14ListLatenciesRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x04\x12\x10\n\x08until_ms\x18\x02 \x01(\x04\"G\n\rListedLatency\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12!\n\x07latency\x18\x02 \x01(\x0b\x32\x10.mesh.v1.Latency\"B\n\x15ListLatenciesResponse\x12)\n\tlatencies\x18\x01 \x03(\x0b\x32\x16.mesh.v1.ListedLatency*\x86\x01\n\x0f\x44\x65\x63isionVerdict\x12 \n\x1c\x44\x45\x43ISION_VERDICT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ISION_VERDICT_ALLOW\x10\x01\x12\x19\n\x15\x44\x45\x43ISION_VERDICT_DENY\x10\x02\x12\x1a\n\x16\x44\x45\x43ISION_VERDICT_AUDIT\x10\x03\x32\x8b\x02\n\x0f\x44\x65\x63isionService\x12T\n\x0fRecordDecisions\x12\x1f.mesh.v1.RecordDecisionsRequest\x1a .mesh.v1.RecordDecisionsResponse\x12P\n\rListDecisions\x12\x1d.mesh.v1.ListDecisionsRequest\x1a\x1e.mesh.v1.ListDecisionsResponse0\x01\x12P\n\rListLatencies\x12\x1d.mesh.v1.ListLatenciesRequest\x1a\x1e.mesh.v1.ListLatenciesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.decisions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISIONVERDICT']._serialized_start=821
-  _globals['_DECISIONVERDICT']._serialized_end=955
+  _globals['_LATENCY_BUCKETSENTRY']._loaded_options = None
+  _globals['_LATENCY_BUCKETSENTRY']._serialized_options = b'8\001'
+  _globals['_DECISIONVERDICT']._serialized_start=1251
+  _globals['_DECISIONVERDICT']._serialized_end=1385
   _globals['_DECIDEDMETADATA']._serialized_start=36
   _globals['_DECIDEDMETADATA']._serialized_end=82
   _globals['_DECISION']._serialized_start=85
   _globals['_DECISION']._serialized_end=314
   _globals['_UNRECORDEDDECISIONS']._serialized_start=316
   _globals['_UNRECORDEDDECISIONS']._serialized_end=387
-  _globals['_RECORDDECISIONSREQUEST']._serialized_start=389
-  _globals['_RECORDDECISIONSREQUEST']._serialized_end=501
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=503
-  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=528
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=530
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=610
-  _globals['_LISTEDDECISION']._serialized_start=613
-  _globals['_LISTEDDECISION']._serialized_end=749
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=751
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=818
-  _globals['_DECISIONSERVICE']._serialized_start=958
-  _globals['_DECISIONSERVICE']._serialized_end=1143
+  _globals['_LATENCY']._serialized_start=390
+  _globals['_LATENCY']._serialized_end=578
+  _globals['_LATENCY_BUCKETSENTRY']._serialized_start=532
+  _globals['_LATENCY_BUCKETSENTRY']._serialized_end=578
+  _globals['_RECORDDECISIONSREQUEST']._serialized_start=581
+  _globals['_RECORDDECISIONSREQUEST']._serialized_end=730
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_start=732
+  _globals['_RECORDDECISIONSRESPONSE']._serialized_end=757
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=759
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=839
+  _globals['_LISTEDDECISION']._serialized_start=842
+  _globals['_LISTEDDECISION']._serialized_end=978
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=980
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1047
+  _globals['_LISTLATENCIESREQUEST']._serialized_start=1049
+  _globals['_LISTLATENCIESREQUEST']._serialized_end=1107
+  _globals['_LISTEDLATENCY']._serialized_start=1109
+  _globals['_LISTEDLATENCY']._serialized_end=1180
+  _globals['_LISTLATENCIESRESPONSE']._serialized_start=1182
+  _globals['_LISTLATENCIESRESPONSE']._serialized_end=1248
+  _globals['_DECISIONSERVICE']._serialized_start=1388
+  _globals['_DECISIONSERVICE']._serialized_end=1655
 # @@protoc_insertion_point(module_scope)

@@ -168,6 +168,72 @@ class UnrecordedDecisions(_message.Message):
 Global___UnrecordedDecisions: _TypeAlias = UnrecordedDecisions  # noqa: Y015
 
 @_typing.final
+class Latency(_message.Message):
+    """Latency says how long calls took that were permitted, from their admission to their end, by the node called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BucketsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    FIRST_MS_FIELD_NUMBER: _builtins.int
+    LAST_MS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """The verified caller; "?" for callers that were too many to be told apart."""
+    method: _builtins.str
+    """Full method; empty for methods that were too many, or that the node does not serve."""
+    first_ms: _builtins.int
+    """When the first ended, milliseconds of Unix time by auth's clock."""
+    last_ms: _builtins.int
+    """When the last did."""
+    failed: _builtins.int
+    """How many of them ended in an error that is the callee's."""
+    @_builtins.property
+    def buckets(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """How many calls took how long. Bucket 0 ends at 64 us, each other 2^(1/4) times further than the one before;
+        the last, 96, has no end.
+        """
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        method: _builtins.str = ...,
+        first_ms: _builtins.int = ...,
+        last_ms: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        buckets: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "failed", b"failed", "first_ms", b"first_ms", "last_ms", b"last_ms", "method", b"method", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Latency: _TypeAlias = Latency  # noqa: Y015
+
+@_typing.final
 class RecordDecisionsRequest(_message.Message):
     """RecordDecisionsRequest holds decisions of the calling node since its last request."""
 
@@ -175,6 +241,7 @@ class RecordDecisionsRequest(_message.Message):
 
     DECISIONS_FIELD_NUMBER: _builtins.int
     UNRECORDED_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """At most 256."""
@@ -183,15 +250,20 @@ class RecordDecisionsRequest(_message.Message):
     def unrecorded(self) -> Global___UnrecordedDecisions:
         """Calls that were too many different ones to be recorded."""
 
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Latency]:
+        """How long calls took that have ended since. At most 256."""
+
     def __init__(
         self,
         *,
         decisions: _abc.Iterable[Global___Decision] | None = ...,
         unrecorded: Global___UnrecordedDecisions | None = ...,
+        latencies: _abc.Iterable[Global___Latency] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["unrecorded", b"unrecorded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "unrecorded", b"unrecorded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "latencies", b"latencies", "unrecorded", b"unrecorded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,3 +377,81 @@ class ListDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class ListLatenciesRequest(_message.Message):
+    """ListLatenciesRequest says which calls are wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """Those that ended from then on, milliseconds of Unix time."""
+    until_ms: _builtins.int
+    """Those that ended before then; 0 for no end."""
+    def __init__(
+        self,
+        *,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since_ms", b"since_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLatenciesRequest: _TypeAlias = ListLatenciesRequest  # noqa: Y015
+
+@_typing.final
+class ListedLatency(_message.Message):
+    """ListedLatency is a histogram, with whom the calls were to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """The service that was called, and that measured."""
+    @_builtins.property
+    def latency(self) -> Global___Latency:
+        """Calls of one minute."""
+
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        latency: Global___Latency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "latency", b"latency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListedLatency: _TypeAlias = ListedLatency  # noqa: Y015
+
+@_typing.final
+class ListLatenciesResponse(_message.Message):
+    """ListLatenciesResponse is one part of what is recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATENCIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListedLatency]:
+        """What comes next."""
+
+    def __init__(
+        self,
+        *,
+        latencies: _abc.Iterable[Global___ListedLatency] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latencies", b"latencies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLatenciesResponse: _TypeAlias = ListLatenciesResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class DecisionServiceStub(object):
                 request_serializer=mesh_dot_v1_dot_decisions__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=mesh_dot_v1_dot_decisions__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.ListLatencies = channel.unary_stream(
+                '/mesh.v1.DecisionService/ListLatencies',
+                request_serializer=mesh_dot_v1_dot_decisions__pb2.ListLatenciesRequest.SerializeToString,
+                response_deserializer=mesh_dot_v1_dot_decisions__pb2.ListLatenciesResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer(object):
@@ -65,6 +70,13 @@ class DecisionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLatencies(self, request, context):
+        """ListLatencies gives how long calls took, oldest first, in parts. Operator only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=mesh_dot_v1_dot_decisions__pb2.ListDecisionsRequest.FromString,
                     response_serializer=mesh_dot_v1_dot_decisions__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ListLatencies': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListLatencies,
+                    request_deserializer=mesh_dot_v1_dot_decisions__pb2.ListLatenciesRequest.FromString,
+                    response_serializer=mesh_dot_v1_dot_decisions__pb2.ListLatenciesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class DecisionService(object):
             '/mesh.v1.DecisionService/ListDecisions',
             mesh_dot_v1_dot_decisions__pb2.ListDecisionsRequest.SerializeToString,
             mesh_dot_v1_dot_decisions__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLatencies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mesh.v1.DecisionService/ListLatencies',
+            mesh_dot_v1_dot_decisions__pb2.ListLatenciesRequest.SerializeToString,
+            mesh_dot_v1_dot_decisions__pb2.ListLatenciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

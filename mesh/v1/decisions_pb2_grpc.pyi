@@ -39,6 +39,8 @@ class DecisionServiceStub:
     """RecordDecisions takes what the calling node decided. Any node, about calls to itself."""
     ListDecisions: _grpc.UnaryStreamMultiCallable[_decisions_pb2.ListDecisionsRequest, _decisions_pb2.ListDecisionsResponse]
     """ListDecisions gives what is recorded, oldest first, in parts. Operator only."""
+    ListLatencies: _grpc.UnaryStreamMultiCallable[_decisions_pb2.ListLatenciesRequest, _decisions_pb2.ListLatenciesResponse]
+    """ListLatencies gives how long calls took, oldest first, in parts. Operator only."""
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -49,6 +51,8 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     """RecordDecisions takes what the calling node decided. Any node, about calls to itself."""
     ListDecisions: _aio.UnaryStreamMultiCallable[_decisions_pb2.ListDecisionsRequest, _decisions_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """ListDecisions gives what is recorded, oldest first, in parts. Operator only."""
+    ListLatencies: _aio.UnaryStreamMultiCallable[_decisions_pb2.ListLatenciesRequest, _decisions_pb2.ListLatenciesResponse]  # type: ignore[assignment]
+    """ListLatencies gives how long calls took, oldest first, in parts. Operator only."""
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """DecisionService is gatekeeper's."""
@@ -68,5 +72,13 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_decisions_pb2.ListDecisionsResponse], _abc.AsyncIterator[_decisions_pb2.ListDecisionsResponse]]:
         """ListDecisions gives what is recorded, oldest first, in parts. Operator only."""
+
+    @_abc_1.abstractmethod
+    def ListLatencies(
+        self,
+        request: _decisions_pb2.ListLatenciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decisions_pb2.ListLatenciesResponse], _abc.AsyncIterator[_decisions_pb2.ListLatenciesResponse]]:
+        """ListLatencies gives how long calls took, oldest first, in parts. Operator only."""
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,43 +23,44 @@ _sym_db = _symbol_database.Default()
 
 
 from mesh.v1 import revocation_pb2 as mesh_dot_v1_dot_revocation__pb2
+from mesh.v1 import tap_pb2 as mesh_dot_v1_dot_tap__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/gatekeeper.proto\x12\x07mesh.v1\x1a\x18mesh/v1/revocation.proto\"I\n\x0cWatchRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\x12\x13\n\x0bregistering\x18\x03 \x01(\x08\"q\n\rWatchResponse\x12\x1f\n\x05slice\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.SliceH\x00\x12!\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ChangeH\x00\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x04\x42\x06\n\x04news\"\xad\x01\n\x05Slice\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\r\n\x05rules\x18\x02 \x01(\x0c\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x10\n\x08settling\x18\x04 \x01(\x08\x12\x14\n\x0cmax_stale_ms\x18\x05 \x01(\x04\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\"\xb8\x01\n\x06\x43hange\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\x12\n\x05rules\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08settling\x18\x05 \x01(\x08\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstanceB\x08\n\x06_rules\"D\n\x0b\x44\x65stination\x12\x0f\n\x07service\x18\x01 \x01(\t\x12$\n\tendpoints\x18\x02 \x03(\x0b\x32\x11.mesh.v1.Endpoint\"-\n\x08\x45ndpoint\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"T\n\x10\x41uthorizeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12 \n\x07headers\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Header\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x11\x41uthorizeResponse\x12\x11\n\tpermitted\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\"!\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"<\n\x0fResolveResponse\x12)\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Destination\"\x12\n\x10ListNodesRequest\"M\n\x11ListNodesResponse\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.mesh.v1.NodeInfo\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"l\n\x08NodeInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\x12\x14\n\x0clast_seen_ms\x18\x05 \x01(\x04\x32\x95\x02\n\x11GatekeeperService\x12:\n\x05Watch\x12\x15.mesh.v1.WatchRequest\x1a\x16.mesh.v1.WatchResponse(\x01\x30\x01\x12\x42\n\tAuthorize\x12\x19.mesh.v1.AuthorizeRequest\x1a\x1a.mesh.v1.AuthorizeResponse\x12<\n\x07Resolve\x12\x17.mesh.v1.ResolveRequest\x1a\x18.mesh.v1.ResolveResponse\x12\x42\n\tListNodes\x12\x19.mesh.v1.ListNodesRequest\x1a\x1a.mesh.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mesh/v1/gatekeeper.proto\x12\x07mesh.v1\x1a\x18mesh/v1/revocation.proto\x1a\x11mesh/v1/tap.proto\"~\n\x0cWatchRequest\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\x12\x13\n\x0bregistering\x18\x03 \x01(\x08\x12#\n\x06tapped\x18\x04 \x03(\x0b\x32\x13.mesh.v1.TappedCall\x12\x0e\n\x06untold\x18\x05 \x01(\x04\"\x93\x01\n\rWatchResponse\x12\x1f\n\x05slice\x18\x01 \x01(\x0b\x32\x0e.mesh.v1.SliceH\x00\x12!\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x0f.mesh.v1.ChangeH\x00\x12\x14\n\x0c\x63onfirmed_ms\x18\x03 \x01(\x04\x12 \n\x04taps\x18\x04 \x01(\x0b\x32\x12.mesh.v1.TapOrdersB\x06\n\x04news\"\xbe\x01\n\x05Slice\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\r\n\x05rules\x18\x02 \x01(\x0c\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x10\n\x08settling\x18\x04 \x01(\x08\x12\x14\n\x0cmax_stale_ms\x18\x05 \x01(\x04\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\x12\x0f\n\x07traffic\x18\x07 \x01(\x0c\"\xda\x01\n\x06\x43hange\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x04\x12\x12\n\x05rules\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12*\n\x0c\x64\x65stinations\x18\x03 \x03(\x0b\x32\x14.mesh.v1.Destination\x12\x0f\n\x07removed\x18\x04 \x03(\t\x12\x10\n\x08settling\x18\x05 \x01(\x08\x12)\n\x07revoked\x18\x06 \x03(\x0b\x32\x18.mesh.v1.RevokedInstance\x12\x14\n\x07traffic\x18\x07 \x01(\x0cH\x01\x88\x01\x01\x42\x08\n\x06_rulesB\n\n\x08_traffic\"U\n\x0b\x44\x65stination\x12\x0f\n\x07service\x18\x01 \x01(\t\x12$\n\tendpoints\x18\x02 \x03(\x0b\x32\x11.mesh.v1.Endpoint\x12\x0f\n\x07traffic\x18\x03 \x01(\x0c\"-\n\x08\x45ndpoint\x12\x10\n\x08instance\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"T\n\x10\x41uthorizeRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12 \n\x07headers\x18\x03 \x03(\x0b\x32\x0f.mesh.v1.Header\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"L\n\x11\x41uthorizeResponse\x12\x11\n\tpermitted\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x04\"!\n\x0eResolveRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"<\n\x0fResolveResponse\x12)\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x14.mesh.v1.Destination\"\x12\n\x10ListNodesRequest\"M\n\x11ListNodesResponse\x12 \n\x05nodes\x18\x01 \x03(\x0b\x32\x11.mesh.v1.NodeInfo\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x04\"l\n\x08NodeInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x04\x12\x14\n\x0clast_seen_ms\x18\x05 \x01(\x04\x32\x95\x02\n\x11GatekeeperService\x12:\n\x05Watch\x12\x15.mesh.v1.WatchRequest\x1a\x16.mesh.v1.WatchResponse(\x01\x30\x01\x12\x42\n\tAuthorize\x12\x19.mesh.v1.AuthorizeRequest\x1a\x1a.mesh.v1.AuthorizeResponse\x12<\n\x07Resolve\x12\x17.mesh.v1.ResolveRequest\x1a\x18.mesh.v1.ResolveResponse\x12\x42\n\tListNodes\x12\x19.mesh.v1.ListNodesRequest\x1a\x1a.mesh.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.v1.gatekeeper_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHREQUEST']._serialized_start=63
-  _globals['_WATCHREQUEST']._serialized_end=136
-  _globals['_WATCHRESPONSE']._serialized_start=138
-  _globals['_WATCHRESPONSE']._serialized_end=251
-  _globals['_SLICE']._serialized_start=254
-  _globals['_SLICE']._serialized_end=427
-  _globals['_CHANGE']._serialized_start=430
-  _globals['_CHANGE']._serialized_end=614
-  _globals['_DESTINATION']._serialized_start=616
-  _globals['_DESTINATION']._serialized_end=684
-  _globals['_ENDPOINT']._serialized_start=686
-  _globals['_ENDPOINT']._serialized_end=731
-  _globals['_AUTHORIZEREQUEST']._serialized_start=733
-  _globals['_AUTHORIZEREQUEST']._serialized_end=817
-  _globals['_HEADER']._serialized_start=819
-  _globals['_HEADER']._serialized_end=855
-  _globals['_AUTHORIZERESPONSE']._serialized_start=857
-  _globals['_AUTHORIZERESPONSE']._serialized_end=933
-  _globals['_RESOLVEREQUEST']._serialized_start=935
-  _globals['_RESOLVEREQUEST']._serialized_end=968
-  _globals['_RESOLVERESPONSE']._serialized_start=970
-  _globals['_RESOLVERESPONSE']._serialized_end=1030
-  _globals['_LISTNODESREQUEST']._serialized_start=1032
-  _globals['_LISTNODESREQUEST']._serialized_end=1050
-  _globals['_LISTNODESRESPONSE']._serialized_start=1052
-  _globals['_LISTNODESRESPONSE']._serialized_end=1129
-  _globals['_NODEINFO']._serialized_start=1131
-  _globals['_NODEINFO']._serialized_end=1239
-  _globals['_GATEKEEPERSERVICE']._serialized_start=1242
-  _globals['_GATEKEEPERSERVICE']._serialized_end=1519
+  _globals['_WATCHREQUEST']._serialized_start=82
+  _globals['_WATCHREQUEST']._serialized_end=208
+  _globals['_WATCHRESPONSE']._serialized_start=211
+  _globals['_WATCHRESPONSE']._serialized_end=358
+  _globals['_SLICE']._serialized_start=361
+  _globals['_SLICE']._serialized_end=551
+  _globals['_CHANGE']._serialized_start=554
+  _globals['_CHANGE']._serialized_end=772
+  _globals['_DESTINATION']._serialized_start=774
+  _globals['_DESTINATION']._serialized_end=859
+  _globals['_ENDPOINT']._serialized_start=861
+  _globals['_ENDPOINT']._serialized_end=906
+  _globals['_AUTHORIZEREQUEST']._serialized_start=908
+  _globals['_AUTHORIZEREQUEST']._serialized_end=992
+  _globals['_HEADER']._serialized_start=994
+  _globals['_HEADER']._serialized_end=1030
+  _globals['_AUTHORIZERESPONSE']._serialized_start=1032
+  _globals['_AUTHORIZERESPONSE']._serialized_end=1108
+  _globals['_RESOLVEREQUEST']._serialized_start=1110
+  _globals['_RESOLVEREQUEST']._serialized_end=1143
+  _globals['_RESOLVERESPONSE']._serialized_start=1145
+  _globals['_RESOLVERESPONSE']._serialized_end=1205
+  _globals['_LISTNODESREQUEST']._serialized_start=1207
+  _globals['_LISTNODESREQUEST']._serialized_end=1225
+  _globals['_LISTNODESRESPONSE']._serialized_start=1227
+  _globals['_LISTNODESRESPONSE']._serialized_end=1304
+  _globals['_NODEINFO']._serialized_start=1306
+  _globals['_NODEINFO']._serialized_end=1414
+  _globals['_GATEKEEPERSERVICE']._serialized_start=1417
+  _globals['_GATEKEEPERSERVICE']._serialized_end=1694
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mesh.v1 import revocation_pb2 as _revocation_pb2
+from mesh.v1 import tap_pb2 as _tap_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,6 +29,8 @@ class WatchRequest(_message.Message):
     PORT_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     REGISTERING_FIELD_NUMBER: _builtins.int
+    TAPPED_FIELD_NUMBER: _builtins.int
+    UNTOLD_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     """The TCP port on which this node takes sealed calls, at the address it is seen to come from;
     0 for a node that only calls.
@@ -38,16 +41,24 @@ class WatchRequest(_message.Message):
     """True in the first one if this stream is to register the node and to send it no slice, for that comes from
     another gatekeeper.
     """
+    untold: _builtins.int
+    """How many more there were."""
+    @_builtins.property
+    def tapped(self) -> _containers.RepeatedCompositeFieldContainer[_tap_pb2.TappedCall]:
+        """Calls that were tapped since the last heartbeat, by the orders of this stream; at most 100 in a second."""
+
     def __init__(
         self,
         *,
         port: _builtins.int = ...,
         policy_version: _builtins.int = ...,
         registering: _builtins.bool = ...,
+        tapped: _abc.Iterable[_tap_pb2.TappedCall] | None = ...,
+        untold: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port", "registering", b"registering"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy_version", b"policy_version", "port", b"port", "registering", b"registering", "tapped", b"tapped", "untold", b"untold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -62,6 +73,7 @@ class WatchResponse(_message.Message):
     SLICE_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
     CONFIRMED_MS_FIELD_NUMBER: _builtins.int
+    TAPS_FIELD_NUMBER: _builtins.int
     confirmed_ms: _builtins.int
     """When auth last confirmed to gatekeeper that this policy is the one of record: milliseconds of Unix time by
     auth's clock; 0 for never, and while gatekeeper may not have read all that auth has said. The slice holds
@@ -75,16 +87,23 @@ class WatchResponse(_message.Message):
     def change(self) -> Global___Change:
         """Changes the slice that this stream has sent. A node that cannot apply it ends the stream and asks anew."""
 
+    @_builtins.property
+    def taps(self) -> _tap_pb2.TapOrders:
+        """What this stream is to tell of calls to the node, where that has changed. A node that knows nothing of taps
+        tells nothing.
+        """
+
     def __init__(
         self,
         *,
         slice: Global___Slice | None = ...,
         change: Global___Change | None = ...,
         confirmed_ms: _builtins.int = ...,
+        taps: _tap_pb2.TapOrders | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "news", b"news", "slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "news", b"news", "slice", b"slice", "taps", b"taps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirmed_ms", b"confirmed_ms", "news", b"news", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "confirmed_ms", b"confirmed_ms", "news", b"news", "slice", b"slice", "taps", b"taps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_news: _TypeAlias = _typing.Literal["slice", "change"]  # noqa: Y015
     _WhichOneofArgType_news: _TypeAlias = _typing.Literal["news", b"news"]  # noqa: Y015
@@ -104,6 +123,7 @@ class Slice(_message.Message):
     SETTLING_FIELD_NUMBER: _builtins.int
     MAX_STALE_MS_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy it was cut from. Slices of an older version are ignored."""
     rules: _builtins.bytes
@@ -114,6 +134,10 @@ class Slice(_message.Message):
     """
     max_stale_ms: _builtins.int
     """How long the slice holds without gatekeeper, in milliseconds."""
+    traffic: _builtins.bytes
+    """What the policy says of the traffic to this node and is this node's to do, its rate: canonical JSON, UTF-8;
+    empty if it says nothing.
+    """
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
         """The services that this node may call."""
@@ -133,10 +157,11 @@ class Slice(_message.Message):
         settling: _builtins.bool = ...,
         max_stale_ms: _builtins.int = ...,
         revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
+        traffic: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "max_stale_ms", b"max_stale_ms", "policy_version", b"policy_version", "revoked", b"revoked", "rules", b"rules", "settling", b"settling", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,15 +179,18 @@ class Change(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     SETTLING_FIELD_NUMBER: _builtins.int
     REVOKED_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the policy that the newest slice was cut from, never older than the one before."""
     rules: _builtins.bytes
     """The rules, if they are others than before."""
     settling: _builtins.bool
     """As in Slice."""
+    traffic: _builtins.bytes
+    """What is this node's to do of the traffic to it, if it is another than before."""
     @_builtins.property
     def destinations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Destination]:
-        """Destinations that are new, or whose endpoints are others than before, each whole."""
+        """Destinations that are new, or whose endpoints or traffic are others than before, each whole."""
 
     @_builtins.property
     def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -181,14 +209,20 @@ class Change(_message.Message):
         removed: _abc.Iterable[_builtins.str] | None = ...,
         settling: _builtins.bool = ...,
         revoked: _abc.Iterable[_revocation_pb2.RevokedInstance] | None = ...,
+        traffic: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "rules", b"rules"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "_traffic", b"_traffic", "rules", b"rules", "traffic", b"traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "revoked", b"revoked", "rules", b"rules", "settling", b"settling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rules", b"_rules", "_traffic", b"_traffic", "destinations", b"destinations", "policy_version", b"policy_version", "removed", b"removed", "revoked", b"revoked", "rules", b"rules", "settling", b"settling", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rules: _TypeAlias = _typing.Literal["rules"]  # noqa: Y015
     _WhichOneofArgType__rules: _TypeAlias = _typing.Literal["_rules", b"_rules"]  # noqa: Y015
+    _WhichOneofReturnType__traffic: _TypeAlias = _typing.Literal["traffic"]  # noqa: Y015
+    _WhichOneofArgType__traffic: _TypeAlias = _typing.Literal["_traffic", b"_traffic"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rules) -> _WhichOneofReturnType__rules | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__traffic) -> _WhichOneofReturnType__traffic | None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
 
@@ -200,8 +234,13 @@ class Destination(_message.Message):
 
     SERVICE_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service name."""
+    traffic: _builtins.bytes
+    """What the policy says of the traffic to it and is the caller's to do: canonical JSON, UTF-8; empty if it says
+    nothing. Names no service that this node may not call. A node that does not know of it calls without.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """Its running instances."""
@@ -211,10 +250,11 @@ class Destination(_message.Message):
         *,
         service: _builtins.str = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        traffic: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "service", b"service", "traffic", b"traffic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,7 +19,7 @@ State:
 ``durable``     files through to the disk
 ``directory``   the data directory: made at once or not at all, opened by one process or not at all
 ``archive``     the file of a backup; ``backup`` how it is taken, ``restoring`` what comes of it
-``founding``    a new one, all of it or nothing
+``founding``    a new one, all of it or nothing; ``replicating`` another auth's, ``sharing`` whichever
 ``clock``       a time that never runs backwards
 
 Around them:

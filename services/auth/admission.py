@@ -89,9 +89,12 @@ class Admission:
         self._store, self._vault, self._issue, self._auditor = store, vault, issue, auditor
         self._decoy = self._new_decoy()
 
-    def create(self, service: ServiceName, life_ms: int, by: Peer, now_ms: int) -> tuple[JoinToken, Token]:
-        """Make a token for one instance of a service."""
-        owned, token = new_token(self._vault, Kind.JOIN, service, life_ms, now_ms)
+    def create(
+        self, service: ServiceName, life_ms: int, by: Peer, now_ms: int, *, remote_keys: bool = False
+    ) -> tuple[JoinToken, Token]:
+        """Make a token for one instance of a service, whose keys auth may keep."""
+        kind = Kind.REMOTE if remote_keys else Kind.JOIN
+        owned, token = new_token(self._vault, kind, service, life_ms, now_ms)
         entry = _about(token, now_ms, "token created", by)
         self._store.add_token(token, entry)
         report(entry)
@@ -234,8 +237,9 @@ class Admission:
             raise
         new = InstanceId(os.urandom(INSTANCE_BYTES))
         certificate = self._issue(token.service, new, key, now_ms)
-        ends = ends_ms(certificate)
-        instance = Instance(new, token.service, token.id, asked.digest, certificate, now_ms, ends)
+        remote = (asked.remote_keys or token.kind is Kind.REMOTE) and not token.service.reserved
+        made = (new, token.service, token.id, asked.digest, certificate, now_ms)
+        instance = Instance(*made, ends_ms(certificate), remote_keys=remote)
         entry = Entry(
             now_ms,
             EntryKind.SESSION if token.service == OPERATOR else EntryKind.JOIN,
@@ -271,9 +275,8 @@ def _outcome(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R 
 
 
 def _about(token: Token, now_ms: int, event: str, by: Peer) -> Entry:
-    return Entry(
-        now_ms, EntryKind.TOKEN, event, service=token.service.text, token_id=token.id, by=by_whom(by)
-    )
+    service = token.service.text
+    return Entry(now_ms, EntryKind.TOKEN, event, service=service, token_id=token.id, by=by_whom(by))
 
 
 def _failed(

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from mesh.core.chain import Head
+from mesh.core.names import OPERATOR
 from mesh.core.receiver import Peer
 from mesh.rpc.context import peer
 from mesh.v1 import audit_pb2, audit_pb2_grpc
+from services.auth import reports
 from services.auth.authority import Authority
 from services.auth.status import answering
 from services.auth.worker import Worker
@@ -29,6 +31,14 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         async with answering(context):
             await self._worker.do(self._record, request.reports, peer(context))
         return audit_pb2.RecordResponse()
+
+    async def RecordTap(  # noqa: N802
+        self, request: audit_pb2.RecordTapRequest, context: Any
+    ) -> audit_pb2.RecordTapResponse:
+        """Write that an operator looks at calls."""
+        async with answering(context):
+            await self._worker.do(self._record_tap, request, peer(context))
+        return audit_pb2.RecordTapResponse()
 
     async def Read(  # noqa: N802
         self, request: audit_pb2.ReadRequest, context: Any
@@ -54,6 +64,13 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     def _record(self, told: Iterable[audit_pb2.NodeDenials], by: Peer) -> None:
         self._authority.check_known(by)
         self._authority.auditor.record(told)
+
+    def _record_tap(self, request: audit_pb2.RecordTapRequest, by: Peer) -> None:
+        self._authority.check_known(by)
+        operator = Peer(OPERATOR, reports.instance(request.operator))
+        # It is gatekeeper's word that this operator asked; that there is one is not.
+        self._authority.check_known(operator)
+        self._authority.auditor.tapped(request, operator)
 
     def _log(self, name: str, by: Peer) -> tuple[Head, dict[int, int]]:
         self._authority.check_known(by)

@@ -67,11 +67,15 @@ class Auditor:
             self.denials.note(entry, about(entry.service), now_ms)
         self.denials.try_to_flush(now_ms)
 
-    def names_refused(self, peer: Peer, count: int, now_ms: int) -> None:
-        """Note that a node asked for keys to names that it may not know of, or that are none; not which."""
+    def names_refused(
+        self, peer: Peer, count: int, now_ms: int, method: str = "/mesh.v1.AuthService/GetPairKeys"
+    ) -> None:
+        """Note that a node asked for keys to names that it may not know of, or that are none; not which.
+
+        Or that it asked for a call to one to be sealed, by ``method``.
+        """
         who = peer.service.text, str(peer.instance)
-        asked = "/mesh.v1.AuthService/GetPairKeys"
-        refused = Entry(now_ms, Kind.DENIAL, "names refused", Verdict.DENIED, False, *who, method=asked)
+        refused = Entry(now_ms, Kind.DENIAL, "names refused", Verdict.DENIED, False, *who, method=method)
         self.denied([replace(refused, count=count, until_ms=now_ms if count > 1 else 0)])
 
     def record(self, told: Iterable[audit_pb2.NodeDenials]) -> None:
@@ -85,6 +89,10 @@ class Auditor:
         for audited in (one for one in entries if one.kind is Kind.AUDIT):
             self._audits.note(audited, source(audited), now_ms)
         self._audits.try_to_flush(now_ms)
+
+    def tapped(self, request: audit_pb2.RecordTapRequest, operator: Peer) -> None:
+        """Write that an operator looks at calls to a service; raise ``AuditError`` if that cannot be."""
+        self._logs.log(ACTIONS, [reports.tap(request, operator, self._now())])
 
     def log(self, name: str) -> tuple[Head, dict[int, int]]:
         """Give the end of a log, and its segments with how much there is of each; raise ``MissingError``."""

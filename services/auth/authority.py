@@ -10,29 +10,31 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.join import JoinAsked, JoinToken
 from mesh.core.keys import Key
-from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName, service_name
+from mesh.core.names import AUTH, GATEKEEPER, InstanceId, ServiceName, service_name
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
 from mesh.v1 import auth_pb2
 from services.auth import messages, tokens
 from services.auth.admission import Admission
-from services.auth.audit import report, unlogged
+from services.auth.audit import unlogged
 from services.auth.auditor import Auditor
 from services.auth.authorities import Authorities
-from services.auth.ca import CA_LIFE_MS, ends_ms, half_ms, read_csr
+from services.auth.ca import CA_LIFE_MS, ends_ms, read_csr
 from services.auth.clock import Clock
 from services.auth.directory import DataDirectory
-from services.auth.epochs import Schedule, fetch_at_ms
+from services.auth.epochs import Schedule
 from services.auth.errors import InvalidError, RefusedError, StartError
 from services.auth.following import Following
+from services.auth.issuing import Issuing
 from services.auth.keeping import Keeping
+from services.auth.members import UNKNOWN, Members
 from services.auth.policies import Policies
 from services.auth.records import Instance, Token
 from services.auth.revoking import Revoking
 from services.auth.roots import Roots
+from services.auth.signatory import Signatory
 from services.auth.succession import Succession
 from services.auth.timekeeping import Timekeeping
 from services.auth.vault import TamperedError
@@ -64,31 +66,47 @@ class Authority:
     def __init__(self, directory: DataDirectory, lives: Lives, clock: Clock) -> None:
         """Take up where an opened directory left off. Use ``open``."""
         self._store = directory.store
-        self._lives, self._clock, self.domain = lives, clock, directory.domain
+        self.domain = directory.domain
         self._timekeeping = Timekeeping(self._store, clock)
         self.auditor = Auditor(self._store, clock.now_ms)
         self._policies = Policies(self._store, directory.signer)
-        self._policy_key = directory.signer.public_key
-        self.admission = Admission(self._store, directory.vault, self._certificate, self.auditor, self._now)
+        succession = Succession(lives.ca_ms, lives.svid_ms)
         self._roots = Roots(
             self._store,
             directory.vault,
             self.domain,
             lives.schedule,
+            succession.longest_ms,
             self.auditor.happened,
         )
         self._authorities = Authorities(
             self._store,
             directory.vault,
             self.domain,
-            Succession(lives.ca_ms, lives.svid_ms),
+            succession,
             directory.authorities,
             self.auditor.happened,
+        )
+        self._issuing = Issuing(
+            self.domain, self._roots, self._authorities, lives.svid_ms, directory.signer.public_key
+        )
+        self.admission = Admission(
+            self._store, directory.vault, self._issuing.certificate, self.auditor, self._now
         )
         self.following = Following(directory, self._authorities, self._roots, self._policies, clock)
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
         self.revoking = Revoking(self._store, self._roots, self._now)
         self.following.also = self.revoking.take_up
+        self.members = Members(self._store, self.revoking, self.auditor, clock.now_ms)
+        self.signatory = Signatory(
+            self.members,
+            self._roots,
+            self._policies,
+            self.revoking,
+            self.auditor,
+            self._store.sequences,
+            self._now,
+        )
         self._sweep_at_ms = 0
         self.addresses = Addresses("", "")
 
@@ -122,8 +140,14 @@ class Authority:
     ) -> auth_pb2.JoinResponse:
         mesh = [name for name in (AUTH, GATEKEEPER) if name != instance.service]
         bundle = auth_pb2.JoinBundle(
-            credentials=self._credentials(instance.service, instance.id, instance.certificate, now_ms),
-            pair_keys=self._pair_keys(instance.service, mesh, now_ms),
+            credentials=self._issuing.credentials(
+                instance.service,
+                instance.id,
+                instance.certificate,
+                now_ms,
+                remote_keys=instance.remote_keys,
+            ),
+            pair_keys=self._issuing.pair_keys(instance.service, mesh, now_ms),
             auth_address=self.addresses.auth,
             gatekeeper_address=self.addresses.gatekeeper,
         )
@@ -132,11 +156,13 @@ class Authority:
     def renew(self, peer: Peer, csr: bytes) -> auth_pb2.Credentials:
         """Give a node new credentials over a new key; its name and instance stay."""
         now_ms = self._now()
-        self.check_known(peer)
-        certificate = self._certificate(peer.service, peer.instance, read_csr(csr), now_ms)
+        known = self.members.check(peer)
+        certificate = self._issuing.certificate(peer.service, peer.instance, read_csr(csr), now_ms)
         if not self._store.prolong(peer.instance, ends_ms(certificate)):
-            raise RefusedError(_UNKNOWN)
-        return self._credentials(peer.service, peer.instance, certificate, now_ms)
+            raise RefusedError(UNKNOWN)
+        return self._issuing.credentials(
+            peer.service, peer.instance, certificate, now_ms, remote_keys=known.remote_keys
+        )
 
     def pair_keys(self, peer: Peer, destinations: Sequence[str]) -> auth_pb2.GetPairKeysResponse:
         """Give a node's keys to those that it may call, and no word about the others, names or not."""
@@ -145,42 +171,41 @@ class Authority:
                 f"{len(destinations)} names are too many: ask for {MAX_DESTINATIONS} at a time"
             )
         now_ms = self._now()
-        self.check_known(peer)
+        own = self.members.check(peer).remote_keys
         permitted = self._policies.permitted(peer.service)
         known = dict.fromkeys(_names(destinations))
-        asked = [name for name in known if name in permitted and not self.revoking.is_banned(name)]
+        asked = [
+            name
+            for name in known
+            if name in permitted and not self.revoking.is_banned(name) and (name.reserved or not own)
+        ]
         if refused := len(set(destinations)) - len(asked):
             self.auditor.names_refused(peer, refused, now_ms)
-        keys = self._pair_keys(peer.service, asked, now_ms)
+        keys = self._issuing.pair_keys(peer.service, asked, now_ms)
         return auth_pb2.GetPairKeysResponse(keys=keys, now_ms=now_ms)
 
     def check_known(self, peer: Peer) -> None:
         """Raise ``RefusedError`` unless this instance of this service is a member now, by auth's record."""
-        known, now_ms = self._store.instance(peer.instance), self._clock.now_ms()
-        member = known is not None and known.is_member(peer.service, now_ms)
-        if not member or self.revoking.is_banned(peer.service):
-            service, instance = peer.service.text, str(peer.instance)
-            entry = Entry(now_ms, Kind.DENIAL, "unknown instance", Verdict.DENIED, True, service, instance)
-            report(entry)
-            self.auditor.denied([entry])
-            raise RefusedError(_UNKNOWN)
+        self.members.check(peer)
 
     def credentials_for(
         self, service: ServiceName, instance: InstanceId, public_key: ec.EllipticCurvePublicKey
     ) -> auth_pb2.Credentials:
         """Give credentials without a token: auth's own."""
         now_ms = self._now()
-        certificate = self._certificate(service, instance, public_key, now_ms)
-        return self._credentials(service, instance, certificate, now_ms)
+        certificate = self._issuing.certificate(service, instance, public_key, now_ms)
+        return self._issuing.credentials(service, instance, certificate, now_ms)
 
     # For the operator
 
-    def create_token(self, service: str, ttl_seconds: int, by: Peer) -> tuple[JoinToken, Token]:
+    def create_token(
+        self, service: str, ttl_seconds: int, by: Peer, *, remote_keys: bool = False
+    ) -> tuple[JoinToken, Token]:
         """Make a join token; raise ``InvalidError`` for a name or a life that none is made for."""
         self.check_known(by)
-        name, life_ms = tokens.joinable(service), tokens.life_ms(ttl_seconds)
+        name, life_ms = tokens.joinable(service, remote_keys=remote_keys), tokens.life_ms(ttl_seconds)
         self.revoking.check_open(name)
-        return self.admission.create(name, life_ms, by, self._now())
+        return self.admission.create(name, life_ms, by, self._now(), remote_keys=remote_keys)
 
     def list_tokens(self, by: Peer) -> list[auth_pb2.TokenInfo]:
         """List tokens, newest first."""
@@ -244,6 +269,7 @@ class Authority:
         if now_ms >= self._sweep_at_ms:
             self._store.sweep(now_ms - tokens.KEEP_MS, now_ms)
             self._store.revocations.sweep(now_ms)
+            self._store.sequences.sweep(now_ms)
             self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
             with unlogged():
                 self.keys.turn(now_ms)
@@ -253,40 +279,6 @@ class Authority:
 
     def _now(self) -> int:
         return self.following.now()
-
-    def _certificate(
-        self, service: ServiceName, instance: InstanceId, key: ec.EllipticCurvePublicKey, now_ms: int
-    ) -> bytes:
-        authority = self._authorities.signing(now_ms)
-        return authority.issue(Identity(self.domain, service), instance, key, now_ms, self._lives.svid_ms)
-
-    def _credentials(
-        self, service: ServiceName, instance: InstanceId, certificate: bytes, now_ms: int
-    ) -> auth_pb2.Credentials:
-        keys = self._roots.destination_keys(service, now_ms)
-        return auth_pb2.Credentials(
-            trust_domain=self.domain.text,
-            service=service.text,
-            instance=instance.raw,
-            certificate_chain=[certificate],
-            trust_bundle=self._authorities.bundle(now_ms),
-            destination_keys=[messages.destination_key(epoch, key) for epoch, key in keys],
-            now_ms=now_ms,
-            policy_key=self._policy_key,
-            renew_at_ms=min(half_ms(certificate), fetch_at_ms(self._roots.epochs())),
-        )
-
-    def _pair_keys(
-        self, source: ServiceName, destinations: Iterable[ServiceName], now_ms: int
-    ) -> list[auth_pb2.PairKey]:
-        return [
-            messages.pair_key(name, epoch, key)
-            for name in destinations
-            for epoch, key in self._roots.pair_keys(source, name, now_ms)
-        ]
-
-
-_UNKNOWN: Final = "this instance is not known here, or no longer: join again with a new token"
 
 
 def _names(texts: Iterable[str]) -> Iterable[ServiceName]:

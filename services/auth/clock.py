@@ -14,18 +14,12 @@ from collections.abc import Callable
 from typing import Final
 
 from mesh.rpc import membership
+from mesh.rpc.membership import since_boot
 
 log = logging.getLogger("mesh.auth")
 
 LEAP_SECONDS: Final = 86_400.0
 HOLD_SECONDS: Final = 600.0
-
-
-def since_boot() -> float:
-    """Give the seconds since some moment, those asleep included where the system tells them."""
-    # monotonic(7): Linux leaves suspended time out of CLOCK_MONOTONIC alone.
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class Clock(membership.Clock):

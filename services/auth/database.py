@@ -7,7 +7,8 @@ what another auth has changed meanwhile. ``sqlite`` and ``postgres`` are the eng
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -54,9 +55,20 @@ class Database(ABC):
         """What this process has taken up."""
         self._counted: Generation | None = None
 
-    @abstractmethod
     def transact(self, work: Callable[[Connection], _R]) -> _R:
         """Do all of ``work``, durably and alone, or nothing; raise ``StoreError`` where that fails."""
+        try:
+            with failing():
+                result = self._transact(work)
+        except BaseException:
+            self._counted = None
+            raise
+        self.known, self._counted = self._counted or self.known, None
+        return result
+
+    @abstractmethod
+    def _transact(self, work: Callable[[Connection], _R]) -> _R:
+        """Do the same, and raise as SQLAlchemy does."""
 
     @abstractmethod
     def read(self, work: Callable[[Connection], _R]) -> _R:
@@ -82,6 +94,14 @@ class Database(ABC):
         """
 
     @abstractmethod
+    async def listen(self, told: Callable[[], None]) -> None:
+        """Call ``told``, in the event loop that this runs in, whenever others may have changed something."""
+
+    @abstractmethod
+    def tell(self, connection: Connection) -> None:
+        """Tell other auths of a change, once its transaction is committed, where there may be any."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close it."""
 
@@ -96,14 +116,18 @@ class Database(ABC):
             raise OvertakenError
         after = Generation(found.changes + 1, found.keks + kek)
         connection.execute(update(GENERATION).values(changes=after.changes, keks=after.keks))
+        self.tell(connection)
         # Those of others, which are not known here, are still to be taken up.
         self._counted = after if found == self.known else self.known
 
-    def settled(self, *, committed: bool) -> None:
-        """Note how the transaction ended that ``changed`` was called in."""
-        if committed and self._counted is not None:
-            self.known = self._counted
-        self._counted = None
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Raise ``StoreError`` where SQLAlchemy raises an error of its own."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StoreError(f"cannot use the database: {reason(error)}") from None
 
 
 def generation(connection: Connection) -> Generation:

@@ -46,7 +46,7 @@ class DataDirectory:
         self.path = path
         if not path.is_dir():
             raise StartError(f"no data directory {path}: make one with mesh init {path}")
-        self._lock = _lock(path / LOCK)
+        self._lock = locked(path / LOCK)
         try:
             self.keks = KekFiles(path)
             self.location = Location.of(path)
@@ -158,7 +158,8 @@ def withdraw_addresses(path: Path) -> None:
         (path / ADDRESSES).unlink()
 
 
-def _lock(path: Path) -> int:
+def locked(path: Path) -> int:
+    """Lock a data directory by its lock file until the descriptor is closed; raise ``StartError``."""
     # The kernel lets go of it when the process ends, however it ends.
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,9 +1,12 @@
 """The schedule of epochs: when keys are made, handed out, fetched and forgotten. Pure.
 
-           begins        half          5/8                    ends        accepted until
-    e      |-------------|-------------|----------------------|-----------|
-    e+1                  made, given out                      begins
-    nodes                              fetch e+1 (± 10 %)                 e is forgotten
+           begins        1/4                                  ends        accepted until
+    e      |-------------|------------------------------------|-----------|
+    e+1    made, given out                                    begins
+    nodes                fetch e+1 (± 10 %)                               e is forgotten
+
+So a node that has come for keys holds those of a whole epoch to come. Auth itself accepts e for longer where
+certificates outlive that (``kept_until_ms``): who has no other key left can still ask for new ones.
 
 An operator may have one more begin earlier than that (``forced``), as soon as every node can know of it.
 
@@ -36,7 +39,7 @@ class Schedule:
         if newest is None or newest.ends_ms <= now_ms:
             newest = self._epoch(newest.number.number + 1 if newest else 1, now_ms)
             made.append(newest)
-        if now_ms >= _half(newest):
+        if now_ms >= newest.begins_ms:
             made.append(self._epoch(newest.number.number + 1, newest.ends_ms))
         return made
 
@@ -69,6 +72,15 @@ def accepted(epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
     return sorted(epoch for epoch in epochs if now_ms < epoch.accepted_until_ms)
 
 
+def kept_until_ms(epoch: Epoch, longest_ms: int) -> int:
+    """Until when auth accepts what is sealed for itself, where certificates live for ``longest_ms`` at most.
+
+    An epoch is the newest that a node is given until it begins. With it comes a certificate; while that lives
+    the node is heard, though it may hold no later key.
+    """
+    return max(epoch.accepted_until_ms, epoch.begins_ms + longest_ms)
+
+
 def sendable(epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
     """Give the epochs that senders need keys of: current and next."""
     return sorted(epoch for epoch in epochs if now_ms < epoch.ends_ms)
@@ -77,17 +89,13 @@ def sendable(epochs: Iterable[Epoch], now_ms: int) -> list[Epoch]:
 def fetch_at_ms(epochs: Sequence[Epoch]) -> int:
     """When a node that holds these should come for newer keys.
 
-    5/8 into the newest: far enough past its half, when the next is made, that a node which comes 10 % early
-    finds it, and early enough to leave a quarter of an epoch to one for which auth is not there.
+    A quarter into the newest: far enough past its beginning, when the next is made, that a node which comes
+    10 % early finds it, and early enough to leave half an epoch to one for which auth is not there.
     """
     newest = max(epochs)
-    return newest.begins_ms + (newest.ends_ms - newest.begins_ms) * 5 // 8
+    return newest.begins_ms + (newest.ends_ms - newest.begins_ms) // 4
 
 
-def turn_at_ms(epochs: Sequence[Epoch]) -> int:
-    """When the next epoch has to be made or an old one forgotten."""
-    return min(_half(max(epochs)), *(epoch.accepted_until_ms for epoch in epochs))
-
-
-def _half(epoch: Epoch) -> int:
-    return epoch.begins_ms + (epoch.ends_ms - epoch.begins_ms) // 2
+def turn_at_ms(epochs: Sequence[Epoch], longest_ms: int) -> int:
+    """When the next epoch has to be made or an old one forgotten, by ``kept_until_ms``."""
+    return min(max(epochs).begins_ms, *(kept_until_ms(epoch, longest_ms) for epoch in epochs))

@@ -6,7 +6,7 @@ auth turns the same at that moment, one of them finds that it was overtaken, and
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from services.auth.authorities import Authorities
 from services.auth.clock import Clock
@@ -18,6 +18,8 @@ from services.auth.roots import Roots
 
 #: How often it is tried to turn keys that other auths turn as well.
 TRIES: Final = 5
+
+_R = TypeVar("_R")
 
 
 class Following:
@@ -36,20 +38,24 @@ class Following:
         self._authorities, self._roots, self._policies = authorities, roots, policies
         self.also: Callable[[], None] = lambda: None
         """Takes up what else there is."""
-        self.shared = directory.store.shared
-        """Whether there may be other auths."""
+        self.shared, self.listen = directory.store.shared, directory.store.listen
+        """Whether there may be other auths, and what calls back when one tells of a change, for ever."""
         self.looked_ms = 0
         """As of when all is taken up."""
 
     def now(self) -> int:
         """Take up and turn what there is, and give the time; raise ``AuthError`` where that cannot be."""
+        return self.alone(lambda now_ms: now_ms)
+
+    def alone(self, work: Callable[[int], _R]) -> _R:
+        """Do work that changes keys, given the time, and anew where another auth was faster."""
         for _ in range(TRIES):
             with suppress(OvertakenError):
                 self._take_up()
                 now_ms = self._clock.now_ms()
                 self._roots.turn(now_ms)
                 self._authorities.turn(now_ms)
-                return now_ms
+                return work(now_ms)
         raise OvertakenError
 
     def _take_up(self) -> None:

@@ -26,7 +26,7 @@ from services.auth.ca import CA_LIFE_MS, CertificateAuthority
 from services.auth.directory import sealed_secret
 from services.auth.durable import sync, write_secret
 from services.auth.errors import StartError
-from services.auth.kek import KEK, content_of
+from services.auth.kek import KEK, content_of, key_in
 from services.auth.location import Location
 from services.auth.policies import PolicySigner
 from services.auth.records import CA, CHECK, POLICY, Kind
@@ -42,15 +42,29 @@ def found(
     keeper: str = "",
     ca_ms: int = CA_LIFE_MS,
     database: str = "",
+    kek: bytes = b"",
 ) -> None:
     """Make the data directory of a new trust domain, its KEK kept by a KMS or, with ``""``, by its file.
 
     ``ca_ms`` is how long its first authority lasts, ``database`` the URL of an empty PostgreSQL database, or
-    ``""`` for a file in the directory.
+    ``""`` for a file in the directory; ``kek`` the content of a key file that there is.
 
     Raises ``StartError`` and leaves nothing behind.
     """
-    build(path, lambda scratch: _found(scratch, domain, now_ms, keeper, ca_ms, Location.new(database)))
+    location = Location.new(database)
+    build(path, lambda scratch: _found(scratch, domain, now_ms, kek or _kek(keeper), ca_ms, location))
+
+
+def new_kek(file: Path, keeper: str) -> None:
+    """Make a key file for a trust domain that is not made yet, kept by a KMS or (``""``) as it is.
+
+    Raises ``StartError``, also if the file is there.
+    """
+    content = _kek(keeper)
+    try:
+        write_secret(file, content)
+    except OSError as error:
+        raise StartError(f"cannot make {file}: {error.strerror}: name a new file") from None
 
 
 def build(path: Path, make: Callable[[Path], None]) -> None:
@@ -76,9 +90,12 @@ def build(path: Path, make: Callable[[Path], None]) -> None:
         ) from None
 
 
-def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int, location: Location) -> None:
-    kek = Key(os.urandom(KEY_BYTES))
-    vault = Vault(kek)
+def _kek(keeper: str) -> bytes:
+    return content_of(Key(os.urandom(KEY_BYTES)), keeper)
+
+
+def _found(path: Path, domain: TrustDomain, now_ms: int, kek: bytes, ca_ms: int, location: Location) -> None:
+    vault = Vault(key_in(kek, path / KEK))
     ca, ca_key = CertificateAuthority.create(domain, now_ms, ca_ms)
     policy_key = Ed25519PrivateKey.generate().private_bytes_raw()
     signer = PolicySigner(domain, policy_key)
@@ -88,7 +105,7 @@ def _found(path: Path, domain: TrustDomain, now_ms: int, keeper: str, ca_ms: int
         sealed_secret(vault, domain, POLICY, signer.public_key, policy_key),
     )
     credential, token = new_token(vault, Kind.OPERATOR, OPERATOR, OPERATOR_LIFE_MS, now_ms)
-    write_secret(path / KEK, content_of(kek, keeper))
+    write_secret(path / KEK, kek)
     write_secret(path / directory.OPERATOR, json.dumps({"token": credential.text}).encode() + b"\n")
     location.write(path)
     store = Store(location.open(path, new=True), location.replica)

@@ -14,6 +14,7 @@ import grpc
 
 from mesh.core.errors import PeerError
 from mesh.core.join import JoinAsked, read_request
+from mesh.rpc.warden import Warden
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth.authority import Authority
 from services.auth.errors import LimitedError, RefusedError
@@ -46,6 +47,7 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         self._authority, self._guesses, self._vouching = authority, Guesses(), vouching
         self._worker, self._joins = worker, Gathering(worker, self._answer, AT_ONCE)
         self._waiting = self._unheard = 0
+        self.warden = Warden()
         self._telling = False
 
     async def Join(self, request: auth_pb2.JoinRequest, context: Any) -> auth_pb2.JoinResponse:  # noqa: N802
@@ -53,7 +55,9 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
         try:
             join = read_request(request)
         except PeerError as error:
+            self.warden.refused(context.peer())
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a request to join: {error}")
+        self.warden.heard(context.peer())
         asked = _Asked(join, source_of(context.peer()), asyncio.get_running_loop().time())
         async with answering(context):
             if not self._may_try(asked):
@@ -62,10 +66,12 @@ class JoinServicer(auth_pb2_grpc.JoinServiceServicer):
             if self._waiting >= MAX_WAITING:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "too many join at once: try again")
             try:
-                return await self._queued(asked)
+                response = await self._queued(asked)
             except RefusedError:
                 await _evenly_after(asked.at)
                 raise
+            self.warden.took(context.peer())
+            return response
 
     async def _queued(self, asked: _Asked) -> auth_pb2.JoinResponse:
         self._waiting += 1

@@ -12,6 +12,7 @@ from services.auth.authorities import Authorities
 from services.auth.backup import take
 from services.auth.credential import HALF_MS, Credential, make_credential
 from services.auth.directory import DataDirectory
+from services.auth.epochs import accepted
 from services.auth.rekey import rotate_kek
 from services.auth.roots import Roots
 
@@ -66,7 +67,7 @@ class Keeping:
 
     def _epochs(self, now_ms: int) -> Iterator[keys_pb2.KeyInfo]:
         current = self._roots.current(now_ms)
-        for epoch in reversed(self._roots.epochs()):
+        for epoch in reversed(accepted(self._roots.epochs(), now_ms)):
             yield keys_pb2.KeyInfo(
                 kind=keys_pb2.KEY_KIND_EPOCH,
                 id=str(epoch.number.number),

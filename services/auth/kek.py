@@ -53,6 +53,16 @@ class KekFiles:
                 # One that is not whole is not in force, for it was written through first. Else this was why.
                 self._unread = error
 
+    def offer(self, content: bytes) -> None:
+        """Write what may be in force by now, as others have it: the database says which one is.
+
+        Where one is to follow already, that may be in force, and is not touched. Raises ``OSError``.
+        """
+        if (self._path / NEXT).exists() or content == (self._path / KEK).read_bytes():
+            return
+        write_secret(self._path / NEXT, content)
+        sync(self._path)
+
     def settle(self, is_in_force: Callable[[Key], bool]) -> Key:
         """Give the KEK that the database is under, alone in its place; raise ``StartError`` without it."""
         for name, kek in self._found.items():
@@ -61,8 +71,10 @@ class KekFiles:
                 return kek
         if self._unread:
             raise self._unread
-        where = self._path / KEK
-        raise StartError(f"{where} is not the key of this database: put back the one it was made with")
+        raise StartError(
+            f"{self._path / KEK} is not the key of this database: put back the one it was made with; "
+            f"if the KEK was rotated at another auth, copy that one's kek to {self._path / NEXT} (mode 0600)"
+        )
 
     def add(self, kek: Key, keeper: str) -> None:
         """Write the KEK that is to follow, kept by a KMS or (``""``) by its file; raise ``StartError``."""
@@ -100,6 +112,20 @@ class KekFiles:
 
 def read_kek(path: Path) -> Key:
     """Read a KEK; raise ``StartError`` unless it is in a good file that only its owner can reach."""
+    return key_in(_content(path, stat.S_IRWXG | stat.S_IRWXO), path)
+
+
+def given(path: Path) -> bytes:
+    """Give the content of a key file that a directory is to be made with; raise ``StartError``.
+
+    It may be open to its group: what Kubernetes mounts of a Secret is root's, and for the group of the pod.
+    """
+    content = _content(path, stat.S_IRWXO)
+    key_in(content, path)
+    return content
+
+
+def _content(path: Path, closed_to: int) -> bytes:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -110,8 +136,13 @@ def read_kek(path: Path) -> Key:
         raise StartError(f"cannot read {path}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         raise StartError(f"{path} is not a regular file: put back the key file of this directory")
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if status.st_mode & closed_to:
         raise StartError(f"{path} can be reached by others than its owner: run chmod 600 {path}")
+    return raw
+
+
+def key_in(raw: bytes, path: Path) -> Key:
+    """Give the KEK that is the content of a key file, which ``path`` names; raise ``StartError``."""
     if len(raw) == KEY_BYTES:
         return Key(raw)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, select, tuple_, update
 
 from mesh.core.audit import Entry
+from mesh.core.epochs import Epoch
 from services.auth import rows
 from services.auth.database import Database
 from services.auth.log_store import LogStore
@@ -37,11 +38,11 @@ class KeyStore:
         """
 
         def work(connection: Connection) -> Sequence[Entry]:
+            self._database.changed(connection)
             versions = [*gone, *((secret.name, secret.version) for secret in put)]
             connection.execute(delete(SECRET).where(tuple_(SECRET.c.name, SECRET.c.version).in_(versions)))
             for secret in put:
                 rows.put_secret(connection, secret)
-            self._database.changed(connection)
             return entries
 
         self._logs.logged_all(work)
@@ -50,15 +51,17 @@ class KeyStore:
         """Give every epoch that is kept, oldest first."""
         return [rows.root_of(row) for row in self._all(select(EPOCH).order_by(EPOCH.c.number))]
 
-    def turn_epochs(self, made: Sequence[RootRow], now_ms: int) -> None:
-        """Add epochs, and forget those that nobody accepts any more; raise ``OvertakenError``."""
+    def turn_epochs(self, made: Sequence[RootRow], gone: Iterable[Epoch]) -> None:
+        """Add epochs, and forget others; raise ``OvertakenError``."""
+        numbers = [epoch.number.number for epoch in gone]
 
         def work(connection: Connection) -> None:
+            deleted = connection.execute(delete(EPOCH).where(EPOCH.c.number.in_(numbers))).rowcount
+            if made or deleted:
+                # Before the rows: another auth may have made the same, whose numbers these would have again.
+                self._database.changed(connection)
             for root in made:
                 rows.put_root(connection, root)
-            gone = connection.execute(delete(EPOCH).where(EPOCH.c.accepted_until_ms <= now_ms)).rowcount
-            if made or gone:
-                self._database.changed(connection)
 
         self._database.transact(work)
 

@@ -11,12 +11,12 @@ import os
 import re
 import secrets
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
 from services.auth.database import Database
-from services.auth.durable import write_secret
+from services.auth.durable import sync, write_secret
 from services.auth.errors import StartError
 from services.auth.sqlite import Sqlite
 
@@ -66,6 +66,15 @@ class Location:
             write_secret(path / FILE, json.dumps(asdict(self)).encode() + b"\n")
         else:
             write_secret(path / SQLITE, b"")
+
+    def move(self, path: Path, url: str) -> None:
+        """Have a data directory, in which it stands, name its database by another URL; raise ``OSError``."""
+        if url != self.url:
+            next_ = path / f".{FILE}"
+            next_.unlink(missing_ok=True)
+            write_secret(next_, json.dumps(asdict(replace(self, url=url))).encode() + b"\n")
+            next_.replace(path / FILE)
+            sync(path)
 
     def open(self, path: Path, *, new: bool = False) -> Database:
         """Open the database, brought to the newest schema; raise ``StartError``. ``new``: it is empty."""

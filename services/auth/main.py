@@ -34,6 +34,7 @@ from services.auth.server import AuthServer, OwnMembership
 from services.auth.succession import Succession
 from services.auth.vouching import Vouching, join_key
 from services.auth.worker import Worker
+from services.probe.answering import answering
 
 log = logging.getLogger("mesh.auth")
 
@@ -71,6 +72,11 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "[::]", "::", "*", ""})  # noqa: S104  
     type=click.IntRange(1, 1_000_000),
     help="Room for each of the two audit logs.",
 )
+@click.option(
+    "--probe",
+    type=click.Path(path_type=Path),
+    help="Socket at which python -m services.probe asks how it is.  [default: none]",
+)
 @click.option("--ca-seconds", default=CA_LIFE_MS // 1000, show_default=True, type=click.IntRange(12))
 def main(
     data: Path,
@@ -85,6 +91,7 @@ def main(
     auths: str | None,
     audit_megabytes: int,
     kubernetes: Path | None,
+    probe: Path | None,
     ca_seconds: int,
 ) -> None:
     """Serve the trust domain of a data directory: identities, keys, and the policy of record."""
@@ -102,8 +109,8 @@ def main(
         hosts = _advertised(join_listen, advertise), _advertised(listen, advertise)
         with configured(AUTH.text) as telemetry:
             at, others = (join_listen, listen), (auths, gatekeeper)
-            asyncio.run(_run(data, lives, audit, at, hosts, others, kubernetes, telemetry))
-    except (AuthError, ValueError) as error:
+            asyncio.run(_run(data, lives, audit, at, hosts, others, kubernetes, telemetry, probe=probe))
+    except (AuthError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  for whoever started this
         sys.exit(DATA if isinstance(error, AuthError) and not isinstance(error, ListenError) else FAILED)
 
@@ -117,37 +124,41 @@ async def _run(
     others: tuple[str | None, str],
     kubernetes: Path | None,
     telemetry: Backend,
+    *,
+    probe: Path | None,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with DataDirectory(data, audit) as directory, Worker() as worker:
-        clock = Clock(directory.store.wall)
-        failpoints.arm(data)
-        withdraw_addresses(data)
-        authority = await worker.do(Authority.open, directory, lives, clock)
-        own = await worker.do(OwnMembership, authority, worker, clock)
-        watched(own.membership, telemetry).gauges.add(
-            names.SLICE_VERSION, lambda: authority.policy_of_record.version
-        )
-        vouched = await _vouched(kubernetes, directory, authority, worker, clock) if kubernetes else None
-        server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
-        addresses = {
-            "join": f"{hosts[0]}:{server.join_port}",
-            "auth": f"{hosts[1]}:{server.port}",
-            "gatekeeper": others[1],
-        }
-        authority.addresses = Addresses(others[0] or addresses["auth"], others[1])
-        try:
-            await server.start()
-            publish_addresses(data, addresses)
-            log.info("auth of %s is ready: join at %s", authority.domain, addresses["join"])
-            await _serve(server, stop, vouched)
-        finally:
+    async with answering(probe) as probed:
+        with DataDirectory(data, audit) as directory, Worker() as worker:
+            clock = Clock(directory.store.wall)
+            failpoints.arm(data)
             withdraw_addresses(data)
-            await server.stop()
-            await own.reporter.close()
-            await worker.do(authority.close)
+            authority = await worker.do(Authority.open, directory, lives, clock)
+            own = await worker.do(OwnMembership, authority, worker, clock)
+            watched(own.membership, telemetry).gauges.add(
+                names.SLICE_VERSION, lambda: authority.policy_of_record.version
+            )
+            vouched = await _vouched(kubernetes, directory, authority, worker) if kubernetes else None
+            server = AuthServer(authority, worker, own, *listen, vouched.vouching if vouched else None)
+            addresses = {
+                "join": f"{hosts[0]}:{server.join_port}",
+                "auth": f"{hosts[1]}:{server.port}",
+                "gatekeeper": others[1],
+            }
+            authority.addresses = Addresses(others[0] or addresses["auth"], others[1])
+            try:
+                await server.start()
+                publish_addresses(data, addresses)
+                log.info("auth of %s is ready: join at %s", authority.domain, addresses["join"])
+                probed.missing = own.missing
+                await _serve(server, stop, vouched)
+            finally:
+                withdraw_addresses(data)
+                await server.stop()
+                await own.reporter.close()
+                await worker.do(authority.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +169,12 @@ class _Vouched:
     keep: Callable[[], Coroutine[Any, Any, None]]
 
 
-async def _vouched(
-    path: Path, directory: DataDirectory, authority: Authority, worker: Worker, clock: Clock
-) -> _Vouched:
+async def _vouched(path: Path, directory: DataDirectory, authority: Authority, worker: Worker) -> _Vouched:
     from services.auth.kubernetes import Kubernetes, Settings  # noqa: PLC0415  in an extra
 
     settings = Settings.read(path)
-    kubernetes, key = Kubernetes(settings), await worker.do(join_key, directory, clock.now_ms())
+    key = await worker.do(authority.following.alone, partial(join_key, directory))
+    kubernetes = Kubernetes(settings)
     vouching = Vouching(
         authority.admission, worker, key, kubernetes, settings.rules, authority.revoking.is_banned
     )

@@ -6,7 +6,7 @@ from mesh.core.epochs import Epoch
 from mesh.core.keys import Key
 from mesh.core.names import ServiceName
 from mesh.v1 import auth_pb2
-from services.auth.records import PolicyNote, Token
+from services.auth.records import Kind, PolicyNote, Token
 from services.auth.tokens import State, state
 
 _STATES: Final = {
@@ -27,9 +27,9 @@ def epoch(of: Epoch) -> auth_pb2.Epoch:
     )
 
 
-def destination_key(of: Epoch, key: Key) -> auth_pb2.DestinationKey:
-    """Give a destination key, to be handed over."""
-    return auth_pb2.DestinationKey(epoch=epoch(of), key=key.reveal())
+def destination_key(of: Epoch, key: Key | None) -> auth_pb2.DestinationKey:
+    """Give a destination key, to be handed over; or, for ``None``, that there is one."""
+    return auth_pb2.DestinationKey(epoch=epoch(of), key=key.reveal() if key else b"")
 
 
 def pair_key(destination: ServiceName, of: Epoch, key: Key) -> auth_pb2.PairKey:
@@ -46,6 +46,7 @@ def token(of: Token, now_ms: int) -> auth_pb2.TokenInfo:
         created_ms=of.created_ms,
         expires_ms=of.expires_ms,
         instance=of.instance.raw if of.instance else b"",
+        remote_keys=of.kind is Kind.REMOTE,
     )
 
 

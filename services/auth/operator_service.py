@@ -25,7 +25,11 @@ class OperatorServicer(auth_pb2_grpc.OperatorServiceServicer):
         """Make a join token."""
         async with answering(context):
             owned, kept = await self._worker.do(
-                self._authority.create_token, request.service, request.ttl_seconds, peer(context)
+                self._authority.create_token,
+                request.service,
+                request.ttl_seconds,
+                peer(context),
+                remote_keys=request.remote_keys,
             )
             return auth_pb2.CreateTokenResponse(token=owned.text, expires_ms=kept.expires_ms)
 

@@ -14,6 +14,8 @@ class Kind(StrEnum):
 
     JOIN = "join"
     """One instance of one service."""
+    REMOTE = "remote"
+    """The same, and auth keeps its keys."""
     OPERATOR = "operator"
     """The operator, again and again."""
 
@@ -89,6 +91,7 @@ class Instance:
     joined_ms: int
     expires_ms: int
     revoked_ms: int | None = None
+    remote_keys: bool = False
 
     def is_member(self, service: ServiceName, now_ms: int) -> bool:
         """Whether it is one of a service now; one whose certificate has ended is none."""

@@ -7,6 +7,7 @@ their own; the operator's credential stays where it is.
 from pathlib import Path
 
 from mesh.core.audit import Entry, Kind
+from mesh.core.names import TrustDomain
 from services.auth import audit_log
 from services.auth.directory import DataDirectory
 from services.auth.durable import write_secret
@@ -21,13 +22,20 @@ def replicate(path: Path, url: str, kek_file: Path, now_ms: int) -> str:
 
     ``kek_file`` is the key file of another one. Raises ``StartError`` and leaves no directory behind.
     """
-    location = Location.new(url)
     read_kek(kek_file)
+    return add(path, url, kek_file.read_bytes(), now_ms)
+
+
+def add(path: Path, url: str, kek: bytes, now_ms: int, domain: TrustDomain | None = None) -> str:
+    """Do so with the content of a key file, and in a database of ``domain`` alone; raise ``StartError``."""
+    location = Location.new(url)
 
     def make(scratch: Path) -> None:
-        write_secret(scratch / KEK, kek_file.read_bytes())
+        write_secret(scratch / KEK, kek)
         location.write(scratch)
         with DataDirectory(scratch) as directory:
+            if domain not in (None, directory.domain):
+                raise StartError(f"the database is of trust domain {directory.domain}: name another database")
             now = max(now_ms, directory.store.logs.newest_ms(), directory.store.marked_ms())
             entry = Entry(now, Kind.KEY, "auth added", detail=location.replica)
             try:

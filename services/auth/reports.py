@@ -11,6 +11,7 @@ from typing import Final
 from mesh.core.audit import Entry, Kind, Verdict
 from mesh.core.errors import Cause
 from mesh.core.names import FullMethod, InstanceId, ServiceName
+from mesh.core.observed import VERDICTS
 from mesh.core.receiver import Peer
 from mesh.v1 import audit_pb2
 from services.auth.audit import by_whom
@@ -55,6 +56,29 @@ def entries(reports: Iterable[audit_pb2.NodeDenials], now_ms: int) -> Iterator[E
         except ValueError:
             told = [Entry(now_ms, Kind.DENIAL, "bad report", Verdict.DENIED, alarm=True, by=by)]
         yield from told
+
+
+def instance(raw: bytes) -> InstanceId:
+    """Read an instance id; raise ``InvalidError`` for what is none."""
+    try:
+        return InstanceId(raw)
+    except ValueError as error:
+        raise InvalidError(str(error)) from None
+
+
+def tap(request: audit_pb2.RecordTapRequest, operator: Peer, now_ms: int) -> Entry:
+    """Say that an operator looks at calls to a service; raise ``InvalidError`` for what is none."""
+    wanted = request.filter
+    try:
+        destination = ServiceName(request.destination).text
+        method = FullMethod(wanted.method).text if wanted.method else ""
+        source = f"from {ServiceName(wanted.source)}" if wanted.source else ""
+    except ValueError as error:
+        raise InvalidError(f"bad tap: {error}") from None
+    verdict = f"verdict {wanted.verdict}" if wanted.verdict in (*VERDICTS, "reject") else ""
+    detail = ", ".join(filter(None, (source, verdict)))
+    by = by_whom(operator)
+    return Entry(now_ms, Kind.TAP, "tap begun", service=destination, by=by, method=method, detail=detail)
 
 
 def _entry(denial: audit_pb2.Denial, by: str, now_ms: int) -> Entry:

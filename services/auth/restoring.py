@@ -3,6 +3,7 @@
     join tokens         those that were open are revoked: some were used since, nobody knows which
     credentials         revoked as well, for one may have been by its owner; there is a new one
     epochs              the next has a number that none since the backup can have had
+    sequence numbers    that auth handed out begin anew, with the time, above all that there were
     policy              the one of the backup gets a version that none since can have had, so that nodes and
                         gatekeeper, who never go back, take it
     audit logs          both say that they were restored, of when: what was written since is gone
@@ -16,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, delete, update
 
 from mesh.core.audit import Entry, Kind
 from mesh.core.chain import RESTORED
@@ -37,7 +38,7 @@ from services.auth.policies import Policies
 from services.auth.portable import copy_rows
 from services.auth.records import Kind as TokenKind
 from services.auth.records import RootRow, root_place
-from services.auth.schema import TOKEN
+from services.auth.schema import SEQUENCE, TOKEN
 
 #: Beyond what policies can have been applied since, unless their guards say so.
 POLICIES: Final = 2**20
@@ -111,6 +112,7 @@ def _take_up(scratch: Path, taken_ms: int, now_ms: int, policy_above: int) -> No
         def work(connection: Connection) -> bool:
             good = TOKEN.c.used_ms.is_(None) | (TOKEN.c.kind == TokenKind.OPERATOR.value)
             connection.execute(update(TOKEN).where(good).values(revoked_ms=now_ms))
+            connection.execute(delete(SEQUENCE))
             rows.put_root(connection, root)
             version = max(policies.version + POLICIES, policy_above + 1)
             rows.put_policy(connection, policies.again(version, now_ms))

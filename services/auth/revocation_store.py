@@ -158,7 +158,7 @@ def _meant(order: Order) -> tuple[ColumnElement[bool], ...]:
 
 def _revoke_tokens(connection: Connection, order: Order) -> int:
     # The operator's credential is no token of a service: it has a command of its own (mesh keys rotate).
-    mine = (TOKEN.c.service == order.service.text) & (TOKEN.c.kind == Kind.JOIN.value)
+    mine = (TOKEN.c.service == order.service.text) & (TOKEN.c.kind != Kind.OPERATOR.value)
     unused = TOKEN.c.used_ms.is_(None) & TOKEN.c.revoked_ms.is_(None) & (TOKEN.c.expires_ms > order.at_ms)
     return connection.execute(update(TOKEN).where(mine & unused).values(revoked_ms=order.at_ms)).rowcount
 

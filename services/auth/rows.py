@@ -110,6 +110,7 @@ def put_instance(connection: Connection, instance: Instance) -> None:
         "certificate": instance.certificate,
         "joined_ms": instance.joined_ms,
         "expires_ms": instance.expires_ms,
+        "remote_keys": instance.remote_keys,
     }
     connection.execute(_ADD_INSTANCE, values)
     connection.execute(_ADD_REQUEST, {"token_id": instance.token_id, "digest": instance.request_digest})
@@ -126,6 +127,7 @@ def instance_of(row: Row[Any]) -> Instance:
         row.joined_ms,
         row.expires_ms,
         row.revoked_ms,
+        row.remote_keys,
     )
 
 

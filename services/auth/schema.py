@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 
 #: Names of constraints are part of the schema: a later migration has to be able to drop them by name.
@@ -80,6 +81,7 @@ INSTANCE: Final = Table(
     Column("joined_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    Column("remote_keys", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("token_id", "request_digest"),
     Index(None, "expires_ms"),
 )
@@ -174,6 +176,15 @@ BAN: Final = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("by", String(160), nullable=False),
     Column("reason", String(200), nullable=False),
+)
+
+#: The next sequence number of a call from one instance to another, where auth keeps the caller's keys.
+SEQUENCE: Final = Table(
+    "sequence",
+    METADATA,
+    Column("source", LargeBinary(16), primary_key=True),
+    Column("destination", LargeBinary(16), primary_key=True),
+    Column("next", BigInteger, nullable=False),
 )
 
 #: Entries from before there were logs in files. They move there when auth starts; after that it is empty.

@@ -7,10 +7,12 @@ the built-in rules instead of a slice. It calls nobody.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -20,11 +22,13 @@ from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, INSTANCE_BYTES, Identity, InstanceId
 from mesh.core.tally import Told
 from mesh.reports import Denial, Reporter, messages
+from mesh.rpc.connections import MAX_MESSAGE
 from mesh.rpc.lasting import OPTIONS as LASTING
 from mesh.rpc.lasting import LastingServer
 from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
+from mesh.rpc.swollen import Before
 from mesh.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -33,6 +37,7 @@ from mesh.v1 import (
     keys_pb2_grpc,
     revocation_pb2,
     revocation_pb2_grpc,
+    signer_pb2_grpc,
 )
 from services.auth.audit_service import AuditServicer
 from services.auth.auth_service import AuthServicer
@@ -44,6 +49,7 @@ from services.auth.key_service import KeyServicer
 from services.auth.operator_service import OperatorServicer
 from services.auth.policy_feed import PolicyFeed
 from services.auth.revocation_service import RevocationServicer
+from services.auth.signer_service import SignerServicer
 from services.auth.vouching import Vouching
 from services.auth.worker import Worker
 
@@ -51,11 +57,16 @@ _T = TypeVar("_T")
 
 log = logging.getLogger("mesh.auth")
 
-#: How often the timer looks. Short, because a machine that slept, or whose clock was set, is noticed by it.
+#: How often the timer looks where it is not told to. Short: a machine that slept, a clock that was set, and
+#: what another auth did not tell of are noticed by it.
 TICK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 2.0
+#: How long a look at the store may take before auth is not ready.
+SILENCE_SECONDS: Final = 5.0
 #: A join request is at most 8 KiB and its mac.
 MAX_JOIN: Final = 16 * 1024
+#: A message of an application, of the size that gRPC takes unless it is told otherwise, and a call beside it.
+MAX_SIGNED: Final = MAX_MESSAGE + 4 * 1024
 #: What is larger is refused before it is parsed: a parsed message is up to 200 times as large as it was.
 MAX_REQUEST: Final = 64 * 1024
 #: Requests that may be larger: a policy with what a message adds to its document, names for keys, each of 125
@@ -65,6 +76,8 @@ LIMITS: Final = MappingProxyType(
         "/mesh.v1.OperatorService/ApplyPolicy": MAX_DOCUMENT + 1024,
         "/mesh.v1.AuthService/GetPairKeys": MAX_DESTINATIONS * 127,
         "/mesh.v1.AuditService/Record": 256 * 1024,
+        "/mesh.v1.SignerService/Sign": MAX_SIGNED,
+        "/mesh.v1.SignerService/Verify": MAX_SIGNED,
     }
 )
 
@@ -86,24 +99,37 @@ class OwnMembership:
         self.membership = Membership(Identity(authority.domain, AUTH), self._instance, svid, clock)
         self.membership.authorize = Matcher(SECTIONS[AUTH]).permit
         self._learn(svid, credentials)
+        self.look = asyncio.Event()
+        """Set where there may be news in the database."""
         self.reporter = Reporter(self.membership, self._record)
         self._revision = 0
+        self._failing, self._kept_at = "", time.monotonic()
+
+    def missing(self) -> str:
+        """Give what keeps auth from answering nodes, or ``""``: its store did not answer at the last look."""
+        silent = time.monotonic() - self._kept_at > SILENCE_SECONDS
+        return self._failing or ("its database has not answered for some seconds" if silent else "")
 
     async def keep(self, feed: PolicyFeed) -> None:
         """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
-        failing = False
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.look.wait(), TICK_SECONDS)
+            self.look.clear()
             try:
                 now_ms, tell = await self._worker.do(self._turn)
                 tell(feed)
                 if now_ms >= self._renew_at_ms:
                     self._learn(*await self._worker.do(self._issue))
-                failing = False
+                self._failing, self._kept_at = "", time.monotonic()
             except AuthError as error:
-                if not failing:
+                if not self._failing:
                     log.error("cannot keep epochs and certificate fresh, trying on: %s", error)  # noqa: TRY400
-                failing = True
+                self._failing = str(error)
+
+    async def listen(self) -> None:
+        """Look as soon as another auth tells of a change, for ever."""
+        await self._authority.following.listen(self.look.set)
 
     def _turn(self) -> tuple[int, Callable[[PolicyFeed], None]]:
         # What other auths have changed is told as if it was changed here.
@@ -170,11 +196,14 @@ class AuthServer:
         joins = JoinServicer(authority, worker, vouching)
         self._join = _listen(join_at, lambda: LastingServer(partial(_join_server, joins), join_at))
         self.join_port = self._join.port
+        joins.warden = self._join.warden
         nodes = AuthServicer(authority, worker, self._feed, membership.clock.now_ms)
         operators = OperatorServicer(authority, worker, self._feed)
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(authority, worker), self._sealed)
         revocations = RevocationServicer(authority, worker, self._feed)
         revocation_pb2_grpc.add_RevocationServiceServicer_to_server(revocations, self._sealed)
+        signer = SignerServicer(authority.signatory, worker)
+        signer_pb2_grpc.add_SignerServiceServicer_to_server(signer, self._sealed)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(authority, worker), self._sealed)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(nodes, self._sealed)
         auth_pb2_grpc.add_OperatorServiceServicer_to_server(operators, self._sealed)
@@ -193,12 +222,11 @@ class AuthServer:
     async def keep_until(self, stop: asyncio.Event) -> None:
         """Keep keys and certificate fresh until it is time to stop."""
         async with asyncio.TaskGroup() as tasks:
-            upkeep = [
-                tasks.create_task(kept) for kept in (self._own.keep(self._feed), self._own.reporter.keep())
-            ]
+            kept = self._own.keep(self._feed), self._own.listen(), self._own.reporter.keep()
+            upkeep = [tasks.create_task(one) for one in kept]
             await stop.wait()
-            for kept in upkeep:
-                kept.cancel()
+            for one in upkeep:
+                one.cancel()
 
     async def stop(self) -> None:
         """Take no more calls; end the streams, and give other calls in progress a moment."""
@@ -208,7 +236,8 @@ class AuthServer:
 
 def _join_server(servicer: JoinServicer, address: str) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=_JOIN_OPTIONS)
-    auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, server)
+    registering: Any = Before(server, lambda: servicer.warden)
+    auth_pb2_grpc.add_JoinServiceServicer_to_server(servicer, registering)
     try:
         return server, server.add_insecure_port(address)
     except RuntimeError as error:

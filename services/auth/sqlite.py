@@ -63,19 +63,6 @@ class Sqlite(Database):
         self._connection.close()
         self._connection.engine.dispose()
 
-    def transact(self, work: Callable[[Connection], _R]) -> _R:
-        """Do all of ``work``, durably, or nothing; raise ``StoreError`` where the database fails."""
-        committed = False
-        try:
-            with self._connection.begin():
-                result = work(self._connection)
-            committed = True
-        except SQLAlchemyError as error:
-            raise StoreError(f"cannot use the database: {reason(error)}") from None
-        finally:
-            self.settled(committed=committed)
-        return result
-
     def read(self, work: Callable[[Connection], _R]) -> _R:
         """Do ``work``, which only reads; raise ``StoreError``."""
         return self.transact(work)
@@ -84,9 +71,19 @@ class Sqlite(Database):
         """Give what there is to take up: nothing, but after this process's own changes."""
         return self.known
 
+    async def listen(self, _told: Callable[[], None]) -> None:
+        """Tell nothing: nobody else changes it."""
+
+    def tell(self, _connection: Connection) -> None:
+        """Tell nobody."""
+
     def wall(self) -> float:
         """Give the time of this machine."""
         return time.time()
+
+    def _transact(self, work: Callable[[Connection], _R]) -> _R:
+        with self._connection.begin():
+            return work(self._connection)
 
     def checkpoint(self) -> bool:
         """Merge the write-ahead log into the file and empty it; whether that was possible now."""

@@ -32,6 +32,7 @@ from services.auth.log_store import LogStore
 from services.auth.records import Instance, Kind, LogRow, PolicyNote, PolicyRow, Secret, Token
 from services.auth.revocation_store import RevocationStore
 from services.auth.schema import ALARM, APPLIED, BAN, CLOCK, DOMAIN, INSTANCE, POLICY, REQUEST, TOKEN
+from services.auth.sequences import Sequences
 
 #: How many policies are kept, and how many bytes of them beside the one of record.
 KEPT_POLICIES: Final = 100
@@ -59,9 +60,11 @@ class Store:
         """Take an open database, and which of its auths this is."""
         self._database = database
         self.shared, self.wall = database.shared, database.wall
+        self.listen = database.listen
         self.logs = LogStore(database, replica)
         self.keys = KeyStore(database, self.logs)
         self.revocations = RevocationStore(database, self.logs)
+        self.sequences = Sequences(database)
 
     def close(self) -> None:
         """Close the database, and the logs."""

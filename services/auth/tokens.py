@@ -51,7 +51,7 @@ def state(token: Token, now_ms: int) -> State:
     """Say where a token is in its life."""
     if token.revoked_ms is not None:
         return State.REVOKED
-    if token.kind is Kind.JOIN and token.used_ms is not None:
+    if token.kind is not Kind.OPERATOR and token.used_ms is not None:
         return State.USED
     return State.EXPIRED if now_ms >= token.expires_ms else State.OPEN
 
@@ -81,7 +81,7 @@ def life_ms(ttl_seconds: int) -> int:
     return (ttl_seconds or DEFAULT_TTL_SECONDS) * 1000
 
 
-def joinable(service: str) -> ServiceName:
+def joinable(service: str, *, remote_keys: bool = False) -> ServiceName:
     """Give the name of a service that tokens are made for; raise ``InvalidError`` for any other."""
     try:
         name = ServiceName(service)
@@ -92,4 +92,6 @@ def joinable(service: str) -> ServiceName:
             "use the operator credential of the data directory" if name == OPERATOR else "choose another"
         )
         raise InvalidError(f"no tokens are made for {name}, a name of the mesh itself: {instead}")
+    if name.reserved and remote_keys:
+        raise InvalidError(f"{name} cannot leave its keys to auth: make a token without that")
     return name

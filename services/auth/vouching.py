@@ -115,7 +115,10 @@ class Vouching:
 
 
 def join_key(directory: DataDirectory, now_ms: int) -> JoinKey:
-    """Give the trust domain's join key, made at the first time; raise ``AuthError`` if it does not open."""
+    """Give the trust domain's join key, made at the first time.
+
+    Raises ``AuthError`` if it does not open, and ``OvertakenError``.
+    """
     vault, domain, keys = directory.vault, directory.domain, directory.store.keys
     for found in keys.secrets(_SECRET):
         return JoinKey(vault.open(found.sealed, secret_place(domain, _SECRET, found.version)))

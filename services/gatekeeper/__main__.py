@@ -46,6 +46,7 @@ from services.gatekeeper.revocations import Revocations
 from services.gatekeeper.service import serving
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.watchers import Watchers
+from services.probe.answering import Probe, answering
 
 log = logging.getLogger("mesh.gatekeeper")
 
@@ -81,6 +82,8 @@ async def serve(
     decisions_days: float = 7,
     ext_authz: str | None = None,
     telemetry: Backend = AMBIENT,
+    *,
+    probe: Probe | None = None,
 ) -> None:
     """Serve for as long as this runs; drain when it is cancelled.
 
@@ -103,16 +106,19 @@ async def serve(
             watchers.take(policy)
 
     own = Peer(membership.name, membership.instance)
-    forwarder = Forwarder(own, audit_pb2_grpc.AuditServiceStub(channel))
+    audit = audit_pb2_grpc.AuditServiceStub(channel)
+    forwarder = Forwarder(own, audit)
     reporter = Reporter(membership, forwarder.send)
     ledger = Ledger(membership.clock.now_ms, decisions, decisions_days)
     judging = Judging(watchers.now, membership.clock.now_ms, reporter, ledger, lambda: watchers.banned)
-    server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger)
+    server = serving(watchers, membership, listen, forwarder, reporter, judging, ledger, audit)
     revocations = Revocations(membership, watchers, server)
     source = PolicySource(membership, channel, take, confirmed, revocations.take, enrolment.auth.forget)
     told.gauges.add(names.SLICE_VERSION, lambda: source.in_force.version if source.in_force else None)
     answers = ExtAuthz(membership, watchers.answering, judging)
     proxies = listener(membership, ext_authz, answers) if ext_authz else None
+    if probe is not None:
+        probe.missing = watchers.missing
     await server.start()
     log.info("serving on port %d as instance %s", server.port, membership.instance)
     if proxies is not None:
@@ -137,22 +143,30 @@ async def _run(token: JoinToken | Vouched, options: argparse.Namespace, telemetr
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        enrolment = await join(token, options.auth)
-        try:
-            await serve(
-                enrolment,
-                options.listen,
-                int(options.lease_seconds * 1000),
-                int(options.max_stale_seconds * 1000),
-                options.decisions,
-                options.decisions_days,
-                options.ext_authz,
-                telemetry,
-            )
-        finally:
-            await enrolment.close()
+        async with answering(options.probe) as probe:
+            probe.missing = lambda: f"it waits to join at {options.auth}"
+            await _joined(await join(token, options.auth), options, telemetry, probe)
     except asyncio.CancelledError:
         log.info("drained")
+
+
+async def _joined(
+    enrolment: Enrolment, options: argparse.Namespace, telemetry: Backend, probe: Probe
+) -> None:
+    try:
+        await serve(
+            enrolment,
+            options.listen,
+            int(options.lease_seconds * 1000),
+            int(options.max_stale_seconds * 1000),
+            options.decisions,
+            options.decisions_days,
+            options.ext_authz,
+            telemetry,
+            probe=probe,
+        )
+    finally:
+        await enrolment.close()
 
 
 def _read_token(path: str | None) -> JoinToken | Vouched:
@@ -221,6 +235,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--decisions-days", type=_days, default=7.0, metavar="DAYS", help="for how long, up to a year"
+    )
+    parser.add_argument(
+        "--probe", type=Path, metavar="SOCKET", help="where python -m services.probe asks how it is"
     )
     return parser
 

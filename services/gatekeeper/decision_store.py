@@ -22,7 +22,9 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from mesh.core.latency import Latency
 from mesh.core.observed import Gap, Seen
+from services.gatekeeper import latency_rows
 from services.gatekeeper.decision_rows import ROW, TABLES, as_row, seen_in
 
 log = logging.getLogger("mesh.gatekeeper")
@@ -132,6 +134,24 @@ class DecisionStore:
             raise StoreError.of(error) from None
         return [(row["id"], seen_in(row)) for row in found]
 
+    def add_latencies(self, latencies: Sequence[Latency], oldest_ms: int) -> None:
+        """Add how long calls took, and let go what ended before a time; raise ``StoreError``."""
+        try:
+            with self._connection.begin():
+                latency_rows.add(
+                    self._connection, latencies, oldest_ms, max(1, self._most // latency_rows.PART)
+                )
+        except SQLAlchemyError as error:
+            raise StoreError.of(error) from None
+
+    def latencies(self, since_ms: int, until_ms: int, after: int, most: int) -> list[tuple[int, Latency]]:
+        """Give histograms of a span of time, each with its id; raise ``StoreError``."""
+        try:
+            with self._connection.begin():
+                return latency_rows.page(self._connection, since_ms, until_ms, after, most)
+        except SQLAlchemyError as error:
+            raise StoreError.of(error) from None
+
     def _insert(self, rows: list[dict[str, object]]) -> int:
         """Add rows, or their counts to those that are there; give how many rows are new."""
         if not rows:
@@ -211,3 +231,4 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
+    latency_rows.give_function(connection)

@@ -1,4 +1,4 @@
-"""DecisionService: takes what nodes decided, and gives it to operators.
+"""DecisionService: takes what nodes decided, and how long calls to them took, and gives it to operators.
 
 A node speaks of calls to itself alone: the destination is the verified caller of the RPC. Who called it is
 that node's word. Reports are put together in memory and written once in a while, by a thread of their own, so
@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
+from mesh.core import latency as timed
 from mesh.core.decided import recorded, said
 from mesh.core.errors import Denied
+from mesh.core.latency import Latency
 from mesh.core.matcher import Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import ServiceName
 from mesh.core.observed import Gap, Observation, Seen, check, merged, timeless
-from mesh.decisions import BATCH, decision, read, unrecorded
+from mesh.decisions import BATCH, decision, latency, read, read_latencies, unrecorded
 from mesh.rpc.context import peer
 from mesh.v1 import decisions_pb2, decisions_pb2_grpc
 from services.gatekeeper.decision_rows import MINUTE_MS
@@ -49,6 +51,7 @@ class Ledger:
         """Take the mesh's clock in Unix milliseconds, a file (or memory), and how long to keep them."""
         self._clock_ms, self._path, self._keep_ms = clock_ms, path, int(days * DAY_MS)
         self._waiting: dict[tuple[object, ...], Seen] = {}
+        self._timed: dict[tuple[object, ...], Latency] = {}
         self._thread = ThreadPoolExecutor(1, "decisions")
         self._store: DecisionStore | None = None
         self._wake = asyncio.Event()
@@ -69,6 +72,22 @@ class Ledger:
             self._waiting[key] = merged(before, one) if before else one
         self._wake.set()
 
+    def take_latencies(self, latencies: Iterable[Latency]) -> None:
+        """Take how long calls took; raise ``ValueError`` if it cannot be, ``OSError`` if too much waits."""
+        taken, now_ms = list(latencies), self._clock_ms()
+        for one in taken:
+            timed.check(one)
+            if one.last_ms > now_ms + AHEAD_MS:
+                raise ValueError("calls in the future: is the clock of this node right?")
+        if len(self._timed) >= WAITING:
+            raise OSError("too many latencies at once: record them again")
+        for one in taken:
+            key = (one.first_ms // MINUTE_MS, one.destination, one.source, one.method)
+            before = self._timed.get(key)
+            self._timed[key] = timed.merged(before, one) if before else one
+        if taken:
+            self._wake.set()
+
     def note(self, asking: ServiceName, slicer: Slicer, verdict: Permit | Denied, entries: Entries) -> None:
         """Count a call to a service that asked for the verdict, if it can be counted."""
         now_ms, metadata = self._clock_ms(), recorded(slicer.recordable(asking), entries)
@@ -86,16 +105,18 @@ class Ledger:
 
     async def flush(self) -> None:
         """Write what waits; what cannot be written goes on waiting."""
-        waiting, self._waiting = self._waiting, {}
+        (waiting, self._waiting), (late, self._timed) = (self._waiting, {}), (self._timed, {})
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._add, list(waiting.values()))
+            waiting = {}
+            await loop.run_in_executor(self._thread, self._add_latencies, list(late.values()))
             self._failing = False
         except StoreError as error:
             if not self._failing:
                 log.error("%s: waiting until that is over", error)  # noqa: TRY400
             self._failing = True
-            self._waiting = waiting | self._waiting
+            self._waiting, self._timed = waiting | self._waiting, late | self._timed
             self._wake.set()
 
     async def pages(self, request: decisions_pb2.ListDecisionsRequest) -> AsyncIterator[list[Seen]]:
@@ -105,6 +126,14 @@ class Ledger:
         while found := await loop.run_in_executor(self._thread, self._page, request, after):
             after = found[-1][0]
             yield [seen for _, seen in found]
+
+    async def latencies(self, request: decisions_pb2.ListLatenciesRequest) -> AsyncIterator[list[Latency]]:
+        """Give how long calls took, what waits included; raise ``StoreError``."""
+        await self.flush()
+        loop, after = asyncio.get_running_loop(), 0
+        while found := await loop.run_in_executor(self._thread, self._timed_page, request, after):
+            after = found[-1][0]
+            yield [one for _, one in found]
 
     async def close(self) -> None:
         """Write what waits, and close."""
@@ -118,8 +147,17 @@ class Ledger:
         return self._store
 
     def _add(self, seen: list[Seen]) -> None:
-        try:
+        with self._reopening():
             self._opened().add(seen, self._clock_ms() - self._keep_ms)
+
+    def _add_latencies(self, latencies: list[Latency]) -> None:
+        with self._reopening():
+            self._opened().add_latencies(latencies, self._clock_ms() - self._keep_ms)
+
+    @contextmanager
+    def _reopening(self) -> Iterator[None]:
+        try:
+            yield
         except StoreError as error:
             if error.damaged:
                 self._close()  # opening it again moves it aside
@@ -128,6 +166,11 @@ class Ledger:
     def _page(self, request: decisions_pb2.ListDecisionsRequest, after: int) -> list[tuple[int, Seen]]:
         until_ms = request.until_ms or 2**62
         return self._opened().page(request.since_ms, until_ms, request.destinations, after, PAGE)
+
+    def _timed_page(
+        self, request: decisions_pb2.ListLatenciesRequest, after: int
+    ) -> list[tuple[int, Latency]]:
+        return self._opened().latencies(request.since_ms, request.until_ms or 2**62, after, PAGE)
 
     def _close(self) -> None:
         if self._store is not None:
@@ -146,12 +189,14 @@ class Decisions(decisions_pb2_grpc.DecisionServiceServicer):
         self, request: decisions_pb2.RecordDecisionsRequest, context: Any
     ) -> decisions_pb2.RecordDecisionsResponse:
         """Take what the caller decided, in the name that it has proved."""
-        if len(request.decisions) > BATCH:
+        if max(len(request.decisions), len(request.latencies)) > BATCH:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, f"at most {BATCH} decisions at once: send them in parts"
             )
-        seen, gap = read(request, peer(context).service.text)
+        destination = peer(context).service.text
+        seen, gap = read(request, destination)
         try:
+            self._ledger.take_latencies(read_latencies(request, destination))
             self._ledger.take([*seen, *([gap] if gap else [])])
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -166,6 +211,20 @@ class Decisions(decisions_pb2_grpc.DecisionServiceServicer):
         try:
             async for page in self._ledger.pages(request):
                 yield decisions_pb2.ListDecisionsResponse(decisions=map(_listed, page))
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def ListLatencies(  # noqa: N802
+        self, request: decisions_pb2.ListLatenciesRequest, context: Any
+    ) -> AsyncIterator[decisions_pb2.ListLatenciesResponse]:
+        """Give how long calls took, in parts."""
+        try:
+            async for page in self._ledger.latencies(request):
+                listed = [
+                    decisions_pb2.ListedLatency(destination=one.destination, latency=latency(one))
+                    for one in page
+                ]
+                yield decisions_pb2.ListLatenciesResponse(latencies=listed)
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 

@@ -28,6 +28,7 @@ from mesh.rpc.listener import Listener
 from mesh.rpc.membership import Membership
 from mesh.rpc.status import mesh_outcome
 from mesh.rpc.svid import tls_peer
+from mesh.rpc.warden import Warden
 from services.gatekeeper.checks import UnfitError, permitted, read, refused, told
 from services.gatekeeper.judging import Judging
 from services.gatekeeper.slices import Slicer
@@ -55,6 +56,7 @@ class ExtAuthz(grpc.GenericRpcHandler):
         """Take who we are, the policy in force (``None``: none that can be relied on), and the judge."""
         self._membership, self._policy, self._judging = membership, policy, judging
         self._open = 0
+        self.warden = Warden()
         self._check: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(self.check)
 
     def service(
@@ -76,6 +78,7 @@ class ExtAuthz(grpc.GenericRpcHandler):
 
     async def _answer(self, request: bytes, context: Any) -> bytes:
         asking = await self._asking(context)
+        self.warden.took(context.peer())
         try:
             question = check_pb2.CheckRequest.FromString(request)
         except DecodeError:
@@ -114,6 +117,7 @@ class ExtAuthz(grpc.GenericRpcHandler):
         return asking
 
     async def _reject(self, context: Any, cause: Cause, detail: str, asking: Peer | None = None) -> NoReturn:
+        self.warden.refused(context.peer())
         peer = f"{asking.service}/{asking.instance}" if asking else "unknown"
         call_id = self._membership.rejected(cause, detail, CHECK, peer)
         await self._membership.written()
@@ -130,4 +134,6 @@ class ExtAuthz(grpc.GenericRpcHandler):
 
 def listener(membership: Membership, address: str, handler: ExtAuthz) -> Listener:
     """Give what serves proxies at ``host:port``, to be started; raise ``OSError`` if it cannot listen."""
-    return Listener(membership, address, handler, _OPTIONS)
+    found = Listener(membership, address, handler, _OPTIONS)
+    handler.warden = found.warden
+    return found

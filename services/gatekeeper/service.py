@@ -23,12 +23,13 @@ from mesh.rpc.context import peer
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
 from mesh.rpc.status import mesh_outcome
-from mesh.v1 import audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2_grpc, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc, tap_pb2_grpc
 from services.gatekeeper.decisions import Decisions, Ledger
 from services.gatekeeper.denials import Denials, Forwarder
 from services.gatekeeper.directory import Node
 from services.gatekeeper.judging import MAX_HEADERS, Judging
 from services.gatekeeper.slices import Slicer
+from services.gatekeeper.taps import TapServicer
 from services.gatekeeper.watchers import Watcher, Watchers
 
 #: For how many leases a stream may be silent before it is ended. The directory judges after one.
@@ -171,6 +172,7 @@ def serving(
     reporter: Reporter,
     judging: Judging,
     ledger: Ledger,
+    audit: audit_pb2_grpc.AuditServiceAsyncStub,
 ) -> MeshServer:
     """Give gatekeeper's server, to be started; raise ``OSError`` if it cannot listen at ``host:port``."""
     server = MeshServer(membership, address, max_receive=MAX_REQUEST, options=_SMALL)
@@ -179,6 +181,9 @@ def serving(
     )
     audit_pb2_grpc.add_DenialServiceServicer_to_server(Denials(forwarder), server)
     decisions_pb2_grpc.add_DecisionServiceServicer_to_server(Decisions(ledger), server)
+    tap_pb2_grpc.add_TapServiceServicer_to_server(
+        TapServicer(watchers.taps, watchers.instances, audit), server
+    )
     return server
 
 

@@ -1,4 +1,4 @@
-"""What a node may know: the rules about calls to it, the services it may call, and where those are.
+"""What a node may know: the rules about calls to it, and the services it may call, where and how.
 
 One rule gates both calling and knowing: a destination is in the slice of exactly those whom the policy lets
 call it, and ``Slicer.resolve`` and ``Slicer.cut`` ask one index. A slice depends on a node's service alone,
@@ -17,6 +17,7 @@ from mesh.core.matcher import Matcher
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.revoked import Revoked
+from mesh.core.traffic_document import encode
 from mesh.v1 import gatekeeper_pb2, revocation_pb2
 
 Endpoints: TypeAlias = Callable[[ServiceName], list[tuple[InstanceId, str]]]
@@ -24,12 +25,14 @@ Endpoints: TypeAlias = Callable[[ServiceName], list[tuple[InstanceId, str]]]
 Known: TypeAlias = Mapping[str, gatekeeper_pb2.Destination]
 """The services that some may call, by their names and sorted, each with where it is."""
 NOBODY: Final = Revoked()
+#: How many ways to call one service are held once for all: those of policies that are gone are forgotten.
+TOLD: Final = 16
 
 
 class Cut:
     """The slice of a service as things were when it was cut."""
 
-    __slots__ = ("_since", "known", "max_stale_ms", "revoked", "rules", "settling", "version")
+    __slots__ = ("_since", "known", "max_stale_ms", "revoked", "rules", "settling", "traffic", "version")
 
     def __init__(
         self,
@@ -40,9 +43,10 @@ class Cut:
         settling: bool = False,
         max_stale_ms: int = 0,
         revoked: Revoked = NOBODY,
+        traffic: bytes = b"",
     ) -> None:
         """Take what a slice holds; nothing of it may change any more."""
-        self.revoked = revoked
+        self.revoked, self.traffic = revoked, traffic
         self.version, self.rules, self.known = version, rules, known
         self.settling, self.max_stale_ms = settling, max_stale_ms
         self._since: tuple[Cut, gatekeeper_pb2.Change | None] | None = None
@@ -56,6 +60,7 @@ class Cut:
             settling=self.settling,
             max_stale_ms=self.max_stale_ms,
             revoked=_told(self.revoked.items()),
+            traffic=self.traffic,
         )
 
     def change(self, before: Cut) -> gatekeeper_pb2.Change | None:
@@ -75,6 +80,7 @@ class Cut:
             removed=removed,
             settling=self.settling,
             revoked=_told(self.revoked.since(before.revoked)),
+            traffic=None if self.traffic == before.traffic else self.traffic,
         )
         same = gatekeeper_pb2.Change(policy_version=before.version, settling=before.settling)
         return None if change == same else change
@@ -93,13 +99,16 @@ class Places:
     def __init__(self, endpoints: Endpoints) -> None:
         """Take who knows."""
         self._endpoints = endpoints
-        self._known: dict[str, gatekeeper_pb2.Destination] = {}
+        self._known: dict[str, dict[bytes, gatekeeper_pb2.Destination]] = {}
 
-    def of(self, name: str) -> gatekeeper_pb2.Destination:
-        """Give a service and where it is."""
-        known = self._known.get(name)
+    def of(self, name: str, traffic: bytes = b"") -> gatekeeper_pb2.Destination:
+        """Give a service, where it is, and how callers who are told so call it."""
+        told = self._known.setdefault(name, {})
+        known = told.get(traffic)
         if known is None:
-            known = self._known[name] = _destination(name, self._endpoints(ServiceName(name)))
+            if len(told) >= TOLD:
+                told.clear()
+            known = told[traffic] = _destination(name, self._endpoints(ServiceName(name)), traffic)
         return known
 
     def moved(self, names: Iterable[str]) -> None:
@@ -111,20 +120,23 @@ class Places:
 class _Shelf:
     """The destinations of all services that no rule tells apart."""
 
-    __slots__ = ("_known", "_moved", "_places", "names")
+    __slots__ = ("_known", "_moved", "_places", "names", "traffic")
 
-    def __init__(self, names: list[str], places: Places) -> None:
-        self.names, self._places = names, places
+    def __init__(self, names: list[str], traffic: dict[str, bytes], places: Places) -> None:
+        self.names, self.traffic, self._places = names, traffic, places
         self._moved: set[str] = set()
-        self._known: Known = {name: places.of(name) for name in names}
+        self._known: Known = {name: self._place(name) for name in names}
 
     @property
     def known(self) -> Known:
         """Them as they are now: another mapping whenever one of them is elsewhere than before."""
         if self._moved:
-            self._known = {**self._known, **{name: self._places.of(name) for name in self._moved}}
+            self._known = {**self._known, **{name: self._place(name) for name in self._moved}}
             self._moved.clear()
         return self._known
+
+    def _place(self, name: str) -> gatekeeper_pb2.Destination:
+        return self._places.of(name, self.traffic.get(name, b""))
 
     def holds(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self._known]
@@ -164,6 +176,16 @@ class _Rules:
         if known is None:
             known = self.encoded[service] = self.policy.section(service).encode()
         return known
+
+    def traffic(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Give how those are told to call each of some services who know all of these, and no other."""
+        known = frozenset(names)
+        told = {
+            service.text: encode(said.of_caller(known))
+            for service, said in self.policy.traffic.items()
+            if service.text in known
+        }
+        return {name: said for name, said in told.items() if said}
 
 
 class Slicer:
@@ -209,7 +231,16 @@ class Slicer:
         same = cut and cut.known is known and cut.settling is settling and cut.revoked is revoked
         if cut is None or not same:
             rules, holds = self.rules.encode(service), self._max_stale_ms
-            cut = Cut(self.version, rules, known, settling=settling, max_stale_ms=holds, revoked=revoked)
+            own = encode(self.rules.policy.traffic_to(service).of_callee)
+            cut = Cut(
+                self.version,
+                rules,
+                known,
+                settling=settling,
+                max_stale_ms=holds,
+                revoked=revoked,
+                traffic=own,
+            )
             self._cuts[service] = cut
         return cut
 
@@ -235,17 +266,22 @@ class Slicer:
 
     def _shelve(self, kin: tuple[str, ...], source: ServiceName) -> _Shelf:
         names = [service.text for service in self.rules.policy.destinations(source)]
+        traffic = self.rules.traffic(names)
         before = self._before.pop(kin, None)
-        return before if before and before.names == names else _Shelf(names, self._places)
+        same = before and before.names == names and before.traffic == traffic
+        return before if before and same else _Shelf(names, traffic, self._places)
 
 
 def _told(revoked: Iterable[tuple[InstanceId, int]]) -> list[revocation_pb2.RevokedInstance]:
     return [revocation_pb2.RevokedInstance(instance=one.raw, until_ms=until) for one, until in revoked]
 
 
-def _destination(name: str, endpoints: Iterable[tuple[InstanceId, str]]) -> gatekeeper_pb2.Destination:
+def _destination(
+    name: str, endpoints: Iterable[tuple[InstanceId, str]], traffic: bytes
+) -> gatekeeper_pb2.Destination:
     return gatekeeper_pb2.Destination(
         service=name,
+        traffic=traffic,
         endpoints=[
             gatekeeper_pb2.Endpoint(instance=instance.raw, address=address) for instance, address in endpoints
         ],

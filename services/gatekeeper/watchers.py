@@ -19,11 +19,12 @@ from typing import Final
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.revoked import Revoked
-from mesh.v1 import gatekeeper_pb2
+from mesh.v1 import gatekeeper_pb2, tap_pb2
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.directory import Directory, Node, address
 from services.gatekeeper.signed import VersionedPolicy
 from services.gatekeeper.slices import NOBODY, Cut, Places, Slicer
+from services.gatekeeper.taps import Taps
 
 #: How often in one lease the directory is looked through for nodes that are gone.
 LOOKS_PER_LEASE: Final = 5
@@ -38,6 +39,8 @@ class Watcher:
         "_news",
         "_sent",
         "_sign",
+        "_tapped",
+        "_taps",
         "_wake",
         "ended",
         "peer",
@@ -51,14 +54,17 @@ class Watcher:
         stream: int,
         cut: Callable[[ServiceName], Cut | None],
         confirmed_ms: Callable[[], int],
+        taps: Callable[[ServiceName], tuple[tap_pb2.TapFilter, ...]],
     ) -> None:
         """Owe nothing yet. ``cut`` gives the newest slice of a service, ``None`` before the first policy.
 
-        ``confirmed_ms`` gives when auth last confirmed that policy, by auth's clock; 0 for never.
+        ``confirmed_ms`` gives when auth last confirmed that policy, by auth's clock; 0 for never. ``taps``
+        gives which calls to a service operators want to see.
         """
         self.peer, self.stream = peer, stream
         self.ended = self.registering = False
-        self._cut, self._confirmed_ms = cut, confirmed_ms
+        self._cut, self._confirmed_ms, self._taps = cut, confirmed_ms, taps
+        self._tapped: tuple[tap_pb2.TapFilter, ...] = ()
         self._wake = asyncio.Event()
         self._sent: Cut | None = None
         self._news = self._sign = False
@@ -73,6 +79,10 @@ class Watcher:
     def owe_sign(self) -> None:
         """Note that the node was heard, and waits to hear back."""
         self._sign = True
+        self._wake.set()
+
+    def owe_orders(self) -> None:
+        """Note that other calls of the node are wanted than before."""
         self._wake.set()
 
     def end(self) -> None:
@@ -92,6 +102,14 @@ class Watcher:
                 return response
 
     def _settle(self) -> gatekeeper_pb2.WatchResponse | None:
+        response, wanted = self._settle_news(), self._taps(self.peer.service)
+        if wanted != self._tapped:
+            self._tapped = wanted
+            response = response or gatekeeper_pb2.WatchResponse(confirmed_ms=self._confirmed_ms())
+            response.taps.CopyFrom(tap_pb2.TapOrders(filters=wanted))
+        return response
+
+    def _settle_news(self) -> gatekeeper_pb2.WatchResponse | None:
         sign, before = self._sign, self._sent
         newest = self._cut(self.peer.service) if self._news else None
         self._sign = self._news = False
@@ -125,10 +143,18 @@ class Watchers:
         self._places = Places(self.directory.endpoints)
         self.revoked = NOBODY
         self.banned: frozenset[str] = frozenset()
+        self.taps = Taps()
+        self.taps.changed = self._tapped
 
     def answering(self) -> Slicer | None:
         """Give what answers single questions; ``None`` while the policy may not be the one of record."""
         return self.slicer if self._confirmed.holds(self._max_stale_ms) else None
+
+    def missing(self) -> str:
+        """Give what keeps gatekeeper from answering for the policy, or ``""``."""
+        if self.answering() is not None:
+            return ""
+        return "auth has not confirmed the policy for too long" if self.slicer else "it has no policy yet"
 
     def open(self, peer: Peer) -> Watcher:
         """Begin a stream. An older one of the same instance ends: it is the newer one that lives."""
@@ -136,7 +162,8 @@ class Watchers:
         older = self._open.get(peer.instance)
         if older:
             older.end()
-        watcher = Watcher(peer, self._streams, self._newest, lambda: self._confirmed.word_ms)
+        word_ms = lambda: self._confirmed.word_ms  # noqa: E731  of whichever moment
+        watcher = Watcher(peer, self._streams, self._newest, word_ms, self.taps.orders)
         self._open[peer.instance] = watcher
         return watcher
 
@@ -150,6 +177,8 @@ class Watchers:
         row = Node(peer.service, peer.instance, where, beat.policy_version, self.now(), watcher.stream)
         self._changed(self.directory.heartbeat(row))
         watcher.owe_sign()
+        if beat.tapped or beat.untold:
+            self.taps.told(peer, beat)
         if first:
             watcher.registering = beat.registering
             watcher.owe_news()
@@ -206,6 +235,15 @@ class Watchers:
         watching = {watcher.peer.service for watcher in self._open.values()}
         affected = frozenset(self.slicer.affected(watching, services))
         self._owe(watcher for watcher in self._open.values() if watcher.peer.service in affected)
+
+    def instances(self, service: ServiceName) -> int:
+        """Count the instances of a service that watch."""
+        return sum(watcher.peer.service == service for watcher in self._open.values())
+
+    def _tapped(self, service: ServiceName) -> None:
+        for watcher in self._open.values():
+            if watcher.peer.service == service:
+                watcher.owe_orders()
 
     def _owe_all(self) -> None:
         self._owe(self._open.values())

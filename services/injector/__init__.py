@@ -2,6 +2,7 @@
 
 ``review``       an AdmissionReview in, an AdmissionReview out
 ``webhook``      the same over HTTPS
+``room``         how much of what is asked is held, and for how long
 ``certificate``  the webhook's certificate: made, judged, renewed
 ``upkeep``       keeps certificate and join ConfigMaps in the cluster as they have to be
 ``cluster``      what of the Kubernetes API is used

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -31,14 +32,16 @@ class Certificate:
     authorities: bytes
 
     def due(self, name: str, now: dt.datetime) -> bool:
-        """Whether it has to be made anew: it does not parse, is for another name, or ends soon."""
+        """Whether it has to be made anew: for another name, at its end, or in parts that do not fit."""
         try:
             leaf = x509.load_pem_x509_certificate(self.chain)
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (ValueError, x509.ExtensionNotFound):
+            key = serialization.load_pem_private_key(self.key, None)
+            leaf.verify_directly_issued_by(x509.load_pem_x509_certificates(self.authorities)[0])
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
             return True
-        is_for = name in names.get_values_for_type(x509.DNSName)
-        return not is_for or leaf.not_valid_after_utc - now < RENEW_BEFORE
+        is_one = key.public_key() == leaf.public_key() and name in names.get_values_for_type(x509.DNSName)
+        return not is_one or leaf.not_valid_after_utc - now < RENEW_BEFORE
 
 
 def renewed(name: str, now: dt.datetime, before: Certificate | None = None) -> Certificate:

@@ -26,6 +26,7 @@ from mesh.inject.settings import Settings
 from mesh.telemetry import logs
 from services.injector.certificate import Certificate
 from services.injector.cluster import Cluster, ClusterError, Lightkube, Names
+from services.injector.room import Patient
 from services.injector.upkeep import certify, keep, spread
 from services.injector.webhook import webhook
 
@@ -145,6 +146,7 @@ async def _run(
 def _config(settings: Settings, listen: str, tls: Tls) -> uvicorn.Config:
     host, _, port = listen.rpartition(":")
     options: dict[str, Any] = {"host": host.strip("[]"), "port": int(port), "log_config": None}
+    options |= {"http": Patient, "ws": "none"}
     app = webhook(settings, lambda: tls.ready)
     config = uvicorn.Config(
         app, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, lifespan="off", **options

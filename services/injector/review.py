@@ -15,6 +15,8 @@ from mesh.inject.pod import inject
 from mesh.inject.settings import Settings
 
 API_VERSION: Final = "admission.k8s.io/v1"
+#: Characters of a refusal.
+MAX_MESSAGE: Final = 1000
 _REVIEW: Final = "AdmissionReview"
 
 
@@ -27,7 +29,9 @@ def review(document: object, settings: Settings) -> dict[str, Any]:
         try:
             patch = _patch(pod, inject(pod, request.get("namespace", ""), settings))
         except RefusedError as error:
-            status = {"code": 403, "reason": "Forbidden", "message": f"sealmesh: {error}"}
+            # Names in it may be anything yet: the API server looks at those later.
+            message = " ".join(f"sealmesh: {error}".split())[:MAX_MESSAGE]
+            status = {"code": 403, "reason": "Forbidden", "message": message}
             answer |= {"allowed": False, "status": status}
         else:
             answer |= patch
@@ -39,8 +43,8 @@ def _request(document: object) -> Mapping[str, Any]:
         request = document.get("request")
         named = document.get("apiVersion"), document.get("kind")
         if named == (API_VERSION, _REVIEW) and isinstance(request, Mapping):
-            found, uid = request.get("object"), request.get("uid")
-            if isinstance(found, Mapping) and isinstance(uid, str):
+            texts = request.get("uid"), request.get("namespace", "")
+            if isinstance(request.get("object"), Mapping) and all(isinstance(text, str) for text in texts):
                 return request
     msg = f"not an {_REVIEW} of {API_VERSION} with a request"
     raise ValueError(msg)

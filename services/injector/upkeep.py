@@ -46,16 +46,27 @@ async def certify(cluster: Cluster, name: str, now: Callable[[], dt.datetime] = 
 async def spread(cluster: Cluster, own: str) -> None:
     """Copy what nodes join with from the mesh's own namespace to every one that asks for sidecars.
 
-    Raises ``ClusterError``; does nothing while auth has published nothing yet.
+    One that does not take it (a quota, a ConfigMap that somebody made immutable) does not keep the others
+    from it. Raises ``ClusterError`` at the end; does nothing while auth has published nothing yet.
     """
     wanted = await cluster.joining(own)
     if wanted is None:
         return
+    failures = []
     for namespace in await cluster.namespaces():
-        found = await cluster.joining(namespace)
-        if found != wanted:
-            await cluster.put_joining(namespace, wanted, new=found is None)
-            log.info("%s can join now", namespace)
+        try:
+            await _give(cluster, namespace, wanted)
+        except ClusterError as error:
+            failures.append(str(error))
+    if failures:
+        raise ClusterError("; ".join(failures))
+
+
+async def _give(cluster: Cluster, namespace: str, wanted: dict[str, str]) -> None:
+    found = await cluster.joining(namespace)
+    if found != wanted:
+        await cluster.put_joining(namespace, wanted, new=found is None)
+        log.info("%s can join now", namespace)
 
 
 async def keep(doing: Callable[[], Awaitable[object]], look: float = LOOK) -> None:

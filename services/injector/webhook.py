@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,40 +17,29 @@ from starlette.routing import Route
 
 from mesh.inject.settings import Settings
 from services.injector.review import review
+from services.injector.room import Room
 
 log = logging.getLogger("mesh.injector")
-
-#: An object is at most 1.5 MiB in the API server's store; a review may hold it twice.
-MAX_REVIEW: Final = 4 * 1024 * 1024
 
 
 def webhook(settings: Settings, is_ready: Callable[[], bool] = lambda: True) -> Starlette:
     """Give the application; ``is_ready`` says whether the API server can trust the certificate by now."""
+    room = Room()
 
     async def inject(request: Request) -> Response:
-        body = await _body(request)
-        if body is None:
-            return PlainTextResponse(f"larger than {MAX_REVIEW} bytes", 413)
         try:
-            answer = review(json.loads(body), settings)
+            async with room.body(request) as body:
+                answer = await room.judge(body, lambda found: review(json.loads(found), settings))
+                said = JSONResponse(answer)
         except (ValueError, RecursionError) as error:
-            return PlainTextResponse(f"no review: {error}", 400)
+            return PlainTextResponse(f"no review: {type(error).__name__}", 400)
         response = answer["response"]
         if not response["allowed"]:
             log.warning("refused: %s", response["status"]["message"])
-        return JSONResponse(answer)
+        return said
 
     async def health(_request: Request) -> Response:
         return PlainTextResponse("ok") if is_ready() else PlainTextResponse("not ready", 503)
 
     routes = [Route("/inject", inject, methods=["POST"]), Route("/healthz", health, methods=["GET"])]
     return Starlette(routes=routes)
-
-
-async def _body(request: Request) -> bytes | None:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_REVIEW:
-            return None
-    return bytes(body)

@@ -19,6 +19,8 @@ def before_keys(database: sqlite3.Connection) -> None:
     )
     database.execute("DROP TABLE newer")
     database.execute("DROP TABLE generation")
+    database.execute("DROP TABLE sequence")
+    database.execute("ALTER TABLE instance DROP COLUMN remote_keys")
     database.execute("ALTER TABLE policy_applied DROP COLUMN restores")
     for table in ("revoked", "ban"):
         database.execute(f"DROP TABLE {table}")

@@ -1,17 +1,28 @@
-"""Fixtures for auth's tests: a world per test, closed at its end."""
+"""Fixtures for auth's tests: a world per test, closed at its end; and on which databases each test runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.auth.world import World
 
+#: What is about certificates, time, KMS, Kubernetes' word and guesses: it keeps what others keep as well, who
+#: do so on both databases, and is not tried again on PostgreSQL.
+ELSEWHERE: Final = frozenset(
+    f"tests.auth.test_{part}" for part in ("ca", "clock", "join_service", "kms", "vouching")
+)
+#: Of what the oldest versions do with PostgreSQL, ``test_replicas`` is enough.
+POSTGRES: Final = pytest.param("postgres", marks=pytest.mark.newest)
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Give what keeps the database: each test runs on each. One about a file of SQLite's names that alone."""
-    return str(request.param)
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on each database that it is for, unless it says which."""
+    said = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine" in metafunc.fixturenames and "engine" not in said:
+        kept_elsewhere = metafunc.module.__name__ in ELSEWHERE
+        metafunc.parametrize("engine", ["sqlite"] if kept_elsewhere else ["sqlite", POSTGRES])
 
 
 @pytest.fixture

@@ -3,16 +3,16 @@
 import pytest
 from cryptography import x509
 
-from mesh.core.names import GATEKEEPER, OPERATOR, InstanceId, ServiceName
+from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.receiver import Peer
 from mesh.rpc.svid import new_key
-from mesh.v1 import auth_pb2
+from mesh.v1 import auth_pb2, keys_pb2
 from services.auth.audit_log import DENIALS
 from services.auth.authority import Lives
 from services.auth.epochs import Schedule
 from services.auth.errors import InvalidError, RefusedError
-from tests.auth.world import HOUR_MS, World
+from tests.auth.world import HOUR_MS, World, public_key
 
 POLICY: dict[str, object] = {
     "services": {
@@ -137,26 +137,24 @@ def test_too_many_names(world: World) -> None:
     """A thousand names may be asked for at a time, and each is answered once."""
     world.apply(POLICY)
     peer = world.node("frontend").peer
-    assert len(world.authority.pair_keys(peer, ["orders"] * 1000).keys) == 1
+    assert len(world.authority.pair_keys(peer, ["orders"] * 1000).keys) == 2
     with pytest.raises(InvalidError, match="too many"):
         world.authority.pair_keys(peer, ["orders"] * 1001)
 
 
 def test_pair_keys_come_for_this_epoch_and_the_next(world: World) -> None:
-    """From half time on, the next epoch's key comes along."""
+    """The next epoch's key comes along from the start of the present one."""
     peer = world.node().peer
 
     def epochs() -> list[int]:
         return [key.epoch.number for key in world.authority.pair_keys(peer, ["mesh.auth"]).keys]
 
-    assert epochs() == [1]
-    world.time.pass_ms(HOUR_MS // 2)
     assert epochs() == [1, 2]
-    world.time.pass_ms(HOUR_MS // 2 - 1)
+    world.time.pass_ms(HOUR_MS - 1)
     assert epochs() == [1, 2]
     world.authority.renew(peer, new_key()[1])
     world.time.pass_ms(1)
-    assert epochs() == [2]
+    assert epochs() == [2, 3]
 
 
 def held(world: World) -> list[int]:
@@ -164,12 +162,39 @@ def held(world: World) -> list[int]:
 
 
 def test_destination_keys_come_for_previous_current_and_next(world: World) -> None:
-    """The previous epoch is held for its grace, the next from half time on."""
+    """The previous epoch is held for its grace, the next from the start of the present one."""
     seen = []
-    for ms in (0, HOUR_MS // 2, HOUR_MS // 2, 299_999, 1, HOUR_MS // 2 - 300_000):
+    for ms in (0, HOUR_MS - 1, 1, 299_999, 1, HOUR_MS - 300_000):
         world.time.pass_ms(ms)
         seen.append(held(world))
-    assert seen == [[1], [1, 2], [1, 2], [1, 2], [2], [2, 3]]
+    assert seen == [[1, 2], [1, 2], [1, 2, 3], [1, 2, 3], [2, 3], [2, 3, 4]]
+
+
+def test_auth_accepts_its_own_keys_for_as_long_as_certificates_that_came_with_them(world: World) -> None:
+    """Where they outlive epochs and grace, it says so with the keys, and to nobody else; over restarts."""
+    world.lives = Lives(60_000, Schedule(2000, 1000))
+    world.time.pass_ms(3 * HOUR_MS)
+    world.restart()
+    world.apply(POLICY)
+    node, begun = world.node("frontend"), world.now_ms
+
+    def until(destination: str) -> list[int]:
+        keys = world.authority.pair_keys(node.peer, [destination]).keys
+        return [key.epoch.accepted_until_ms - begun for key in keys]
+
+    assert until("mesh.auth") == [61_000, 63_000]
+    assert until("orders") == [3000, 5000]
+    told = [key for key in node.bundle.pair_keys if key.destination == "mesh.auth"]
+    world.time.pass_ms(59_999)
+    world.restart()
+    own = world.authority.credentials_for(AUTH, InstanceId(bytes(16)), public_key()).destination_keys
+    held_by_auth = {key.epoch.number: key.epoch.accepted_until_ms for key in own}
+    assert {key.epoch.number: key.epoch.accepted_until_ms for key in told}.items() <= held_by_auth.items()
+    assert held(world) == [5, 6]
+    assert len([key for key in world.authority.keys.list().keys if key.kind == keys_pb2.KEY_KIND_EPOCH]) == 2
+    world.time.pass_ms(3001)
+    world.authority.turn()
+    assert min(world.authority._roots.epochs()).number.number == told[-1].epoch.number + 1
 
 
 def test_epochs_survive_a_restart(world: World) -> None:
@@ -179,31 +204,32 @@ def test_epochs_survive_a_restart(world: World) -> None:
     assert world.node().credentials.destination_keys == before
     world.time.pass_ms(3 * HOUR_MS)
     world.restart()
-    assert held(world) == [2]
-    assert [row.epoch.number.number for row in world.store.keys.roots()] == [2]
+    assert held(world) == [3, 4]
+    assert [row.epoch.number.number for row in world.store.keys.roots()] == [3, 4]
 
 
 def test_renewal_is_due_when_the_first_thing_is(world: World) -> None:
     """A node comes at half of its certificate's life, or when the next epoch can be had, if that is first."""
     credentials = world.node().credentials
     assert credentials.renew_at_ms == world.now_ms + HOUR_MS // 2
-    world.time.pass_ms(HOUR_MS // 2 - 60_000)
+    world.time.pass_ms(HOUR_MS - 60_000)
     credentials = world.node().credentials
     epoch = credentials.destination_keys[-1].epoch
-    assert credentials.renew_at_ms == epoch.begins_ms + HOUR_MS * 5 // 8
+    assert credentials.renew_at_ms == epoch.begins_ms + HOUR_MS // 4
 
 
 def test_timers_can_be_short(world: World) -> None:
     """Four seconds are a life, too: certificate, epoch and time of renewal follow."""
     world.lives = Lives(4000, Schedule(4000, 2000))
-    world.time.pass_ms(2 * HOUR_MS)
+    world.time.pass_ms(3 * HOUR_MS)
     world.restart()
     credentials = world.node().credentials
-    [key] = credentials.destination_keys
-    assert (key.epoch.number, key.epoch.begins_ms) == (2, world.now_ms)
+    key, ahead = credentials.destination_keys
+    assert (key.epoch.number, key.epoch.begins_ms) == (3, world.now_ms)
+    assert (ahead.epoch.number, ahead.epoch.begins_ms) == (4, key.epoch.ends_ms)
     assert (key.epoch.ends_ms, key.epoch.accepted_until_ms) == (world.now_ms + 4000, world.now_ms + 6000)
     assert credentials.renew_at_ms == world.now_ms + 2000
-    assert [credentials.destination_keys[0].epoch.number for credentials in [world.node().credentials]] == [2]
+    assert [credentials.destination_keys[0].epoch.number for credentials in [world.node().credentials]] == [3]
 
 
 def test_listing_tokens(world: World) -> None:
@@ -270,15 +296,16 @@ def test_what_happened_is_in_the_audit_log(world: World) -> None:
     assert events == [
         ("trust domain made", "", world.credential.id),
         ("epoch made", "", ""),
+        ("epoch made", "", ""),
         ("joined", "mesh.operator", world.credential.id),
         ("token created", "orders", token.id),
         ("joined", "orders", token.id),
         ("policy applied", "", ""),
     ]
-    assert world.audit()[4].instance == joined.credentials.instance.hex()
-    for entry in (world.audit()[3], world.audit()[5]):
+    assert world.audit()[5].instance == joined.credentials.instance.hex()
+    for entry in (world.audit()[4], world.audit()[6]):
         assert entry.by == f"mesh.operator/{operator.instance}"
-    assert world.audit()[5].detail == "1"
+    assert world.audit()[6].detail == "1"
 
 
 def _parsed() -> Policy:

@@ -17,8 +17,10 @@ from services.auth.backup import take
 from services.auth.directory import DataDirectory
 from services.auth.errors import RefusedError, StartError
 from services.auth.restoring import restore
+from services.auth.sequences import BLOCK
 from tests.auth.test_rekey import rotate
 from tests.auth.test_secrets import spellings
+from tests.auth.test_signatory import POLICY, remote, sequence
 from tests.auth.world import HOUR_MS, START_MS, Attempt, World
 
 
@@ -90,12 +92,25 @@ def test_no_epoch_comes_back(world: World, other: World, tmp_path: Path) -> None
 def test_a_number_is_kept_while_its_epoch_lives(world: World, other: World, tmp_path: Path) -> None:
     """What nodes hold now stays good until it ends, and the next follows without a gap."""
     backup = back_up(world, tmp_path)
-    [before] = world.authority._roots.epochs()
+    before = world.authority._roots.epochs()
     after = restored(world, other, backup)
-    kept, next_ = after.authority._roots.epochs()
+    *kept, next_ = after.authority._roots.epochs()
     assert kept == before
-    assert next_.begins_ms == kept.ends_ms
+    assert next_.begins_ms == kept[-1].ends_ms
     assert next_.ends_ms - next_.begins_ms == HOUR_MS
+
+
+def test_no_sequence_number_comes_back(world: World, other: World, tmp_path: Path) -> None:
+    """Those that auth hands out go on above all that it gave since, of which the backup does not know."""
+    world.apply(POLICY)
+    source, destination = remote(world, "frontend"), remote(world, "orders")
+    sequence(world, source, destination)
+    backup = back_up(world, tmp_path)
+    given = [sequence(world, source, destination) for _ in range(3 * BLOCK)]
+    world.time.pass_ms(1)
+    after = restored(world, other, backup)
+    assert after.count("SELECT count(*) FROM sequence") == 0
+    assert sequence(after, source, destination) > max(given)
 
 
 def test_the_policy_goes_forward(world: World, other: World, tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ world.path = Path(sys.argv[1])
 world.authority = Authority.open(DataDirectory(world.path), Lives(), Clock())
 joined = Attempt(world.credential).send(world)
 token, _ = world.authority.create_token("orders", 60, joined.peer)
-[held] = joined.credentials.destination_keys
+held, _ = joined.credentials.destination_keys
 print(joined.credentials.instance.hex(), held.epoch.number, token.text, held.key.hex(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -337,7 +337,8 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         authority = Authority.open(opened, Lives(), Clock())
         operator = Peer(OPERATOR, InstanceId.parse(instance))
         again = authority.renew(operator, new_key()[1])
-        assert [(held.epoch.number, held.key.hex()) for held in again.destination_keys] == [(int(epoch), key)]
+        held, _ = again.destination_keys
+        assert (held.epoch.number, held.key.hex()) == (int(epoch), key)
         attempt = Attempt(JoinToken.parse(token))
         (response,) = authority.join([read_request(attempt.request)])
         assert not isinstance(response, Exception)

@@ -12,8 +12,10 @@ import pytest
 import pytest_asyncio
 
 from mesh.core.audit import Kind, Verdict
+from mesh.core.conduct import STRANGE
 from mesh.core.join import JoinToken
 from mesh.core.keys import KEY_BYTES, Key
+from mesh.rpc.warden import Warden
 from services.auth import join_service
 from services.auth.admission import REFUSED
 from services.auth.audit_log import DENIALS
@@ -115,6 +117,17 @@ async def test_who_joins_is_not_counted(door: Door) -> None:
     told = await door.flood([attempt] * 2000, "192.0.2.1")
     assert len(set(told)) == 1
     assert isinstance(told[0], bytes)
+
+
+async def test_only_who_was_let_in_vouches_for_an_address(door: Door) -> None:
+    """A guess excuses what came with it; that a member stands at its address, only a join says."""
+    door.servicer.warden = warden = Warden(1)
+    line = warden.line(Caller("192.0.2.1").peer())
+    assert await door.send(Attempt(JoinToken("0" * 16, WRONG)), "192.0.2.1") == REFUSAL
+    assert not line.vouches()
+    assert not any(line.look(size * STRANGE) for size in (9, 9, 9))
+    assert isinstance(await door.send(Attempt(await door.worker.do(door.world.token)), "192.0.2.1"), bytes)
+    assert line.vouches()
 
 
 async def test_refusals_wait_for_their_moment(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,15 +26,17 @@ def listed(world: World) -> list[tuple[str, str, str]]:
 
 
 def test_what_is_in_force_is_listed(world: World) -> None:
-    """Of a new trust domain: one of each kind, with the times by which they will go."""
+    """Of a new trust domain: one of each kind and the next epoch, with the times by which they will go."""
     assert [(kind, state) for kind, _, state in listed(world)] == [
-        (kind, "in_force") for kind in ("epoch", "ca", "kek", "operator")
+        ("epoch", "next"),
+        *((kind, "in_force") for kind in ("epoch", "ca", "kek", "operator")),
     ]
-    epoch, ca, kek, operator = world.authority.keys.list().keys
+    ahead, epoch, ca, kek, operator = world.authority.keys.list().keys
     assert (epoch.next_ms, epoch.until_ms) == (
         epoch.since_ms + HOUR_MS,
         epoch.since_ms + HOUR_MS + 300_000,
     )
+    assert ahead.since_ms == epoch.next_ms
     assert (ca.next_ms - ca.since_ms) * 6 == (ca.until_ms - ca.since_ms) * 5
     assert (kek.id, kek.keeper) == (world.directory.vault.kek_id.hex(), "")
     assert (operator.id, operator.next_ms) == (world.credential.id, operator.since_ms + HALF_MS)
@@ -49,7 +51,7 @@ def test_next_and_previous_are_listed(world: World) -> None:
     world.time.pass_ms(HOUR_MS + 1000)
     found = listed(world)
     epochs = [(id_, state) for kind, id_, state in found if kind == "epoch"]
-    assert epochs == [("2", "in_force"), ("1", "previous")]
+    assert epochs == [("4", "next"), ("3", "in_force"), ("2", "previous"), ("1", "previous")]
     assert [(id_, state) for kind, id_, state in found if kind == "ca"] == [
         ("2", "in_force"),
         ("1", "previous"),
@@ -68,18 +70,18 @@ def test_an_epoch_is_forced(world: World) -> None:
     """As the newest ends, or an SVID's life from now; it is logged, and outlives a restart."""
     by = world.operator()
     made = world.authority.keys.rotate_epoch(by)
-    assert (made.id, made.begins_ms) == ("2", world.now_ms + HOUR_MS)
+    assert (made.id, made.begins_ms) == ("3", world.now_ms + HOUR_MS + 1000)
+    world.time.pass_ms(1000)
     again = world.authority.keys.rotate_epoch(by)
-    assert (again.id, again.begins_ms) == ("3", world.now_ms + HOUR_MS + 1000)
+    assert (again.id, again.begins_ms) == ("4", world.now_ms + HOUR_MS + 1000)
     [*_, entry] = [entry for entry in world.audit() if entry.event == "epoch made"]
-    assert (entry.by, entry.detail) == (f"mesh.operator/{by.instance}", f"3, begins at {again.begins_ms}")
+    assert (entry.by, entry.detail) == (f"mesh.operator/{by.instance}", f"4, begins at {again.begins_ms}")
     before = world.authority._roots.epochs()
     world.restart()
     assert world.authority._roots.epochs() == before
-    assert world.authority.keys.rotate_epoch(by).id == "4"  # in the place of 3, which has not begun
-    for number in (5, 6):
-        world.time.pass_ms(1000)
-        assert world.authority.keys.rotate_epoch(by).id == str(number)
+    assert world.authority.keys.rotate_epoch(by).id == "5"  # in the place of 4, which has not begun
+    world.time.pass_ms(1000)
+    assert world.authority.keys.rotate_epoch(by).id == "6"
     with pytest.raises(ConflictError, match="turned already"):
         world.authority.keys.rotate_epoch(by)
 

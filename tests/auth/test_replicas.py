@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from mesh.core.names import ServiceName
 from mesh.core.policy import Policy
+from mesh.core.vouching import JoinKey
 from mesh.rpc.svid import new_key
 from mesh.v1 import revocation_pb2
-from services.auth.database import OvertakenError, StoreError
+from services.auth.database import Generation, OvertakenError, StoreError
 from services.auth.directory import DataDirectory
 from services.auth.errors import AuthError, ConflictError, RefusedError, StartError
 from services.auth.founding import found
 from services.auth.replicating import replicate
+from services.auth.vouching import join_key
 from tests.auth.world import DOMAIN, HOUR_MS, Attempt, Joined, World
 from tests.postgres import Server
 
@@ -89,6 +95,27 @@ def test_the_same_request_at_both_is_one_identity(worlds: tuple[World, World]) -
     )
 
 
+def test_all_have_one_join_key(worlds: tuple[World, World]) -> None:
+    """Whoever is not the first to make it, or knows not yet what was changed meanwhile, takes the other's."""
+    made = at_once(
+        *(partial(world.authority.following.alone, partial(join_key, world.directory)) for world in worlds)
+    )
+    assert len({key.public for key in made}) == 1
+
+
+def test_a_join_key_is_made_where_another_has_changed_keys(worlds: tuple[World, World]) -> None:
+    """What another auth did since this one looked last is taken up, and it is tried again."""
+    first, second = worlds
+    overtaking = [lambda: first.authority.keys.rotate_epoch(first.operator())]
+
+    def work(now_ms: int) -> JoinKey:
+        while overtaking:
+            overtaking.pop()()
+        return join_key(second.directory, now_ms)
+
+    assert second.authority.following.alone(work).public == join_key(first.directory, first.now_ms).public
+
+
 def test_many_at_both_with_one_token_are_one_identity(worlds: tuple[World, World]) -> None:
     """Two hundred handshakes, in batches, at both at the same time: exactly one gets in."""
     token = worlds[0].token()
@@ -132,6 +159,28 @@ def test_an_authority_follows_once(worlds: tuple[World, World]) -> None:
     made = [entry.detail.partition(",")[0] for world in (first, second) for entry in world.audit()
             if entry.event == "CA made"]  # fmt: skip
     assert len(made) == len(set(made)) > 0
+
+
+def test_who_was_overtaken_while_it_turned_takes_up_what_was_made(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other makes the next epoch after this one has looked and before it writes: both have that one."""
+    first, second = worlds
+    before = first.authority._roots.epochs()
+    both_pass(worlds, HOUR_MS)
+    turns, look = [second.authority.turn], first.store._database.look
+
+    def looking() -> Generation:
+        found = look()
+        while turns:
+            turns.pop()()
+        return found
+
+    monkeypatch.setattr(first.store._database, "look", looking)
+    first.authority.turn()
+    epochs = [world.authority._roots.epochs() for world in worlds]
+    assert epochs[0] == epochs[1]
+    assert len(epochs[0]) == len(before) + 1
 
 
 def test_a_policy_applied_at_one_is_in_force_at_the_other(worlds: tuple[World, World]) -> None:
@@ -263,6 +312,52 @@ def test_a_commit_without_an_answer_is_asked_about(
     assert first.examine().bad is None
 
 
+class KilledError(BaseException):
+    """Stands for the end of this process."""
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_that_the_server_knows_nothing_of_ends_auth(
+    worlds: tuple[World, World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, committed: bool
+) -> None:
+    """Neither is guessed: it ends at once, and its next start finds log and database of one mind."""
+    first, _ = worlds
+    operator, commit = first.operator(), Connection.commit
+    killed: list[tuple[int, int]] = []
+    logs, left = first.path / "audit", tmp_path / "left"
+
+    def cut(connection: Connection) -> None:
+        if committed:
+            commit(connection)
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    def kill(process: int, number: int) -> None:
+        killed.append((process, number))
+        shutil.copytree(logs, left)
+        raise KilledError
+
+    before = len(first.audit())
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "commit", cut)
+        patched.setattr("services.auth.postgres.os.kill", kill)
+        patched.setattr("services.auth.postgres._STATUS", text("SELECT nullif(:xid, :xid)"))
+        with pytest.raises(KilledError):
+            first.authority.admission.create(ServiceName("orders"), 60_000, operator, first.now_ms)
+    assert killed == [(os.getpid(), signal.SIGKILL)]
+    first.stop()
+    # A process that was killed tidies nothing up.
+    shutil.rmtree(logs)
+    left.rename(logs)
+    first.start()
+    assert first.count("SELECT count(*) FROM token WHERE kind = 'join'") == committed
+    after = first.audit()
+    if committed:
+        assert len(after) == before + 1
+    else:
+        assert "1 entries were written of" in after[-1].detail
+    assert first.examine().bad is None
+
+
 def test_a_server_that_was_away_is_found_again(tmp_path: Path) -> None:
     """Nothing is answered meanwhile, and nothing has to be started anew after it."""
     from tests.postgres import server  # noqa: PLC0415  one that can be stopped
@@ -301,3 +396,14 @@ def test_what_is_refused(worlds: tuple[World, World], tmp_path: Path, postgres: 
     with pytest.raises(StartError, match="of a newer sealmesh"):
         DataDirectory(second.path)
     first.sql("UPDATE alembic_version SET version_num = '0007'")
+
+
+def test_an_epoch_that_another_has_just_made_is_not_made_again(worlds: tuple[World, World]) -> None:
+    """Who looked before it was there is overtaken, as auths are that start at once, and takes it up."""
+    both_pass(worlds, HOUR_MS)
+    first, second = worlds
+    first.authority._roots.turn(first.now_ms)
+    with pytest.raises(OvertakenError):
+        second.authority._roots.turn(second.now_ms)
+    second.authority.turn()
+    assert second.authority._roots.epochs() == first.authority._roots.epochs()

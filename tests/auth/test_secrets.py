@@ -3,12 +3,17 @@
 import base64
 import json
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from mesh.core.keys import join_keys
 from services.auth.audit_log import AuditLog
-from tests.auth.world import HOUR_MS, World, on_sqlite
+from tests.auth.world import HOUR_MS, World
+from tests.postgres import server
+
+#: The files that hold a secret, as they should.
+BESIDE: Final = ("kek", "operator.json", "audit.key")
 
 
 def spellings(secret: bytes) -> list[bytes]:
@@ -40,9 +45,36 @@ def test_the_search_finds_what_is_there() -> None:
             assert any(spelling in written for spelling in spellings(secret))
 
 
-@on_sqlite
-def test_no_secret_is_in_the_database(world: World) -> None:
-    """Neither the database nor its write-ahead log holds a root, a token's secret or a signing key."""
+def test_no_secret_is_in_the_file(tmp_path: Path) -> None:
+    """Neither SQLite's file nor its write-ahead log holds a root, a token's secret or a signing key."""
+    world = World(tmp_path / "mesh")
+    public, secrets = lived(world)
+    written = everything(world.path, BESIDE)
+    assert (world.path / "auth.db-wal").stat().st_size
+    assert public in written
+    assert found_in(written, secrets) == set()
+    world.stop()
+
+
+def test_no_secret_is_at_the_server(tmp_path: Path) -> None:
+    """Nor does PostgreSQL write one down: not in its tables, its WAL or its own log."""
+    with server() as own:
+        world = World(tmp_path / "mesh", database=own.url(own.database()))
+        public, secrets = lived(world)
+        own.run("CHECKPOINT")
+        at_server = [everything(own.home / "data" / name, ()) for name in ("base", "pg_wal")]
+        assert all(public in written for written in at_server)
+        written = everything(own.home, ()) + everything(world.path, BESIDE)
+        assert found_in(written, secrets) == set()
+        world.stop()
+
+
+def found_in(written: bytes, secrets: dict[str, bytes]) -> set[str]:
+    return {name for name, secret in secrets.items() if any(one in written for one in spellings(secret))}
+
+
+def lived(world: World) -> tuple[bytes, dict[str, bytes]]:
+    """Have an auth do a bit of everything; give something that is no secret, and all that is one."""
     token, used = world.token(), world.token()
     joined = world.join(used)
     world.time.pass_ms(HOUR_MS // 2)
@@ -55,7 +87,7 @@ def test_no_secret_is_in_the_database(world: World) -> None:
     key = world.ca._key
     assert key
     ca = key.private_numbers().private_value.to_bytes(32, "big")
-    secrets = {
+    return token.id.encode(), {
         "kek": (world.path / "kek").read_bytes(),
         "ca": ca,
         "policy": world.directory.signer._key.private_bytes_raw(),
@@ -75,10 +107,6 @@ def test_no_secret_is_in_the_database(world: World) -> None:
         **{f"destination {held.epoch.number}": held.key for held in joined.credentials.destination_keys},
         **{f"pair {held.destination}": held.key for held in joined.bundle.pair_keys},
     }
-    written = everything(world.path, ("kek", "operator.json", "audit.key"))
-    assert (world.path / "auth.db-wal").stat().st_size
-    assert token.id.encode() in written
-    assert {name for name, secret in secrets.items() if any(s in written for s in spellings(secret))} == set()
 
 
 def test_only_three_files_are_secret(world: World) -> None:
@@ -91,11 +119,13 @@ def test_only_three_files_are_secret(world: World) -> None:
 
 def test_forgotten_roots_leave_no_trace(world: World) -> None:
     """A root that is accepted no more is gone from the file, sealed as it was."""
-    [row] = world.store.keys.roots()
+    rows = world.store.keys.roots()
     world.time.pass_ms(3 * HOUR_MS)
     world.authority.turn()
     world.stop()
-    assert row.sealed not in everything(world.path, ())
+    written = everything(world.path, ())
+    assert len(rows) == 2
+    assert not any(row.sealed in written for row in rows)
 
 
 def test_secrets_do_not_print(world: World) -> None:
@@ -103,7 +133,7 @@ def test_secrets_do_not_print(world: World) -> None:
     token = world.token()
     row = world.store.token(token.id)
     assert row is not None
-    [root] = world.store.keys.roots()
+    root, _ = world.store.keys.roots()
     for shown in (repr(row), repr(root), repr(world.store.keys.secrets("ca")), repr(token)):
         assert repr(row.sealed) not in shown
         assert "sealed" not in shown

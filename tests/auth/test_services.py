@@ -18,17 +18,17 @@ from mesh.core.join import JoinToken
 from mesh.core.keys import Key
 from mesh.core.names import AUTH, ServiceName
 from mesh.core.receiver import Peer
-from mesh.enrol import Enrolment, join
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.svid import new_key
 from mesh.v1 import auth_pb2, auth_pb2_grpc
 from services.auth import join_service
 from services.auth.admission import REFUSED
-from services.auth.authority import MAX_DESTINATIONS, Addresses, Authority
+from services.auth.authority import MAX_DESTINATIONS, Authority
 from services.auth.guesses import Guesses
-from services.auth.server import LIMITS, MAX_REQUEST, AuthServer, OwnMembership
-from services.auth.worker import Worker
+from services.auth.server import LIMITS, MAX_REQUEST
+from tests.auth.served import Live, nodes, operators
 from tests.auth.world import Attempt, RealTime, World
+from tests.rpc.attack import hung_up_for_a_bomb
 from tests.timing import BOUND, spin, told_apart
 
 C = grpc.StatusCode
@@ -39,59 +39,11 @@ SECRET = (
 )
 
 
-class Live:
-    """A world that is served, and those who joined it."""
-
-    def __init__(self, world: World, worker: Worker, server: AuthServer) -> None:
-        self.world, self.worker, self.server = world, worker, server
-        self.join_at = f"127.0.0.1:{server.join_port}"
-        self.insecure = grpc.aio.insecure_channel(self.join_at)
-        self.door = auth_pb2_grpc.JoinServiceStub(self.insecure)
-        self.joined: list[Enrolment] = []
-
-    async def enrol(self, token: JoinToken) -> Enrolment:
-        """Join as the library does."""
-        enrolment = await join(token, self.join_at)
-        self.joined.append(enrolment)
-        return enrolment
-
-    async def node(self, service: str) -> Enrolment:
-        """Join with a new token."""
-        return await self.enrol(await self.worker.do(self.world.token, service))
-
-    async def operator(self) -> auth_pb2_grpc.OperatorServiceAsyncStub:
-        """Join with the operator's credential, and give the stub."""
-        return operators(await self.enrol(self.world.credential))
-
-    async def close(self) -> None:
-        """Let everybody go."""
-        for enrolment in self.joined:
-            await enrolment.close()
-        await self.insecure.close()
-
-
-def operators(enrolment: Enrolment) -> auth_pb2_grpc.OperatorServiceAsyncStub:
-    return auth_pb2_grpc.OperatorServiceStub(MeshChannel(enrolment.membership, enrolment.auth))
-
-
-def nodes(enrolment: Enrolment) -> auth_pb2_grpc.AuthServiceAsyncStub:
-    return auth_pb2_grpc.AuthServiceStub(MeshChannel(enrolment.membership, enrolment.auth))
-
-
 @pytest_asyncio.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     """Serve a world."""
-    world = World(tmp_path / "mesh", RealTime())
-    with Worker() as worker:
-        own = await worker.do(OwnMembership, world.authority, worker, world.clock)
-        server = AuthServer(world.authority, worker, own, "127.0.0.1:0", "127.0.0.1:0")
-        world.authority.addresses = Addresses(f"127.0.0.1:{server.port}", "127.0.0.1:1")
-        await server.start()
-        made = Live(world, worker, server)
+    async with Live.serving(World(tmp_path / "mesh", RealTime())) as made:
         yield made
-        await made.close()
-        await server.stop()
-    world.stop()
 
 
 async def failure(call: Any) -> grpc.aio.AioRpcError:
@@ -106,7 +58,7 @@ async def test_joining(live: Live) -> None:
     node = await live.node("orders")
     assert node.membership.identity.uri == "spiffe://shop.example/orders"
     response = await nodes(node).GetPairKeys(auth_pb2.GetPairKeysRequest(destinations=["mesh.gatekeeper"]))
-    assert [key.destination for key in response.keys] == ["mesh.gatekeeper"]
+    assert {key.destination for key in response.keys} == {"mesh.gatekeeper"}
 
 
 async def send(live: Live, attempt: Attempt) -> bytes | tuple[C, str | None, tuple[Any, ...]]:
@@ -168,6 +120,12 @@ async def test_the_join_port_serves_join_alone(live: Live) -> None:
     listing = auth_pb2_grpc.OperatorServiceStub(live.insecure).ListTokens(auth_pb2.ListTokensRequest())
     assert (await failure(renew)).code() is C.UNIMPLEMENTED
     assert (await failure(listing)).code() is C.UNIMPLEMENTED
+
+
+async def test_a_header_bomb_at_the_join_port(live: Live) -> None:
+    """Who sends one is hung up on; others join."""
+    await hung_up_for_a_bomb(live.server.join_port, "/mesh.v1.JoinService/Join", None, "127.0.0.66")
+    await live.node("orders")
 
 
 async def test_join_is_not_on_the_mtls_port(live: Live) -> None:
@@ -305,7 +263,7 @@ async def test_a_thousand_names_fit(live: Live) -> None:
     names = [f"n{number:03}".ljust(63, "a") + "." + "b" * 61 for number in range(MAX_DESTINATIONS - 1)]
     assert {len(ServiceName(name).text) for name in names} == {125}
     request = auth_pb2.GetPairKeysRequest(destinations=[*names, "mesh.auth"])
-    assert [key.destination for key in (await nodes(node).GetPairKeys(request)).keys] == ["mesh.auth"]
+    assert {key.destination for key in (await nodes(node).GetPairKeys(request)).keys} == {"mesh.auth"}
 
 
 async def test_nodes_are_no_operators(live: Live) -> None:

@@ -7,25 +7,20 @@ makes onto a base; a linter reads that.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.charts.installed import IMAGES, Running, environment, until
 from tests.charts.rendered import ROOT, render, values
 from tests.inject.pods import DOCUMENT
 from tests.kubernetes import HOOKS, WEBHOOKS, fake_api
 
 DOCKERFILE = ROOT / "images" / "Dockerfile"
-IMAGES = ("control", "sidecar", "lua")
 #: What each image has beside Sealmesh's own dependencies, as modules.
 EXTRAS = {
     "control": {"boto3", "lightkube", "starlette", "uvicorn"},
@@ -34,94 +29,12 @@ EXTRAS = {
 }
 #: Options that the chart has no use for.
 UNASKED = {
-    "services.auth": {"--auths"},  # there is one
     "services.gatekeeper": {"--token-file"},  # Kubernetes vouches for it
 }
 #: What none may have: what installs, compiles or tests.
 NONE = {"pip", "hatchling", "cyclonedx", "pytest", "mypy", "hypothesis", "helm_python"}
-TIMEOUT = 120.0
 # Three environments are installed in the setup of whichever test comes first.
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Build each image's contents, as the Dockerfile does; nothing may be written there afterwards."""
-    place = tmp_path_factory.mktemp("images")
-    builds = {name: place / name for name in IMAGES}
-    running = [
-        subprocess.Popen(
-            [ROOT / "images" / "install", name, path], env={**os.environ, "PYTHON": sys.executable}
-        )
-        for name, path in builds.items()
-    ]
-    assert [one.wait(600) for one in running] == [0, 0, 0]
-    return builds
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Give what an image has: no path of ours, and nothing is written beside the code."""
-    return {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1", **more}
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out: {what}"
-        time.sleep(0.05)  # a look, not a wait: nobody tells when another process has changed
-
-
-class Running:
-    """Processes from images, each in an empty directory, ended with the test."""
-
-    def __init__(self, built: dict[str, Path], path: Path, stack: ExitStack) -> None:
-        self.built, self.path, self._stack = built, path, stack
-        self.empty = path / "empty"
-        self.empty.mkdir()
-
-    def words(self, image: str, *words: str | Path) -> list[str]:
-        """Give a command line of an image: ``mesh …`` or ``python -m …``."""
-        return [str(self.built[image] / "bin" / str(words[0])), *map(str, words[1:])]
-
-    def start(self, image: str, *words: str | Path, **more: str) -> subprocess.Popen[str]:
-        """Start a program."""
-        process = subprocess.Popen(
-            self.words(image, *words),
-            cwd=self.empty,
-            env=environment(**more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._stack.callback(process.communicate)
-        self._stack.callback(process.kill)
-        return process
-
-    def run(self, image: str, *words: str | Path, **more: str) -> str:
-        """Run a program to its end."""
-        done = subprocess.run(
-            self.words(image, *words),
-            cwd=self.empty,
-            env=environment(**more),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def line(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        """Give the line of JSON that a program says when it is ready."""
-        assert process.stdout is not None
-        found: dict[str, Any] = json.loads(process.stdout.readline())
-        return found
-
-
-@pytest.fixture
-def running(built: dict[str, Path], tmp_path: Path) -> Iterator[Running]:
-    with ExitStack() as stack:
-        yield Running(built, tmp_path, stack)
 
 
 def modules(image: Path) -> set[str]:
@@ -207,7 +120,7 @@ def test_the_chart_starts_programs_that_the_image_has(built: dict[str, Path]) ->
     texts = [render(values(name)) for name in ("full", "cert-manager")]
     for image, template, module in (
         ("control", "auth/statefulset.yaml", "services.auth"),
-        ("control", "gatekeeper/deployment.yaml", "services.gatekeeper"),
+        ("control", "gatekeeper/statefulset.yaml", "services.gatekeeper"),
         ("control", "injector/deployment.yaml", "services.injector"),
     ):
         written = "".join(one[template] for one in texts)

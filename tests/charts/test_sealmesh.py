@@ -22,6 +22,7 @@ from mesh.core.workloads import Rules, Workload
 from mesh.inject.pod import inject
 from mesh.inject.settings import Settings
 from mesh.node import DRAIN
+from services.probe.__main__ import PATIENCE
 from tests.charts.rendered import CHART, HERE, ROOT, VALUES, manifests, merged, pods, render, values
 from tests.charts.restricted import faults
 
@@ -30,6 +31,13 @@ SETS = [*VALUES, "ha"]
 KUBERNETES = ("1.29", kubernetes_validate.latest_version())
 #: Kinds that are not Kubernetes' own.
 FOREIGN = {"Issuer", "Certificate"}
+
+
+#: The label of each pod of a StatefulSet.
+POD = "statefulset.kubernetes.io/pod-name"
+PARTS = {"auth": "StatefulSet", "gatekeeper": "StatefulSet", "injector": "Deployment"}
+POSTGRESQL = {"database": {"existingSecret": "pg"}}
+KEK = {"kek": {"existingSecret": "kek"}}
 
 
 @cache
@@ -111,9 +119,33 @@ def test_selectors_find_their_pods_and_nothing_else(name: str) -> None:
         spec = one.get("spec", {})
         selector = spec.get("selector") or spec.get("podSelector")
         if one["kind"] in ("Service", "Deployment", "StatefulSet", "NetworkPolicy", "PodDisruptionBudget"):
-            wanted = (selector.get("matchLabels") or selector).items()
-            assert "app.kubernetes.io/version" not in dict(wanted)
-            assert len([labels for labels in templates if wanted <= labels.items()]) == 1
+            wanted = dict(selector.get("matchLabels") or selector)
+            assert "app.kubernetes.io/version" not in wanted
+            pod = wanted.pop(POD, None)  # a StatefulSet gives it to each pod
+            assert pod in (None, one["metadata"]["name"])
+            assert len([labels for labels in templates if wanted.items() <= labels.items()]) == 1
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_replica_has_an_address_of_its_own_and_all_are_told(name: str) -> None:
+    """Nodes are registered with each gatekeeper and go from one auth to the next, ready or not."""
+    alone = {
+        one["metadata"]["name"]: one["spec"]
+        for one in objects(name)
+        if one["kind"] == "Service" and POD in one["spec"]["selector"]
+    }
+    auth = found(name, "StatefulSet", "-auth")
+    (container,) = auth["spec"]["template"]["spec"]["containers"]
+    for part, option, port in (("auth", "--auths", 7701), ("gatekeeper", "--gatekeeper", 7702)):
+        ends = found(name, "StatefulSet", f"-{part}")
+        told = next(one for one in container["args"] if one.startswith(f"{option}=")).partition("=")[2]
+        hosts = [f"{ends['metadata']['name']}-{number}" for number in range(ends["spec"]["replicas"])]
+        assert told.split(",") == [f"{host}.mesh.svc:{port}" for host in hosts]
+        for host in hosts:
+            spec = alone.pop(host)
+            assert port in [one["port"] for one in spec["ports"]]
+            assert spec["publishNotReadyAddresses"] is True
+    assert alone == {}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -212,15 +244,53 @@ def test_helm_test_runs_the_check() -> None:
     assert given["wait"] > 0
 
 
+def rule(service: str) -> dict[str, str]:
+    return {"namespace": "a", "serviceAccount": "b", "service": service}
+
+
+@pytest.mark.parametrize("word", ["123", "1e3", "null", "on", "y", "true"])
+def test_a_name_that_yaml_takes_for_something_else_is_a_name(word: str) -> None:
+    """A namespace, a release, a Secret or a storage class may be called so."""
+    change: dict[str, Any] = {
+        "joinConfigMap": word,
+        "audience": word,
+        "nameOverride": word if word.isalpha() else "x",
+        "database": {"existingSecret": word, "key": word, "caSecret": word, "caKey": word},
+        "auth": {
+            "kek": {"existingSecret": word, "key": word},
+            "persistence": {"storageClass": word},
+            "priorityClassName": word,
+            "env": {word: word} if word.isalpha() else {},
+        },
+    }
+    given = merged(merged(values("default"), change), {"fullnameOverride": "mesh"})
+    for made in manifests(render(given, namespace=word)):
+        kubernetes_validate.validate(made, KUBERNETES[0], strict=True)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"trustDomain": ""}, "trustDomain is missing: set it"),
         ({"trustDomain": "Shop"}, "'/trustDomain': 'Shop' does not match pattern"),
-        ({"auth": {"replicas": 3}}, "auth.replicas: auth takes no database URL yet"),
-        ({"database": {"existingSecret": "pg"}}, "database.existingSecret: auth takes no database URL yet"),
+        ({"auth": {"replicas": 3}}, "auth.replicas: several auths need PostgreSQL, and SQLite is one's: set"),
+        ({"auth": {"replicas": 17}}, "'/auth/replicas': maximum: got 17, want 16"),
+        ({"auth": {"kek": {"existingSecret": "kek"}}}, "are for PostgreSQL: set database.existingSecret"),
+        ({"database": {"caSecret": "ca"}}, "are for PostgreSQL: set database.existingSecret"),
+        ({"database": {"existingSecret": "pg"}}, "auth.kek.existingSecret is missing: auths on PostgreSQL"),
         ({"database": {"password": "x"}}, "additional properties 'password' not allowed"),
-        ({"gatekeeper": {"replicas": 2}}, "gatekeeper.replicas: nodes are registered with one"),
+        ({"database": {"existingSecret": "Pg"}}, "'/database/existingSecret': 'Pg' does not match pattern"),
+        ({**POSTGRESQL, "auth": {**KEK, "kms": "aws:alias/mesh"}}, "auth.kms: with database.existingSecret"),
+        (
+            {**POSTGRESQL, "auth": {**KEK, "replicas": 2, "persistence": {"existingClaim": "a"}}},
+            "auth.persistence.existingClaim: each of several auths has a volume of its own",
+        ),
+        (
+            {"gatekeeper": {"replicas": 2, "decisions": {"persistence": {"existingClaim": "a"}}}},
+            "gatekeeper.decisions.persistence.existingClaim: each of several gatekeepers",
+        ),
+        ({"gatekeeper": {"minAvailable": 1}}, "gatekeeper.minAvailable: it has to be less than gatekeeper"),
+        ({**POSTGRESQL, "auth": {**KEK, "minAvailable": 1}}, "auth.minAvailable: it has to be less than"),
         ({"gatekeeper": {"leaseSeconds": 5}}, "'/gatekeeper/leaseSeconds': minimum: got 5, want 10"),
         ({"gatekeeper": {"decisions": {"days": 400}}}, "days': maximum: got 400, want 366"),
         ({"auth": {"svidSeconds": 86400, "caSeconds": 86400}}, "auth.caSeconds: a CA has to last six times"),
@@ -237,6 +307,25 @@ def test_helm_test_runs_the_check() -> None:
         ),
         ({"rules": [{"namespace": "a", "service": "b"}]}, "missing property 'serviceAccount'"),
         ({"rules": [{"namespace": "a*b", "serviceAccount": "a", "service": "b"}]}, "does not match pattern"),
+        ({"rules": [rule("{pod}")]}, "'/rules/0/service': '{pod}' does not match pattern"),
+        ({"rules": [rule("{serviceAccount}-{namespace}")]}, "does not match pattern"),
+        ({"rules": [rule("mesh.auth")]}, "rules: mesh.auth is a name of the mesh itself"),
+        ({"auth": {"priorityClassName": "x\nhostNetwork: true"}}, "'/auth/priorityClassName': "),
+        ({"fullnameOverride": "x\nkind: Secret"}, "'/fullnameOverride': "),
+        ({"nameOverride": "Mesh"}, "'/nameOverride': 'Mesh' does not match pattern"),
+        ({"audience": "a: b"}, "'/audience': 'a: b' does not match pattern"),
+        ({"auth": {"persistence": {"existingClaim": "a}, {b"}}}, "existingClaim': 'a}, {b' does not match"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "'app.kubernetes.io/name'"),
+        ({"commonLabels": {"sealmesh.dev/inject": "enabled"}}, "'sealmesh.dev/inject'"),
+        ({"auth": {"podAnnotations": {"checksum/config": "x"}}}, "'checksum/config'"),
+        ({"auth": {"env": {"MESH_DATABASE": "postgresql://me:word@host/mesh"}}}, "'MESH_DATABASE'"),
+        ({"auth": {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "'AWS_SECRET_ACCESS_KEY'"),
+        ({"gatekeeper": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "'OTEL_EXPORTER_OTLP_HEADERS'"),
+        ({"auth": {"env": {"POD_NAME": "x"}}}, "'POD_NAME'"),
+        ({"injector": {"sidecar": {"outboundPort": 7800}}}, "injector.sidecar: inboundPort, outboundPort"),
+        ({"injector": {"certManager": {"issuerRef": {"kind": "Issuer"}}}}, "/injector/certManager/issuerRef"),
+        ({"joinConfigMap": "sealmesh-config"}, "joinConfigMap: sealmesh-config is another ConfigMap"),
+        ({"operator": {"subjects": [{"kind": "ServiceAccount", "name": "x"}]}}, "x: add its namespace"),
         ({"replicas": 3}, "additional properties 'replicas' not allowed"),
         ({"images": {"sidecar": {"digest": "latest"}}}, "digest': 'latest' does not match pattern"),
     ],
@@ -258,7 +347,7 @@ def test_an_upgrade_replaces_nothing_that_cannot_be() -> None:
     for key, one in old.items():
         spec, later = one.get("spec", {}), new[key].get("spec", {})
         if one["kind"] in ("Deployment", "StatefulSet"):
-            for fixed in ("selector", "serviceName", "volumeClaimTemplates"):
+            for fixed in ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy"):
                 assert spec.get(fixed) == later.get(fixed)
 
 
@@ -295,9 +384,9 @@ def test_gatekeeper_has_what_was_asked_for_alone() -> None:
         text = yaml.safe_dump(
             [one for one in objects(name) if one["metadata"]["name"].endswith("gatekeeper")]
         )
-        for word in ("ext-authz=0.0.0.0:7703", "decisions=/data/decisions.db", "PersistentVolumeClaim"):
+        for word in ("ext-authz=0.0.0.0:7703", "decisions=/data/decisions.db", "volumeClaimTemplates"):
             assert (word in text) is there, (name, word)
-        (service,) = [one for one in objects(name) if one["kind"] == "Service" and "gatekeeper" in str(one)]
+        service = found(name, "Service", "-gatekeeper")
         assert (7703 in [port["port"] for port in service["spec"]["ports"]]) is there
 
 
@@ -312,10 +401,10 @@ def test_metrics_are_there_for_who_may_have_them() -> None:
     }
     made = list(manifests(render(metrics())))
     scraper = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    for part, kind in (("auth", "StatefulSet"), ("gatekeeper", "Deployment")):
+    for part, kind in (("auth", "StatefulSet"), ("gatekeeper", "StatefulSet")):
         mine = {one["kind"]: one for one in made if one["metadata"]["name"] == f"sealmesh-{part}"}
         (container,) = mine[kind]["spec"]["template"]["spec"]["containers"]
-        assert {one["name"]: one["value"] for one in container["env"]}.items() >= told.items()
+        assert {one["name"]: one.get("value") for one in container["env"]}.items() >= told.items()
         assert {"name": "metrics", "containerPort": 9400} in container["ports"]
         port = {"name": "http-metrics", "port": 9400, "targetPort": "metrics"}
         assert port in mine["Service"]["spec"]["ports"]
@@ -348,6 +437,7 @@ def test_a_service_monitor_is_there_if_the_cluster_knows_such(tmp_path: Path) ->
         if one["kind"] == "Service"
         and labels.items() <= one["metadata"]["labels"].items()
         and one["metadata"]["labels"][rule["key"]] in rule["values"]
+        and "http-metrics" in [port["name"] for port in one["spec"]["ports"]]
     }
     assert chosen == {"sealmesh-auth", "sealmesh-gatekeeper"}
     assert [one["port"] for one in monitor["spec"]["endpoints"]] == ["http-metrics"]
@@ -380,11 +470,88 @@ def test_every_pod_has_time_for_its_end() -> None:
 
 
 def test_nobody_is_without_the_mesh_while_it_is_upgraded() -> None:
-    """The injector is never fewer than before; the others end in order, and nodes go on meanwhile."""
-    strategy = found("ha", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
+    """One injector is never fewer than before; of several one ends at a time, and of the others likewise."""
+    strategy = found("default", "Deployment", "-injector")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}
-    assert found("ha", "PodDisruptionBudget", "-injector")["spec"]["minAvailable"] == 2
-    assert found("ha", "Deployment", "-gatekeeper")["spec"]["strategy"] == {"type": "Recreate"}
+    for part, kind in PARTS.items():
+        one = found("ha", kind, f"-{part}")["spec"]
+        assert found("ha", "PodDisruptionBudget", f"-{part}")["spec"]["minAvailable"] == one["replicas"] - 1
+        assert "updateStrategy" not in one  # of a StatefulSet: one at a time, ready before the next
+    assert found("ha", "StatefulSet", "-gatekeeper")["spec"]["minReadySeconds"] == 15
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_rollout_goes_on_where_there_is_no_node_to_spare(name: str) -> None:
+    """No two on a node, as many nodes as replicas: then the next has no place before one has ended."""
+    for one in objects(name):
+        if one["kind"] == "Deployment":
+            apart = "podAntiAffinity" in one["spec"]["template"]["spec"].get("affinity", {})
+            strategy = one["spec"]["strategy"]["rollingUpdate"]
+            assert strategy["maxUnavailable"] == (1 if apart else 0)
+            assert strategy["maxUnavailable"] < one["spec"]["replicas"] or not apart
+
+
+def test_a_budget_holds_nobody_that_serves_nobody() -> None:
+    """Auth without its database is not ready; a drain that waits for it could be the database's own."""
+    budgets = [one for one in objects("ha") if one["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 3
+    assert {one["spec"]["unhealthyPodEvictionPolicy"] for one in budgets} == {"AlwaysAllow"}
+
+
+@pytest.mark.parametrize("part", ["auth", "gatekeeper", "injector"])
+def test_replicas_are_on_different_nodes_and_in_different_zones(part: str) -> None:
+    """Nodes have to differ, zones if they can; each part counts its own pods alone."""
+    one = found("ha", PARTS[part], f"-{part}")["spec"]
+    labels = {"matchLabels": one["selector"]["matchLabels"]}
+    spec = one["template"]["spec"]
+    (zones,) = spec["topologySpreadConstraints"]
+    (hosts,) = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert (zones["labelSelector"], hosts["labelSelector"]) == (labels, labels)
+    assert (zones["topologyKey"], hosts["topologyKey"]) == (
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    )
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_probes_ask_what_the_programs_answer(name: str) -> None:
+    """Where they are told to answer; what waits for another is not killed for it."""
+    for part in ("auth", "gatekeeper"):
+        (container,) = found(name, "StatefulSet", f"-{part}")["spec"]["template"]["spec"]["containers"]
+        assert "--probe=/tmp/probe" in container["args"]
+        assert "/tmp" in [one["mountPath"] for one in container["volumeMounts"]]
+        asked = {
+            kind: container[f"{kind}Probe"]["exec"]["command"]
+            for kind in ("startup", "readiness", "liveness")
+        }
+        words = {kind: "ready" if kind == "readiness" else "alive" for kind in asked}
+        assert asked == {
+            kind: ["python", "-m", "services.probe", word, "/tmp/probe"] for kind, word in words.items()
+        }
+        assert container["readinessProbe"]["timeoutSeconds"] > PATIENCE
+
+
+def test_the_way_to_the_database_is_a_secret_and_is_verified() -> None:
+    """What makes the directory gets the URL, and auth finds it there; the server has to prove who it is."""
+    spec = found("postgresql", "StatefulSet", "-auth")["spec"]["template"]["spec"]
+    (first,), (auth,) = spec["initContainers"], spec["containers"]
+    secret = {"secretKeyRef": {"name": "mesh-app", "key": "uri"}}
+    assert {"name": "MESH_DATABASE", "valueFrom": secret} in first["env"]
+    assert "MESH_DATABASE" not in str(auth["env"])
+    assert first["command"][-2:] == ["--kek", "/etc/sealmesh/kek/kek"]
+    for container in (first, auth):
+        env = {one["name"]: one.get("value") for one in container["env"]}
+        assert (env["PGSSLMODE"], env["PGAPPNAME"]) == ("verify-full", "mesh")
+        assert env["PGSSLROOTCERT"] == "/etc/sealmesh/database/ca.crt"
+        assert "/etc/sealmesh/database" in [one["mountPath"] for one in container["volumeMounts"]]
+    assert "kek" not in [one["name"] for one in auth["volumeMounts"]]
+    held = {one["name"]: one["secret"] for one in spec["volumes"] if "secret" in one}
+    assert held["kek"] == {
+        "secretName": "mesh-kek",
+        "defaultMode": 0o400,
+        "items": [{"key": "mesh.kek", "path": "kek"}],
+    }
+    assert held["database"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
 
 
 def test_the_schema_is_one_and_knows_the_defaults() -> None:

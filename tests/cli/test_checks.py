@@ -90,3 +90,16 @@ def test_no_policy() -> None:
 def test_every_cause_has_a_hint() -> None:
     """Whatever a node does not believe, an operator is told what to look at."""
     assert set(HINTS) == set(Cause)
+
+
+def test_a_service_that_was_revoked_or_banned() -> None:
+    """Where nothing of it runs because it was put out, that is said, and how it may come back."""
+    gone = replace(WELL, served=frozenset({"gone"}), nodes=())
+    waits = NodeSeen("gone", "00" * 16, "", 7, 1.0)
+    for facts, said in (
+        (gone, "start it"),
+        (replace(gone, nodes=(waits,), revoked=frozenset({"gone"})), "does the app listen"),
+        (replace(gone, revoked=frozenset({"gone"})), "mesh token create gone"),
+        (replace(gone, revoked=frozenset({"gone"}), banned=frozenset({"gone"})), "mesh unban gone"),
+    ):
+        assert [one.hint for one in findings(facts) if one.category == "services" and said in one.hint]

@@ -1,6 +1,7 @@
 """Where auth's state is kept: named by a URL, in which no argument holds a password."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,37 @@ def test_a_mesh_in_postgresql_and_one_more_auth(tmp_path: Path, postgres: Server
     assert held[1]["replica"] in more.output
     assert not (first / "auth.db").exists()
     assert not (second / "operator.json").exists()
+    rotated = invoke("kek", "rotate", "--offline", "--data", first)
+    assert f"until each has {first / 'kek'} as its kek.next" in rotated.output
+    refused = invoke("kek", "rotate", "--offline", "--data", second)
+    assert refused.exit_code == 5
+    assert f"copy that one's kek to {second / 'kek.next'}" in refused.output
+    shutil.copy(first / "kek", second / "kek.next")
+    assert invoke("kek", "rotate", "--offline", "--data", second).exit_code == 0
     again = invoke("init", first, "--trust-domain", "shop.example", "--unless-made", "--database", url)
     assert "already" in again.output
     assert (again.exit_code, (first / "database.json").stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_several_auths_by_one_command(tmp_path: Path, postgres: Server) -> None:
+    """As a StatefulSet has it: each makes what it takes, and the next start finds it."""
+    url, kek = postgres.url(postgres.database()), tmp_path / "kek"
+    assert invoke("kek", "new", kek).exit_code == 0
+    again = invoke("kek", "new", kek)
+    assert (again.exit_code, "name a new file" in again.output) == (Exit.FAILED, True)
+    said = []
+    for name in ("a", "b", "a"):
+        made = invoke(
+            *("init", tmp_path / name, "--trust-domain", "shop.example", "--unless-made", "--kek", kek),
+            MESH_DATABASE=f"{url}\n",
+        )
+        assert made.exit_code == 0, made.output
+        said.append(made.output)
+    assert "trust domain shop.example made in" in said[0]
+    assert "for the mesh that the database holds" in said[1]
+    assert "nothing to make" in said[2]
+    both = invoke("init", tmp_path / "c", "--trust-domain", "x.example", "--kek", kek, "--kms", "aws:alias/x")
+    assert (both.exit_code, "exclude each other" in both.output) == (Exit.USAGE, True)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ async def test_from_the_id_to_the_rule(running: Up) -> None:
     assert re.search(r"frontend/[0-9a-f]{32} -> orders /shop.v1.Orders/Purge", done.stdout)
     assert "why: rule 'no-purge' of orders denied it" in done.stdout
     assert "smallest change:" in done.stdout
+    assert "under policy 1, of record then:" in done.stdout
+    empty = "services: {}\n"
+    applied = running.mesh("policy", "apply", "--yes", "-", stdin=empty)
+    assert applied.returncode == 0, applied.stderr
+    later = running.mesh("describe", by_rule)
+    assert later.stdout == done.stdout.replace("of record then:", "of record then, 2 is now:")
+    running.json("policy", "apply", "--yes", "-", stdin=POLICY)
     found = running.json("describe", by_none)
     assert (found["service"], found["method"]) == ("frontend", "/shop.v1.Orders/Count")
     assert "why: no rule of orders allowed it, or orders had no policy in force" in found["say"]

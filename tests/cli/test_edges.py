@@ -20,3 +20,11 @@ def test_what_is_not_known() -> None:
     unknown, known = edges_of([Gap("orders", 1_000, 2_000, 9), BUY])
     assert (unknown.source, unknown.unknown, unknown.permitted, unknown.denied) == ("?", 9, 0, 0)
     assert (known.source, known.permitted) == ("front", 5)
+
+
+def test_of_one_service() -> None:
+    """A service's edges are those that it is on either side of."""
+    other = Observation("orders", "stock", "/a.B/Count", 1_000, 2_000, 1, ALLOW, "counts")
+    assert [edge.source for edge in edges_of([BUY, other], "orders")] == ["front", "orders"]
+    assert [edge.source for edge in edges_of([BUY, other], "stock")] == ["orders"]
+    assert edges_of([BUY, other], "none") == []

@@ -22,6 +22,10 @@ from mesh.cli.policy_file import load_policy
 from mesh.core.policy import Policy, PolicyError
 from tests.core.test_policy import FULL, GOOD, REFUSED, json_values, sections
 from tests.core.test_policy import names as service_names
+from tests.core.test_traffic import FULL as FULL_TRAFFIC
+from tests.core.test_traffic import REFUSED as REFUSED_TRAFFIC
+from tests.core.test_traffic import SHORT as SHORT_TRAFFIC
+from tests.core.test_traffic import document as with_traffic
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "mesh" / "cli" / "policy.schema.json").read_text())
@@ -30,7 +34,8 @@ VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 #: Why a document is no policy though the schema takes it: what a schema cannot say, or JSON Schema says else.
 BEYOND = re.compile(
     "twice|no service|no group|is a group, not|holds itself|not a condition|not the application's|holds bytes"
-    "|not a number|bad name|bad service name 'orders\\\\n'|the mesh's own"
+    "|not a number|bad name|bad service name 'orders\\\\n'|the mesh's own|61m is too long|all weights are 0"
+    "|shorter than"
 )
 
 
@@ -72,6 +77,12 @@ def test_a_time_zone_that_is_not_known() -> None:
     assert notes(made) == [
         "services.a.allow[1]: cannot be judged where, as here, the time zone 'Europe/Berln' is not known"
     ]
+
+
+def test_traffic_without_effect() -> None:
+    """What traffic says and cannot do is noted."""
+    document = '{"services": {"a": {}}, "traffic": {"a": {}}}'
+    assert notes(Policy.parse(document)) == ["traffic.a: says nothing"]
 
 
 def test_many_notes_are_cut(tmp_path: Path) -> None:
@@ -162,8 +173,8 @@ WRONG = [
     (
         "services:\n  a:\n    allow:\n    - principals: [a]\n      paths: ['*']\n      when: source ==\n",
         6,
-        13,
-        "CEL",
+        22,
+        "not a condition",
     ),
     ('{"services": {\n "a": {"allow": [\n  {"principals": ["b"], "paths": ["*"]}]}}}', 3, 19, "no service"),
     (
@@ -192,7 +203,7 @@ def test_where_it_is_wrong(tmp_path: Path, document: str, line: int, column: int
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("_path", "_text", "document"), REFUSED)
+@pytest.mark.parametrize(("_path", "_text", "document"), REFUSED + REFUSED_TRAFFIC)
 def test_there_is_a_place_for_every_error(
     tmp_path: Path, _path: str, _text: str, document: dict[str, Any]
 ) -> None:
@@ -210,13 +221,13 @@ def test_the_schema_is_shown() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.parametrize("document", [GOOD, FULL])
+@pytest.mark.parametrize("document", [GOOD, FULL, with_traffic(FULL_TRAFFIC), with_traffic(SHORT_TRAFFIC)])
 def test_the_schema_takes_what_is_good(document: dict[str, Any]) -> None:
     """A policy that uses everything is one to an editor as well."""
     assert list(VALIDATOR.iter_errors(document)) == []
 
 
-@pytest.mark.parametrize(("_path", "_text", "document"), REFUSED)
+@pytest.mark.parametrize(("_path", "_text", "document"), REFUSED + REFUSED_TRAFFIC)
 def test_the_schema_refuses_what_the_parser_refuses(_path: str, _text: str, document: dict[str, Any]) -> None:
     """Except for what no schema can say."""
     with pytest.raises(PolicyError) as refused:
@@ -244,7 +255,7 @@ def test_the_schema_refuses_nothing_good(services: dict[str, Any], data: st.Data
     assert list(VALIDATOR.iter_errors(document)) == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/policy.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/policy.md", "docs/traffic.md"])
 def test_the_documentation_shows_good_policies(tmp_path: Path, page: str) -> None:
     """An example that is copied from the documentation is taken."""
     found = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

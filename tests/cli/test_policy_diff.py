@@ -62,6 +62,49 @@ def test_lines(tmp_path: Path) -> None:
     ]
 
 
+TRAFFIC = """\
+traffic:
+  orders:
+    breaker: {calls: 10}
+    split:
+    - {service: old, headers: [{key: k, values: [a, b]}, {key: l, values: ["*"]}]}
+    - {service: orders, weight: 1}
+    routes:
+    - {paths: [/p.S/M], timeout: 2s, retry: {attempts: 3, on: [ABORTED, UNKNOWN]}}
+    - {paths: [/p.S/N, "*/O"]}
+    - {paths: [/p.S/M]}
+"""
+
+
+def test_traffic(tmp_path: Path) -> None:
+    """What is done otherwise with calls is told by destination and part, and for programs as well."""
+    said = diff(tmp_path, OLD, OLD + TRAFFIC).splitlines()
+    assert said == [
+        "~ traffic to orders: breaker: none => calls 10",
+        "~ traffic to orders: split: none => old if k is a or b and l is *, orders 1",
+        "~ traffic to orders: route /p.S/M: none => timeout 2s, retry attempts 3, on ABORTED UNKNOWN",
+        "~ traffic to orders: route /p.S/N */O: none => as everywhere",
+        "~ traffic to orders: route /p.S/M again: none => as everywhere",
+        "no call is granted otherwise",
+    ]
+    first, *others = diff(tmp_path, OLD + TRAFFIC, OLD + TRAFFIC.replace("10}", "9}")).splitlines()
+    assert (first, len(others)) == ("~ traffic to orders: breaker: calls 10 => calls 9", 1)
+    lines = TRAFFIC.splitlines(keepends=True)
+    moved = "".join([*lines[:-3], lines[-2], lines[-3], lines[-1]])
+    assert (
+        diff(tmp_path, OLD + TRAFFIC, OLD + moved)
+        .splitlines()[0]
+        .endswith("=> breaker, split, route /p.S/N */O, route /p.S/M, route /p.S/M again")
+    )
+    assert json.loads(diff(tmp_path, OLD + TRAFFIC, OLD, "-o", "json"))[0] == {
+        "sign": "~",
+        "traffic": "breaker",
+        "destination": "orders",
+        "before": "calls 10",
+        "after": "none",
+    }
+
+
 def test_no_difference(tmp_path: Path) -> None:
     """Another text that grants the same is none."""
     renamed = OLD.replace("{principals: [a],", "{name: x, principals: [a],")
@@ -96,6 +139,30 @@ def test_wider_and_narrower_conditions(tmp_path: Path) -> None:
         "~ a -> orders /p.S/M, /p.S/N: allow, but not as before",
         "    + deny in audit",
     ]
+
+
+def test_a_mode_is_one_line(tmp_path: Path) -> None:
+    """Whoever and whatever it concerns; what changes besides is told as under that mode."""
+    audited = "enforce => audit: what is denied is only recorded, but for deny rules with mode: enforce"
+    enforced = "audit => enforce: what was only recorded is denied, but for deny rules with mode: audit"
+    assert diff(tmp_path, OLD, f"mode: audit\n{OLD}").splitlines() == [
+        f"+ mode of every service: {audited}",
+        "granted more: 1",
+    ]
+    some = OLD.replace("a: {}", "a: {mode: audit}").replace("  old: {}", "  old: {mode: audit}")
+    assert diff(tmp_path, OLD, some).splitlines()[0] == f"+ mode of a, old: {audited}"
+    besides = OLD.replace(" {}", " {mode: audit}").replace("paths: [/p.S/M,", "mode: audit, paths: [/p.S/M,")
+    assert diff(tmp_path, besides, f"mode: audit\n{OLD}").splitlines() == [
+        f"+ mode of orders: {audited}",
+        "~ a -> orders /p.S/M, /p.S/N: audit => allow",
+        "granted more: 1, otherwise: 1",
+    ]
+    assert diff(tmp_path, besides, OLD).splitlines() == [
+        f"- mode of a, old: {enforced}",
+        "~ a -> orders /p.S/M, /p.S/N: audit => allow",
+        "granted less: 1, otherwise: 1",
+    ]
+    assert len(json.loads(diff(tmp_path, OLD, f"mode: audit\n{OLD}", "-o", "json"))) == 5
 
 
 def test_many_conditions_are_cut(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ decided by rule 'no-purge' at services.orders.deny[0]
   paths: */Purge
 smallest change:
   add to services.orders.deny[0]:
-    {when: source != "acme" || method != "/shop.v1.Orders/Purge"}
+    when: source != "acme" || method != "/shop.v1.Orders/Purge"
 """,
     ),
     (

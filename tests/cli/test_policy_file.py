@@ -122,6 +122,31 @@ def test_doubtful_documents_are_refused(tmp_path: Path, document: str | bytes, s
     assert said in refused(tmp_path / "policy.yaml", document)
 
 
+RULE = "services:\n  a:\n    allow:\n    - principals: ['*']\n      paths: ['*']\n      when:"
+
+
+@pytest.mark.parametrize(
+    ("when", "line", "column"),
+    [
+        (' source == "a" and true', 6, 27),
+        (" 'source == \"a\" and true'", 6, 28),
+        (" |\n        true &&\n          true and false", 8, 16),
+        (" |\n\n        true and false", 8, 14),
+        ("\n        true and false", 7, 14),
+        # Where it is not as it stands in the file, where it begins.
+        (" true &&\n        true and false", 6, 13),
+        (" >\n        true and false", 6, 13),
+        (' "\\x74rue and false"', 6, 13),
+        (" 'source == ''a'' and true'", 6, 13),
+        (" ''", 6, 13),
+    ],
+)
+def test_a_mistake_in_a_condition_has_its_place(tmp_path: Path, when: str, line: int, column: int) -> None:
+    """Down to the column, in whichever way the text is written."""
+    said = refused(tmp_path / "policy.yaml", f"{RULE}{when}\n")
+    assert said.startswith(f":{line}:{column}: policy.services.a.allow[0].when: ")
+
+
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     """A document cannot exhaust the stack."""
     assert refused(tmp_path / "policy.yaml", "[" * 3_000 + "]" * 3_000)

@@ -70,6 +70,14 @@ def test_what_cannot_be_revoked(mesh: Up) -> None:
     assert mesh.json("revoked") == []
 
 
+def test_a_part_of_an_instance(mesh: Up) -> None:
+    """The first digits of no registered instance are refused, and so is what could be none."""
+    done = mesh.mesh("revoke", f"orders/{'0' * 8}")
+    assert done.returncode == 3
+    assert "no registered instance begins with orders/00000000: give all 32 digits" in done.stderr
+    assert mesh.mesh("revoke", f"orders/{'0' * 7}").returncode == 2
+
+
 def test_an_instance_is_revoked_and_listed(mesh: Up) -> None:
     """By force, one that every mesh has: an operator's; not this command's own, which is answered."""
     done = mesh.mesh("revoke", "mesh.operator", "--force", "--reason", "drill")

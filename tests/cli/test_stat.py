@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.cli.stat import as_json, per_second, percent, stats_of
+from mesh.cli.stat import as_json, per_second, percent, seconds, stats_of
+from mesh.core.latency import ERROR, Latency, bucket
 from mesh.core.observed import ALLOW, AUDIT, DENY, Gap, Observation, Seen
 
 BUY = Observation("front", "orders", "/a.B/Buy", 100_000, 140_000, 50, ALLOW, "buys")
@@ -71,3 +72,40 @@ def test_percent(permitted: int, denied: int, said: str) -> None:
 def test_per_second(rate: float, said: str) -> None:
     """A rate is short, and never nothing where there was a call."""
     assert per_second(rate) == said
+
+
+TOOK = tuple(sorted((bucket(took), count) for took, count in ((0.001, 90), (0.02, 8), (3.0, 2))))
+ENDED = Latency("front", "orders", "/a.B/Buy", 100_000, 199_000, TOOK, 4)
+
+
+def test_how_long_calls_took() -> None:
+    """Histograms of an edge are added up, and what failed did not succeed."""
+    half = Latency("front", "orders", "/a.B/Buy", 100_000, 150_000, TOOK[:1], 0)
+    (buy,) = stats_of([BUY, TRIED, DENIED], 100_000, 200_000, "orders", [ENDED, half])
+    told = as_json(buy)
+    assert (told["ended"], told["failed"], told["success"]) == (190, 4, 0.76)
+    assert told["p50_seconds"] == pytest.approx(0.001, rel=ERROR)
+    assert told["p99_seconds"] == pytest.approx(3.0, rel=ERROR)
+    assert told["last"] == "1970-01-01T00:03:19Z"
+
+
+def test_calls_that_were_not_timed() -> None:
+    """Where nothing was timed nothing is said of it, and nobody else's times are."""
+    (count,) = stats_of([COUNT, BUY], 100_000, 200_000, "stock", [ENDED])
+    assert (as_json(count)["p50_seconds"], count.success) == (None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "-"),
+        (64e-6, "64 us"),
+        (0.00123, "1.2 ms"),
+        (0.0345, "34 ms"),
+        (1.26, "1.3 s"),
+        (900.0, "900 s"),
+    ],
+)
+def test_seconds(value: float | None, said: str) -> None:
+    """Two digits and a unit."""
+    assert seconds(value) == said

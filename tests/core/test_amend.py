@@ -49,6 +49,13 @@ def test_rules_may_become_empty() -> None:
     assert amended(HELD, gatekeeper_pb2.Change(policy_version=6, rules=b"")).rules == b""
 
 
+def test_the_own_traffic_changes_alone() -> None:
+    """It stays if nothing is said of it, and may become nothing."""
+    held = gatekeeper_pb2.Slice(policy_version=5, traffic=b"x")
+    assert amended(held, gatekeeper_pb2.Change(policy_version=6)).traffic == b"x"
+    assert amended(held, gatekeeper_pb2.Change(policy_version=6, traffic=b"")).traffic == b""
+
+
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [

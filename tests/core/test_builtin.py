@@ -6,7 +6,16 @@ from mesh.core.builtin import SECTIONS
 from mesh.core.errors import Denied
 from mesh.core.matcher import Matcher
 from mesh.core.names import AUTH, GATEKEEPER, OPERATOR, ServiceName
-from mesh.v1 import audit_pb2, auth_pb2, decisions_pb2, gatekeeper_pb2, keys_pb2, revocation_pb2
+from mesh.v1 import (
+    audit_pb2,
+    auth_pb2,
+    decisions_pb2,
+    gatekeeper_pb2,
+    keys_pb2,
+    revocation_pb2,
+    signer_pb2,
+    tap_pb2,
+)
 
 ANYONE = ServiceName("orders")
 CALLERS = {ANYONE, AUTH, GATEKEEPER, OPERATOR}
@@ -17,11 +26,13 @@ SEALED = {
         audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         keys_pb2.DESCRIPTOR.services_by_name["KeyService"],
         revocation_pb2.DESCRIPTOR.services_by_name["RevocationService"],
+        signer_pb2.DESCRIPTOR.services_by_name["SignerService"],
     ),
     GATEKEEPER: (
         gatekeeper_pb2.DESCRIPTOR.services_by_name["GatekeeperService"],
         audit_pb2.DESCRIPTOR.services_by_name["DenialService"],
         decisions_pb2.DESCRIPTOR.services_by_name["DecisionService"],
+        tap_pb2.DESCRIPTOR.services_by_name["TapService"],
     ),
 }
 RPCS = [
@@ -36,6 +47,9 @@ ONLY = {
     "/mesh.v1.AuditService/Read": OPERATOR,
     "/mesh.v1.GatekeeperService/ListNodes": OPERATOR,
     "/mesh.v1.DecisionService/ListDecisions": OPERATOR,
+    "/mesh.v1.DecisionService/ListLatencies": OPERATOR,
+    "/mesh.v1.TapService/Tap": OPERATOR,
+    "/mesh.v1.AuditService/RecordTap": GATEKEEPER,
 }
 
 

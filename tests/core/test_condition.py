@@ -57,10 +57,8 @@ def test_judged(text: str, outcome: bool | None) -> None:
 
 REFUSED: list[tuple[str, str]] = [
     ("", "not printable ascii"),
-    (" ", "not a condition of CEL"),
-    ("source ==", "line 1 column 10: Syntax error"),
-    ("true &&\n sauce", "line 2 column 2: undeclared reference to 'sauce'"),
-    ("source == 1", "no matching overload"),
+    (" ", "something is missing at its end"),
+    ("source == 1", "== does not take a text and a whole number"),
     ("source", "gives string"),
     ("1", "gives int"),
     ("dyn(true)", "gives dyn"),

@@ -2,12 +2,13 @@
 
 import pytest
 
-from mesh.core.epochs import Epoch, KeyRing
+from mesh.core.epochs import SKEW_MS, Epoch, KeyRing
 from mesh.core.keys import Key
 from mesh.core.names import KeyEpoch
 
 ONE = Epoch(KeyEpoch(1), 1000, 2000, 2300)
 TWO = Epoch(KeyEpoch(2), 2000, 3000, 3300)
+LATER = Epoch(KeyEpoch(4), 90_000, 100_000, 101_000)
 K1, K2 = Key(b"1" * 32), Key(b"2" * 32)
 
 
@@ -38,11 +39,25 @@ def test_sending_prefers_the_newest(ring: KeyRing) -> None:
 
 
 @pytest.mark.parametrize(
+    ("now", "number"),
+    [(999, None), (1000, 1), (1999, 1), (2000, 2), (3000, 2), (3299, 2), (3300, None)],
+)
+def test_lasting(ring: KeyRing, now: int, number: int | None) -> None:
+    """The newest that has begun, for as long as it is accepted, to the millisecond."""
+    held = ring.lasting(now)
+    assert (held and held[0].number.number) == number
+
+
+@pytest.mark.parametrize(
     ("number", "now", "accepted"),
-    [(1, 0, True), (1, 2299, True), (1, 2300, False), (2, 0, True), (2, 3300, False), (3, 2500, False)],
+    [
+        *[(1, 0, True), (1, 2299, True), (1, 2300, False), (2, 0, True), (2, 3300, False), (3, 2500, False)],
+        *[(4, 90_000 - SKEW_MS - 1, False), (4, 90_000 - SKEW_MS, True), (4, 100_999, True), (4, 0, False)],
+    ],
 )
 def test_accepting(ring: KeyRing, number: int, now: int, accepted: bool) -> None:
-    """A key is accepted before it begins and through its grace, not a millisecond longer, if it is known."""
+    """A key that is known is accepted from one clock's error before it begins to the end of its grace."""
+    ring.learn(LATER, K1)
     assert (ring.accepting(KeyEpoch(number), now) is not None) is accepted
 
 

@@ -18,6 +18,7 @@ from mesh.core.metadata import (
     checked_entries,
     digest,
     is_application_key,
+    pushbacks,
     single,
 )
 
@@ -180,3 +181,10 @@ def test_digest_tampering() -> None:
     ]
     assert all(digest(left) != digest(right) for left, right in pairwise([*variants, variants[0]]))
     assert len({digest(found) for found in variants}) == len(variants)
+
+
+def test_pushback_is_nobodys_entry() -> None:
+    """What a server says of the next attempt is read as it came, and is none of the application's entries."""
+    raw = (("grpc-retry-pushback-ms", "5"), ("x", "y"), ("grpc-retry-pushback-ms", "1" * 40))
+    assert pushbacks(raw) == ("5", "1" * 20)
+    assert application_entries(raw) == checked_entries(raw) == (("x", "y"),)

@@ -189,7 +189,7 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     (f"{AT}.condition", "unknown field", with_rule(condition="true")),
     (f"{AT}.condition", "unknown field", with_rule(condition={}, principals=[])),
     (f"{AT}.when", "not true or false", with_rule(when=True)),
-    (f"{AT}.when", "not a condition of CEL: line 1 column 10", with_rule(when="source ==")),
+    (f"{AT}.when", "not a condition: something is missing at its end", with_rule(when="source ==")),
     (f"{AT}.when", "no service 'fronted'", with_rule(when='source == "fronted"')),
     (f"{AT}.when", "no service 'inventory'", with_rule(when='!(destination in ["orders", "inventory"])')),
     (f"{AT}.mode", "bad mode 'Audit'", with_rule(mode="Audit")),

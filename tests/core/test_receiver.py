@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import pytest
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.errors import REVOKED, Cause, Denied, PeerError, Reason
 from mesh.core.matcher import Permit
 from mesh.core.metadata import CALL, EMPTY_DIGEST, Entries, digest
 from mesh.core.names import FullMethod, InstanceId, KeyEpoch, ServiceName
-from mesh.core.receiver import SKEW_MS, Admitted, Incoming, Peer, Receiver, StalePeerError
+from mesh.core.receiver import Admitted, Incoming, Peer, Receiver, StalePeerError
 from mesh.core.replay import MAX_SEQUENCE, WINDOW
 from mesh.core.revoked import Revoked
 from mesh.core.seal import Session
@@ -223,7 +224,7 @@ def test_replay_after_the_clock_went_back() -> None:
     assert cause_of(of, captured) is Cause.UNKNOWN_EPOCH
     of.learn(world.NEXT, world.key_of(epoch=world.NEXT))
     call = sealed(header(epoch=world.NEXT.number), session(epoch=world.NEXT))
-    assert admit(of, world.incoming(call)).verdict == PERMIT
+    assert admit(of, world.incoming(call), world.NEXT.begins_ms).verdict == PERMIT
 
 
 def test_same_number_in_another_epoch() -> None:
@@ -231,8 +232,8 @@ def test_same_number_in_another_epoch() -> None:
     of = receiver()
     for epoch in (world.EPOCH, world.NEXT):
         call = world.incoming(sealed(header(epoch=epoch.number), session(epoch=epoch)))
-        admit(of, call)
-        assert cause_of(of, call) is Cause.REPLAYED
+        admit(of, call, world.NEXT.begins_ms)
+        assert cause_of(of, call, world.NEXT.begins_ms) is Cause.REPLAYED
     of.expire(world.EPOCH.accepted_until_ms)
     assert list(of._inbound) == [world.NEXT.number]
 
@@ -319,9 +320,14 @@ def test_path_is_the_sealed_method(path: str) -> None:
 
 
 def test_next_epoch_before_it_begins() -> None:
-    """A sender whose clock is a little ahead is understood."""
-    call = sealed(header(epoch=world.NEXT.number), session(epoch=world.NEXT))
-    assert admit(receiver(), world.incoming(call)).verdict == PERMIT
+    """A key handed out ahead is of no use before its time but to a sender whose clock is a little ahead."""
+    of, early = receiver(), world.NEXT.begins_ms - SKEW_MS
+    call = world.incoming(sealed(header(epoch=world.NEXT.number), session(epoch=world.NEXT)))
+    for now in (world.EPOCH.begins_ms, early - 1):
+        assert cause_of(of, call, now) is Cause.UNKNOWN_EPOCH
+    assert of._inbound == {}
+    assert admit(of, call, early).verdict == PERMIT
+    assert cause_of(of, call, world.NEXT.begins_ms) is Cause.REPLAYED
 
 
 # Stale calls and their refusals
@@ -356,6 +362,14 @@ def test_no_refusal_with_the_mac_of_a_call_that_was_dispatched() -> None:
         with pytest.raises(StalePeerError) as caught:
             admit(of, Incoming(world.METHOD.text, ((CALL, call), *ENTRIES), GOOD.peer, None))
         assert caught.value.refusal is None
+
+
+def test_no_refusal_under_an_epoch_to_come() -> None:
+    """A key that was handed out ahead proves nothing before its time."""
+    ahead = header(destination_instance=world.C, epoch=world.NEXT.number)
+    sent = Sent(ahead, session(to=world.C, epoch=world.NEXT))
+    assert stale(receiver(), sent).refusal is None
+    assert stale(receiver(), sent, world.NEXT.begins_ms - SKEW_MS).refusal is not None
 
 
 def test_no_refusal_of_an_unknown_epoch() -> None:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.metadata import EMPTY_DIGEST
-from mesh.core.names import InstanceId, KeyEpoch
+from mesh.core.names import AUTH, InstanceId, KeyEpoch, ServiceName
 from mesh.core.receiver import Peer
 from mesh.core.replay import MAX_SEQUENCE
 from mesh.core.seal import CallSeal
@@ -45,6 +46,25 @@ def test_sequence_per_instance(targets: list[InstanceId]) -> None:
     for target in targets:
         sent.setdefault(target, []).append(seal(sender, target)[0].sequence)
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in sent.values())
+
+
+def test_a_call_to_auth_is_sealed_for_as_long_as_auth_accepts_it() -> None:
+    """A node whose epochs have ended can still ask for new keys; to nobody else, and not past the grace."""
+    sender = world.sender()
+    for epoch in (world.EPOCH, world.NEXT):
+        sender.learn(AUTH, epoch, world.pair_of(destination=AUTH, epoch=epoch))
+    last = world.NEXT.accepted_until_ms - 1
+
+    def ask(to: ServiceName, now: int) -> CallHeader:
+        data, _ = sender.seal(to, world.B, world.METHOD, EMPTY_DIGEST, 0, now)
+        return CallHeader.decode(decode_call(data)[1])
+
+    assert ask(AUTH, world.NOW).epoch == world.EPOCH.number
+    assert ask(AUTH, last).epoch == world.NEXT.number
+    with pytest.raises(NoKeyError):
+        ask(world.ORDERS, last)
+    with pytest.raises(NoKeyError):
+        ask(AUTH, last + 1)
 
 
 def test_sequence_survives_everything() -> None:
@@ -162,13 +182,22 @@ def refusal_by(instance: InstanceId, call: CallSeal, epoch: KeyEpoch = world.EPO
 
 
 def test_refusal_is_believed() -> None:
-    """A refusal by any instance of the destination, under any epoch still accepted, proves itself."""
-    sender = world.sender()
+    """A refusal by any instance of the destination, under any epoch now accepted, proves itself."""
+    sender, now = world.sender(), world.NEXT.begins_ms
     _, call = seal(sender)
     for instance in (world.B, world.C):
         for epoch in (world.EPOCH.number, world.NEXT.number):
             refusal = refusal_by(instance, call, epoch)
-            assert sender.is_refused(world.ORDERS, call, Refusal.decode(refusal.encode()), world.NOW)
+            assert sender.is_refused(world.ORDERS, call, Refusal.decode(refusal.encode()), now)
+
+
+def test_a_refusal_under_an_epoch_to_come_is_not_believed() -> None:
+    """A key that was handed out ahead proves nothing before its time, give or take what clocks do."""
+    sender, early = world.sender(), world.NEXT.begins_ms - SKEW_MS
+    _, call = seal(sender)
+    refusal = refusal_by(world.C, call, world.NEXT.number)
+    assert not sender.is_refused(world.ORDERS, call, refusal, early - 1)
+    assert sender.is_refused(world.ORDERS, call, refusal, early)
 
 
 def test_refusal_tampered() -> None:

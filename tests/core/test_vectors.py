@@ -24,6 +24,7 @@ from mesh.core.policy import Policy, PolicyError, Section
 from mesh.core.receiver import Incoming, Peer, Receiver
 from mesh.core.replay import WINDOW, ReplayWindow
 from mesh.core.seal import CallSeal, End, FrameOpener, FrameSealer, Session
+from mesh.core.traffic_document import decode, encode
 from mesh.core.vouching import JoinKey, Proof
 from mesh.core.wire import CallHeader, Refusal, decode_call
 from mesh.v1 import auth_pb2
@@ -357,6 +358,29 @@ def test_destinations(source: str, known: list[str]) -> None:
 def test_accepted_policy(document: str) -> None:
     """A good document is read."""
     assert Policy.parse(Policy.parse(document).encode()) == Policy.parse(document)
+
+
+@each("traffic", "accepted")
+def test_accepted_traffic(case: Case) -> None:
+    """What is said of traffic has one canonical form."""
+    assert Policy.parse(case["document"]).encode().decode() == case["canonical"]
+
+
+@each("traffic", "told")
+def test_told_traffic(case: Case) -> None:
+    """A caller is told what the vector says, and can read it."""
+    told = Policy.parse(vectors("traffic")["accepted"][0]["document"]).traffic_to(ServiceName("orders"))
+    assert encode(told.of_caller(set(case["known"]))).decode() == case["traffic"]
+    assert encode(decode(case["traffic"].encode())).decode() == case["traffic"]
+    assert encode(told.of_callee).decode() == vectors("traffic")["callee"]
+
+
+@each("traffic", "refused")
+def test_refused_traffic(case: Case) -> None:
+    """It is refused at its place."""
+    with pytest.raises(PolicyError) as refused:
+        Policy.parse(case["document"])
+    assert refused.value.path == case["path"]
 
 
 @each("policy", "refused")

@@ -19,6 +19,8 @@ RULES: list[dict[str, str]] = [
     {"namespace": "team-*", "serviceAccount": "*", "service": "{serviceAccount}.{namespace}"},
     {"namespace": "wild", "serviceAccount": "*", "service": "mesh-{serviceAccount}"},
     {"namespace": "*", "serviceAccount": "named", "service": "{namespace}.auth"},
+    {"namespace": "free", "serviceAccount": "dotted.*", "service": "dotted"},
+    {"namespace": "free", "serviceAccount": "*", "service": "{serviceAccount}"},
 ]
 words = st.text(alphabet="ab.*-{}", max_size=6) | st.sampled_from(["mesh", "shop", "orders", "gatekeeper"])
 
@@ -43,6 +45,10 @@ def named(namespace: str, account: str, pod: str = "some-pod") -> str | None:
         (("mesh", "operator", ""), "mesh.operator"),
         (("shop", "orders", ""), None),
         (("any", "named"), "any.auth"),
+        (("free", "ledger"), "ledger"),
+        (("free", "ledger.team-a"), None),  # that is a service of team-a's
+        (("team-a", "api.ledger"), None),
+        (("free", "dotted.a"), "dotted"),
         (("mesh", "named"), None),  # a name of the mesh is never filled in
     ],
 )
@@ -69,6 +75,8 @@ def test_a_workload_is_written_with_its_three_parts() -> None:
         ([{**RULES[0], "namespace": "a*b"}], "not at its end"),
         ([{**RULES[0], "service": "Orders"}], r"rules\[0\]\.service: bad service name"),
         ([{**RULES[0], "service": "{pod}"}], r"rules\[0\]\.service: bad service name"),
+        ([{**RULES[0], "service": "{serviceAccount}-{namespace}"}], "two workloads could be one: add a dot"),
+        ([{**RULES[0], "service": "a.{namespace}{namespace}"}], "two workloads could be one: add a dot"),
         ([{**RULES[0], "service": "mesh.auth"}], "a name of the mesh itself"),
         ([{**RULES[0], "service": "mesh.{namespace}"}], "a name of the mesh itself"),
     ],
@@ -77,6 +85,19 @@ def test_rules_that_make_no_sense_are_refused(rules: Any, wrong: str) -> None:
     """With the place."""
     with pytest.raises(ValueError, match=wrong):
         Rules.parse(rules)
+
+
+@given(st.lists(st.tuples(words, words), min_size=2, max_size=2, unique=True))
+def test_two_accounts_are_never_one_service_by_filling_both_in(workloads: list[tuple[str, str]]) -> None:
+    """A rule with namespace and account in it tells all of them apart."""
+    for service in (
+        "{serviceAccount}.{namespace}",
+        "{namespace}.of.{serviceAccount}",
+        "a-{namespace}.{serviceAccount}-b",
+    ):
+        rules = Rules.parse([{"namespace": "*", "serviceAccount": "*", "service": service}])
+        first, second = (rules.service_of(Workload(*one, "p")) for one in workloads)
+        assert first is None or first != second
 
 
 @given(words, words, words)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.e2e.halves import Half, in_halves
 from tests.e2e.world import Mesh, Timers, policy
+from tests.postgres import Server
 
 #: What the shared mesh allows.
 PAIRS = (
@@ -46,6 +49,14 @@ def start_mesh(new_mesh: Callable[[Timers | None], Mesh]) -> Callable[[Timers | 
         return mesh
 
     return start
+
+
+@pytest.fixture
+def halves(tmp_path: Path, postgres: Server) -> Iterator[tuple[Half, Half]]:
+    """Give two halves of one mesh, not started."""
+    timers = Timers(svid=6, epoch=8, grace=4, lease=10)
+    with in_halves(tmp_path, postgres.url(postgres.database()), timers) as both:
+        yield both
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
 from mesh.core.metadata import PEER
 from mesh.rpc.status import DETAILS
 from tests.e2e.world import TIMEOUT
+
+_T = TypeVar("_T")
 
 SERVICE: Final = "test.v1.Echo"
 #: Seconds between two calls of one stream of traffic: load, without starving what is loaded.
@@ -157,7 +159,7 @@ class Traffic:
             await asyncio.sleep(PACE)
 
 
-async def works(call: Callable[[], Awaitable[bytes]], seconds: float = TIMEOUT) -> bytes:
+async def works(call: Callable[[], Awaitable[_T]], seconds: float = TIMEOUT) -> _T:
     """Call until a call goes well, and give its reply; raise the last failure after ``seconds``."""
     end = asyncio.get_running_loop().time() + seconds
     while True:

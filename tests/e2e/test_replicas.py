@@ -4,95 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import pytest
 
 import mesh
 from mesh import enrol
 from mesh.cli.data import DataDirectory
-from mesh.core.names import GATEKEEPER, TrustDomain
+from mesh.core.names import GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
-from services.auth.founding import found
-from services.auth.replicating import replicate
 from tests.e2e.echo import Echo
-from tests.e2e.process import Process, until
-from tests.e2e.world import DOMAIN, HOST, TIMEOUT, Mesh, Timers, policy
-from tests.postgres import Server
+from tests.e2e.halves import Half, joined, started
+from tests.e2e.process import until
+from tests.e2e.world import TIMEOUT, policy
 
 PAIR = policy(("orders", "inventory"))
-
-
-class Half(Mesh):
-    """One auth, and one gatekeeper that may follow either."""
-
-    def __init__(self, timers: Timers, data: Path) -> None:
-        """Take a data directory that there is, or is to be."""
-        super().__init__(timers)
-        shutil.rmtree(self.data)
-        self.data = data
-        self.all: tuple[Half, ...] = ()
-
-    def auth_arguments(self, data: Path | None = None) -> list[str]:
-        """Name both of each to nodes."""
-        return [
-            *super().auth_arguments(data),
-            *("--auths", ",".join(one.auth_address for one in self.all)),
-            *("--gatekeeper", ",".join(one.gatekeeper_address for one in self.all)),
-        ]
-
-    @property
-    def join_addresses(self) -> str:
-        """Where nodes join, at both."""
-        return ",".join(f"{HOST}:{one.ports.join}" for one in self.all)
-
-    def begin_gatekeeper(self, token: str) -> Process:
-        """Start gatekeeper, which joins at either auth."""
-        self.gatekeeper = self.python(
-            "gatekeeper",
-            "services.gatekeeper",
-            *("--auth", self.join_addresses, "--token-file", "-", "--listen", self.gatekeeper_address),
-            *("--lease-seconds", str(self.timers.lease)),
-            secret=f"{token}\n",
-        )
-        return self.gatekeeper
-
-
-@pytest.fixture
-def halves(tmp_path: Path, postgres: Server) -> Iterator[tuple[Half, Half]]:
-    """Give two halves of one mesh, not started."""
-    timers, url = Timers(svid=6, epoch=8, grace=4, lease=10), postgres.url(postgres.database())
-    now_ms = int(time.time() * 1000)
-    found(tmp_path / "first", TrustDomain(DOMAIN), now_ms, database=url)
-    replicate(tmp_path / "second", url, tmp_path / "first" / "kek", now_ms)
-    shutil.copy(tmp_path / "first" / "operator.json", tmp_path / "second")
-    both = Half(timers, tmp_path / "first"), Half(timers, tmp_path / "second")
-    for half in both:
-        half.all = both
-    yield both
-    for half in both:
-        half.close()
-
-
-async def started(halves: tuple[Half, Half]) -> None:
-    for half in halves:
-        await half.start_auth()
-    for half in halves:
-        await half.start_gatekeeper()
-
-
-@asynccontextmanager
-async def joined(halves: tuple[Half, Half], service: str) -> AsyncIterator[mesh.Node]:
-    token = await halves[0].token(service, 600)
-    async with mesh.join(service, token=token, auth=halves[0].join_addresses) as node:
-        yield node
 
 
 class Traffic:

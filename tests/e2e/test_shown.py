@@ -69,6 +69,9 @@ async def mesh() -> AsyncIterator[Mesh]:
                     pass
             await own.token("never-used", 3600)
             await own.ban("a-banned-service.of-a-team-that-left")
+            tap = own.python("tap", "mesh.cli", "tap", "shop", "--data", str(own.data))
+            await tap.says("tapping 1 instance")
+            await tap.stop()
             yield own
     finally:
         own.close()

@@ -172,9 +172,9 @@ class Mesh:
         """Be the operator for the length of the block."""
         return operator(DataDirectory(self.data))
 
-    async def token(self, service: str, ttl: int = 0) -> str:
-        """Make a join token."""
-        request = auth_pb2.CreateTokenRequest(service=service, ttl_seconds=ttl)
+    async def token(self, service: str, ttl: int = 0, *, remote: bool = False) -> str:
+        """Make a join token; ``remote``: one that leaves the keys with auth."""
+        request = auth_pb2.CreateTokenRequest(service=service, ttl_seconds=ttl, remote_keys=remote)
         async with self.operator() as connected:
             token: str = (await connected.auth.CreateToken(request, timeout=TIMEOUT)).token
         self.tokens.append(token)

@@ -24,7 +24,7 @@ from mesh.reports import Denial, Reporter
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
-from mesh.v1 import audit_pb2, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
+from mesh.v1 import audit_pb2, decisions_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc, tap_pb2_grpc
 from services.gatekeeper import service
 from services.gatekeeper.confirmed import Confirmed
 from services.gatekeeper.decisions import Ledger
@@ -71,6 +71,11 @@ class Node:
     def decisions(self) -> decisions_pb2_grpc.DecisionServiceAsyncStub:
         """Give a stub of what takes decisions."""
         return decisions_pb2_grpc.DecisionServiceStub(MeshChannel(self.membership, self.target))
+
+    @property
+    def taps(self) -> tap_pb2_grpc.TapServiceAsyncStub:
+        """Give a stub of what taps."""
+        return tap_pb2_grpc.TapServiceStub(MeshChannel(self.membership, self.target))
 
     @property
     def stub(self) -> gatekeeper_pb2_grpc.GatekeeperServiceAsyncStub:
@@ -150,6 +155,7 @@ class Recorder:
     def __init__(self) -> None:
         """Take them."""
         self.requests: list[audit_pb2.RecordRequest] = []
+        self.taps: list[audit_pb2.RecordTapRequest] = []
         self.away = False
 
     async def Record(  # noqa: N802
@@ -165,6 +171,20 @@ class Recorder:
             )
         self.requests.append(request)
         return audit_pb2.RecordResponse()
+
+    async def RecordTap(  # noqa: N802
+        self,
+        request: audit_pb2.RecordTapRequest,
+        timeout: float,  # noqa: ASYNC109
+    ) -> audit_pb2.RecordTapResponse:
+        """Take that a tap began."""
+        assert timeout
+        if self.away:
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "away"
+            )
+        self.taps.append(request)
+        return audit_pb2.RecordTapResponse()
 
 
 class House:
@@ -189,7 +209,7 @@ class House:
             self.watchers.now, member.clock.now_ms, self.reporter, self.ledger, lambda: self.watchers.banned
         )
         serve = (self.watchers, member, "127.0.0.1:0", self.forwarder, self.reporter)
-        self.server = service.serving(*serve, self.judging, self.ledger)
+        self.server = service.serving(*serve, self.judging, self.ledger, self.auth)  # type: ignore[arg-type]
         self.nodes: list[Node] = []
 
     async def tell(self, told: Sequence[Told[Denial]]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.core.latency import Latency
 from mesh.core.observed import Gap, Observation, Seen
 from services.gatekeeper.decision_rows import HOUR_MS, MINUTE_MS
 from services.gatekeeper.decision_store import DecisionStore, StoreError
@@ -221,4 +222,60 @@ def test_damage_while_it_runs(tmp_path: Path) -> None:
     assert failed.value.damaged
     with pytest.raises(StoreError, match="cannot use the recorded decisions"):
         store.page(0, NEVER, (), 0, 10)
+    store.close()
+
+
+def took(at: int, destination: str = "orders", source: str = "a") -> Latency:
+    return Latency(source, destination, M, at, at, ((3, 1), (7, 2)), 1)
+
+
+def latencies(store: DecisionStore) -> list[Latency]:
+    return [one for _, one in store.latencies(0, NEVER, 0, 1000)]
+
+
+def test_histograms_of_a_minute_are_added_up(tmp_path: Path) -> None:
+    """Those of a caller and a method are one row for each minute, also in a file that is opened again."""
+    path = tmp_path / "decisions.db"
+    for at in (5, 9, 3):
+        store = DecisionStore.open(path)
+        store.add_latencies([took(at)], 0)
+        store.close()
+    store = DecisionStore.open(path)
+    store.add_latencies([took(MINUTE_MS), took(4, source="b")], 0)
+    assert latencies(store) == [
+        Latency("a", "orders", M, 3, 9, ((3, 3), (7, 6)), 3),
+        took(MINUTE_MS),
+        took(4, source="b"),
+    ]
+    assert [one.source for _, one in store.latencies(10, NEVER, 0, 9)] == ["a"]
+    store.add_latencies([], 9)
+    assert {one.last_ms for one in latencies(store)} == {9, MINUTE_MS}
+    store.close()
+
+
+def test_a_file_from_before_latencies(tmp_path: Path) -> None:
+    """It is used as it is, with what is in it."""
+    path = tmp_path / "decisions.db"
+    store = DecisionStore.open(path)
+    store.add([call()], 0)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE latency")
+    connection.close()
+    store = DecisionStore.open(path)
+    store.add_latencies([took(5)], 0)
+    assert (latencies(store), held(store)) == ([took(5)], [call()])
+    store.close()
+    assert not path.with_name("decisions.db.damaged").exists()
+
+
+def test_too_many_histograms() -> None:
+    """The oldest go, and they are those of the service that has most."""
+    store = DecisionStore.open(None, most=100)
+    store.add_latencies([took(1, "small")], 0)
+    store.add_latencies([took(number * MINUTE_MS) for number in range(40)], 0)
+    found = latencies(store)
+    assert len(found) <= 20
+    assert [one.destination for one in found].count("small") == 1
+    assert max(one.last_ms for one in found) == 39 * MINUTE_MS
     store.close()

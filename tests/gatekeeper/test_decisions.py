@@ -15,14 +15,25 @@ import pytest_asyncio
 
 import services.gatekeeper.decisions as module
 from mesh.core.errors import Cause, Denied, PeerError
+from mesh.core.latency import Latency, bucket
 from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import FullMethod
 from mesh.core.observed import Gap, Observation, Seen
 from mesh.core.policy import Section
 from mesh.core.receiver import Admitted
-from mesh.decisions import BATCH, BYTES, DecisionRecorder, decision, read_decision, read_unrecorded
-from mesh.rpc.membership import nobody_counts
+from mesh.decisions import (
+    BATCH,
+    BYTES,
+    DecisionRecorder,
+    decision,
+    latency,
+    read_decision,
+    read_latency,
+    read_unrecorded,
+)
+from mesh.rpc.membership import nobody_counts, nobody_times
+from mesh.rpc.status import Outcome
 from mesh.slices import Slice
 from mesh.v1 import decisions_pb2, gatekeeper_pb2
 from services.gatekeeper.decision_store import DecisionStore, StoreError
@@ -230,6 +241,91 @@ class Counting:
         made = header(method=FullMethod(method))
         self.node.membership.decided(Admitted(made, None, verdict, metadata), now())  # type: ignore[arg-type]
 
+    def ended(
+        self, verdict: Permit | Denied, seconds: float, code: grpc.StatusCode = grpc.StatusCode.OK
+    ) -> None:
+        """Count the end of a call."""
+        admitted = Admitted(header(method=FullMethod(M)), None, verdict, ())  # type: ignore[arg-type]
+        self.node.membership.ended(admitted, Outcome(code, ""), seconds)
+
+
+async def timed(house: House, **request: Any) -> list[Latency]:
+    """Give how long calls took, by what the operator is told."""
+    stub = house.node("mesh.operator").decisions
+    return [
+        read_latency(one.latency, one.destination)
+        async for part in stub.ListLatencies(decisions_pb2.ListLatenciesRequest(**request))
+        for one in part.latencies
+    ]
+
+
+async def test_a_node_tells_how_long_calls_took(house: House) -> None:
+    """Of those that were permitted; what failed by the callee's fault, and methods that are none, apart."""
+    counting = Counting(house)
+    counting.ended(PERMIT, 0.001)
+    counting.ended(PERMIT, 2.0, grpc.StatusCode.DEADLINE_EXCEEDED)
+    counting.ended(PERMIT, 2.0, grpc.StatusCode.NOT_FOUND)
+    counting.ended(PERMIT, 0.001, grpc.StatusCode.UNIMPLEMENTED)
+    counting.ended(Denied("frontend", M, None), 9.0)
+    await counting.recorder.tell(5)
+    named, other = sorted(await timed(house), key=lambda one: one.method, reverse=True)
+    assert (named.source, named.destination, named.method, named.failed) == ("frontend", "orders", M, 1)
+    assert named.buckets == ((bucket(0.001), 1), (bucket(2.0), 2))
+    assert (other.method, other.count, other.failed) == ("", 1, 1)
+    counting.ended(PERMIT, 0.001)
+    await counting.recorder.tell(5)
+    assert sum(one.count for one in await timed(house)) == 5
+    assert await timed(house, since_ms=now() + 1) == []
+
+
+async def test_times_while_gatekeeper_is_away(house: House) -> None:
+    """They are kept and told later, once."""
+    counting = Counting(house)
+    counting.ended(PERMIT, 0.001)
+    house.ledger._timed = dict.fromkeys(
+        ((number,) for number in range(module.WAITING)), Latency("a", "b", M, now(), now(), ((1, 1),))
+    )
+    with pytest.raises(grpc.aio.AioRpcError):
+        await counting.recorder.tell(5)
+    house.ledger._timed = {}
+    await counting.recorder.tell(5)
+    await counting.recorder.tell(5)
+    assert [(one.source, one.count) for one in await timed(house)] == [("frontend", 1)]
+
+
+async def test_histograms_that_are_none(house: House) -> None:
+    """They are refused, with all that came with them; so is what lies in the future, and too much at once."""
+    good = latency(Latency("a", "orders", M, now(), now(), ((1, 1),)))
+    for changed, said in (
+        ({"buckets": {200: 1}}, "histogram is none"),
+        ({"last_ms": now() + 2 * DAY_MS}, "in the future"),
+    ):
+        bad = decisions_pb2.Latency()
+        bad.CopyFrom(good)
+        bad.MergeFrom(decisions_pb2.Latency(**changed))
+        assert said in await refused(house, call(), latencies=[bad])
+    assert "at most 256" in await refused(house, latencies=[good] * (BATCH + 1))
+    assert await timed(house) == []
+
+
+async def test_a_store_that_fails_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions that were written are not written again with the latencies that were not."""
+    ledger = Ledger(now)
+    ledger.take([call(2)])
+    ledger.take_latencies([Latency("a", "b", M, now(), now(), ((1, 3),))])
+
+    def fails(*_given: Any) -> None:
+        raise StoreError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DecisionStore, "add_latencies", fails)
+        await ledger.flush()
+    asking = decisions_pb2.ListLatenciesRequest()
+    assert [one.count async for page in ledger.latencies(asking) for one in page] == [3]
+    found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
+    assert [seen.count for seen in found] == [2]
+    await ledger.close()
+
 
 async def test_a_node_tells(house: House) -> None:
     """What a node decided arrives with the metadata that its rules look at, once."""
@@ -309,4 +405,5 @@ async def test_an_older_gatekeeper(house: House, monkeypatch: pytest.MonkeyPatch
     async with asyncio.timeout(10):
         await counting.recorder.keep()
     assert counting.node.membership.decided is nobody_counts
+    assert counting.node.membership.ended is nobody_times
     await counting.recorder.tell(5)

@@ -14,7 +14,7 @@ from mesh.core.errors import Denied
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.policy import Policy, Section
 from mesh.v1 import gatekeeper_pb2
-from services.gatekeeper.slices import Endpoints, Places, Slicer
+from services.gatekeeper.slices import TOLD, Endpoints, Places, Slicer
 
 FRONTEND, ORDERS, INVENTORY, LEDGER = map(ServiceName, ("frontend", "orders", "inventory", "ledger"))
 ONE = InstanceId(bytes(16))
@@ -130,6 +130,18 @@ INSTANCES = tuple(InstanceId(bytes([number]) * 16) for number in range(3))
 World = tuple[dict[str, object], dict[str, list[int]]]
 
 
+traffics = st.fixed_dictionaries(
+    {},
+    optional={
+        "rate": st.just({"calls": 5}),
+        "breaker": st.builds(lambda calls: {"calls": calls}, st.integers(1, 2)),
+        "split": st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).map(
+            lambda names: [{"service": name, "weight": 1} for name in names]
+        ),
+    },
+)
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Make a policy and, for each of its services, which instances of it run."""
@@ -138,7 +150,8 @@ def worlds(draw: st.DrawFn) -> World:
         principals = draw(st.lists(st.sampled_from(("*", "team.*", *NAMES)), min_size=1, unique=True))
         services[service]["allow"] = [{"principals": principals, "paths": ["*"]}]
     running = {name: draw(st.lists(st.integers(0, 2), unique=True)) for name in NAMES}
-    return {"services": services}, running
+    traffic = {name: draw(traffics) for name in draw(st.sets(st.sampled_from(NAMES)))}
+    return {"services": services, "traffic": traffic}, running
 
 
 @given(
@@ -229,6 +242,57 @@ def test_what_nobody_has_asked_for_again_moves_as_well() -> None:
     running["orders"] = "h:1"
     second.moved([ORDERS])
     assert second.cut(FRONTEND, settling=False).known["orders"].endpoints[0].address == "h:1"
+
+
+TRAFFIC: dict[str, Any] = {
+    "orders": {
+        "rate": {"calls": 5},
+        "breaker": {"calls": 9},
+        "split": [{"service": "ledger", "weight": 1}, {"service": "orders", "weight": 1}],
+    },
+    "ledger": {"rate": {"calls": 7}},
+}
+
+
+def test_traffic_goes_to_those_whom_it_concerns() -> None:
+    """A caller is told how to call, the callee its rate, and nobody the name of what he may not call."""
+    cutter = slicer(everywhere, POLICY | {"traffic": TRAFFIC})
+    told = cutter.cut(FRONTEND, settling=False).whole()
+    assert told.destinations[0].traffic == (
+        b'{"breaker":{"calls":9},"split":[{"service":"orders","weight":1}]}'
+    )
+    assert b"ledger" not in told.SerializeToString()
+    assert cutter.cut(ORDERS, settling=False).whole().traffic == b'{"rate":{"calls":5}}'
+    assert [d.traffic for d in cutter.cut(ORDERS, settling=False).whole().destinations] == [b"", b""]
+    resolved = cutter.resolve(FRONTEND, ORDERS)
+    assert resolved is not None
+    assert resolved.traffic == told.destinations[0].traffic
+
+
+def test_a_change_of_traffic_alone_sends_that_destination_alone() -> None:
+    """What else is known is the very same, and so it is for those whom it does not concern."""
+    places = Places(everywhere)
+    document = POLICY | {"traffic": TRAFFIC}
+    first = Slicer(1, Policy.parse(json.dumps(document)), 600_000, places)
+    before = {name: first.cut(name, settling=False) for name in (FRONTEND, ORDERS, INVENTORY)}
+    changed = document | {"traffic": TRAFFIC | {"orders": {"rate": {"calls": 6}, "breaker": {"calls": 8}}}}
+    second = Slicer(2, Policy.parse(json.dumps(changed)), 600_000, places, first)
+    change = second.cut(FRONTEND, settling=False).change(before[FRONTEND])
+    assert change is not None
+    assert [(d.service, d.traffic) for d in change.destinations] == [("orders", b'{"breaker":{"calls":8}}')]
+    assert (change.HasField("rules"), change.HasField("traffic")) == (False, False)
+    own = second.cut(ORDERS, settling=False).change(before[ORDERS])
+    assert own == gatekeeper_pb2.Change(policy_version=2, traffic=b'{"rate":{"calls":6}}')
+    assert second.cut(INVENTORY, settling=False).known is before[INVENTORY].known
+
+
+def test_traffic_that_is_gone_is_not_held() -> None:
+    """However often it changes, gatekeeper holds what some last changes have said of a service."""
+    places = Places(everywhere)
+    made = [places.of("orders", b"%d" % number) for number in range(3 * TOLD)]
+    assert places.of("orders", made[-1].traffic) is made[-1]
+    assert places.of("orders", made[0].traffic) is not made[0]
+    assert {one.endpoints[0].address for one in made} == {"orders:1"}
 
 
 def test_services_that_no_rule_tells_apart_share_their_destinations() -> None:

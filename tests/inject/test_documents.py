@@ -53,6 +53,39 @@ def test_twice_is_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("12:30", "12:30"),
+        ("0b1:30", "0b1:30"),
+        ("1e3", 1000.0),
+        ("'1e3'", "1e3"),
+        ("'12e4567'", "12e4567"),
+        ('"y"', "y"),
+        ("'0440'", "0440"),
+        ("'1_000'", "1_000"),
+        ("0x1f", 31),
+        ("1_000", 1000),
+        (".5", 0.5),
+        ("'-.5'", "-.5"),
+        ("'2026-01-01'", "2026-01-01"),
+        ("off", "off"),
+        ("~", None),
+    ],
+)
+def test_a_text_stays_one_and_a_number_too(written: str, read: object) -> None:
+    """A time is no number to the base of sixty; a text that Kubernetes would take for a number is quoted."""
+    made = inject_text(f"kind: ConfigMap\ndata: {{key: {written}}}\n", "shop", SETTINGS)
+    assert inject_text(made, "shop", SETTINGS) == made
+    line = made.splitlines()[-1].strip()
+    is_quoted = line.partition(": ")[2].startswith(("'", '"'))
+    assert yaml.safe_load(line)["key"] == read
+    if isinstance(read, str) and read[:1] in "0123456789-.y":
+        assert is_quoted
+    else:
+        assert is_quoted is (read == "off")
+
+
+@pytest.mark.parametrize(
     ("kind", "path"),
     [
         ("Pod", []),
@@ -92,6 +125,17 @@ def test_a_workload_names_its_pods() -> None:
         ("a: &x 1\nb: *x\n", "line 2: aliases"),
         ("kind: Pod\nkind: Pod\n", "line 2: 'kind' is there twice"),
         ("- 1\n", "no mapping"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deep"),
+        ("? [a]\n: b\n", "line 1: a key that is no text"),
+        ("kind: List\nitems: 3\n", "items of a List have to be a list"),
+        ("kind: Pod\nmetadata: x\n", "Pod: metadata has to be a mapping"),
+        (
+            "kind: Pod\nspec: {containers: [{image: x}]}\n",
+            r"Pod \?: spec.containers\[0\].name is missing: add it",
+        ),
+        ("kind: Pod\nspec: {containers: [null]}\n", r"spec.containers\[0\] is empty"),
+        ("kind: Pod\nspec: {containers: x}\n", "spec.containers has to be a list"),
+        ("kind: Pod\nmetadata: {annotations: {a: 1}}\n", "metadata.annotations.a has to be a text"),
         ("kind: Deployment\nmetadata: {name: d}\n", "Deployment d: spec.template is missing"),
         (DEPLOYMENT.replace("orders\n      cont", "other\n      cont"), "Deployment orders: no rule"),
     ],

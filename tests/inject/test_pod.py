@@ -78,6 +78,41 @@ def test_a_sidecar_tells_of_itself_where_the_settings_say() -> None:
         inject(pod(containers=[{"name": "app", "ports": [{"containerPort": 9464}]}]), "shop", settings)
 
 
+def told(**variables: str) -> dict[str, Any]:
+    """Give a pod that says where its sidecar tells of itself."""
+    made = pod()
+    made["metadata"]["annotations"] = {f"sealmesh.dev/{name}": text for name, text in variables.items()}
+    return made
+
+
+def test_a_pod_may_say_for_itself_where_its_sidecar_tells() -> None:
+    """In the place of what the cluster says; a port that comes of it is the sidecar's, and twice is once."""
+    cluster = Settings.parse({**DOCUMENT, "env": {"OTEL_TRACES_SAMPLER": "always_on", "OTEL_BSP_MAX": "1"}})
+    wanted = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_METRICS_EXPORTER": "prometheus"}
+    made = inject(told(**wanted), "shop", cluster)
+    env = {one["name"]: one["value"] for one in sidecar(made)["env"]}
+    assert env.items() >= {**wanted, "OTEL_BSP_MAX": "1"}.items()
+    assert "mesh-metrics" in [port["name"] for port in sidecar(made)["ports"]]
+    assert inject(deepcopy(made), "shop", cluster) == made
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "key=x", "is not for a pod to say: have a collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key=x", "is not for a pod to say"),
+        ("OTEL_SERVICE_NAME", "payments", "is not for a pod to say"),
+        ("OTEL_", "x", "env: 'OTEL_': OTEL_"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "7801", "is '7801': use a port of its own"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "no", "is 'no': use a port of its own"),
+    ],
+)
+def test_what_a_pod_may_not_say_of_its_telemetry(variable: str, text: str, why: str) -> None:
+    """No secret, no other name, nothing that makes no sense."""
+    with pytest.raises(RefusedError, match=why):
+        injected(told(**{variable: text}))
+
+
 def test_twice_is_once() -> None:
     """What is injected already comes out as it went in."""
     once = injected(pod(initContainers=[{"name": "migrate", "image": "x"}], volumes=[{"name": "v"}]))
@@ -125,6 +160,12 @@ def test_tuning() -> None:
     }
 
 
+def test_a_pod_may_keep_its_app_from_being_asked() -> None:
+    """For its health."""
+    assert "--no-app-health" not in sidecar(injected(annotated(app_health="enabled")))["args"]
+    assert sidecar(injected(annotated(app_health="disabled")))["args"][-1] == "--no-app-health"
+
+
 def test_a_pod_without_a_grpc_port_only_calls() -> None:
     """Nothing is guessed."""
     made = injected(pod(containers=[{"name": "app", "image": "x", "ports": [{"containerPort": 80}]}]))
@@ -162,6 +203,11 @@ def container(**fields: Any) -> dict[str, Any]:
     return {"containers": [{"name": "app", "image": "x", **fields}]}
 
 
+def proof(audience: str) -> dict[str, Any]:
+    token = {"path": "token", "audience": audience}
+    return {"name": "p", "projected": {"sources": [{"configMap": {}}, {"serviceAccountToken": token}]}}
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
@@ -172,6 +218,15 @@ def container(**fields: Any) -> dict[str, Any]:
         (container(securityContext={"privileged": True}), "privileged"),
         (container(securityContext={"capabilities": {"add": ["CAP_SYS_PTRACE"]}}), "SYS_PTRACE"),
         (container(securityContext={"capabilities": {"add": ["all"]}}), "ALL"),
+        (container(securityContext={"capabilities": {"add": ["SYS_MODULE"]}}), "SYS_MODULE"),
+        (
+            container(securityContext={"capabilities": {"add": ["KILL", "CAP_DAC_READ_SEARCH"]}}),
+            "has DAC_READ",
+        ),
+        (container(securityContext={"procMount": "Unmasked"}), "procMount"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/var/log"}}]}, "volume v is the node's files"),
+        ({"volumes": [proof("sealmesh")]}, "volume p is a proof for auth"),
+        (container(name="mesh-sidecar"), "that name is the sidecar's"),
         (container(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort"),
         (container(volumeMounts=[{"name": "mesh-token", "mountPath": "/t"}]), "mounts a volume"),
         ({"initContainers": [{"name": "i", "securityContext": {"privileged": True}}]}, "privileged"),
@@ -186,6 +241,13 @@ def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: st
         injected(pod(**spec))
 
 
+def test_what_reaches_no_further_than_the_container_is_its_own() -> None:
+    """Capabilities of the baseline standard, and tokens for others than auth."""
+    security = {"procMount": "Default", "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]}}
+    made = injected(pod(volumes=[proof("vault")], **container(securityContext=security)))
+    assert made["spec"]["volumes"][0] == proof("vault")
+
+
 @pytest.mark.parametrize(
     ("annotations", "why"),
     [
@@ -195,6 +257,9 @@ def test_pods_that_would_get_around_it_are_refused(spec: dict[str, Any], why: st
         ({"app_port": "99999999999"}, "use a port"),
         ({"app_port": "٣"}, "use a port"),
         ({"app_port": "7801"}, "port 7801 is the sidecar's"),
+        ({"outbound_port": "7800"}, "outbound-port 7800 is another of the sidecar's"),
+        ({"outbound_port": "7802"}, "outbound-port 7802 is another of the sidecar's"),
+        ({"app_health": "off"}, "app-health is 'off': use enabled or disabled"),
         ({"memory_limit": "lots"}, "use a quantity"),
         ({"service": "payments"}, "the rules make this pod orders"),
     ],

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from services.injector.certificate import renewed
+from services.injector.room import MAX_REVIEW
 from services.injector.upkeep import utc_now
-from services.injector.webhook import MAX_REVIEW
 from tests.cli.command import environment, until
 from tests.inject.pods import DOCUMENT
 from tests.injector.reviews import POD, patched, review

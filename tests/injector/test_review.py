@@ -50,6 +50,16 @@ def test_a_refusal_says_why() -> None:
     assert found["status"]["message"].startswith("sealmesh: a pod with hostNetwork shares")
 
 
+def test_a_refusal_is_a_line_whatever_the_pod_calls_itself() -> None:
+    """Names are judged after the webhook: they may be long, and of many lines."""
+    pod = deepcopy(POD)
+    pod["spec"]["containers"][0] |= {"name": "a\nb" * 100_000, "securityContext": {"privileged": True}}
+    message = response(review(pod))["status"]["message"]
+    assert message.startswith("sealmesh: container a ba b")
+    assert len(message) == 1000
+    assert "\n" not in message
+
+
 def test_the_namespace_is_the_requests() -> None:
     """Who a pod is does not hang on what it says of itself."""
     pod = deepcopy(POD)
@@ -74,6 +84,7 @@ def test_other_kinds_pass() -> None:
         {**review(), "request": None},
         review(uid=1),
         review(object=None),
+        review(namespace=1),
     ],
 )
 def test_what_is_no_review_gets_no_answer(document: Any) -> None:

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -91,6 +92,16 @@ async def test_who_is_second_takes_the_firsts(api: FakeApi, cluster: Lightkube) 
     assert await certify(cluster, NAME) == other
 
 
+@pytest.mark.parametrize("part", ["chain", "key", "authorities"])
+@pytest.mark.parametrize("instead", ["", "rubbish", "another's"])
+def test_a_certificate_whose_parts_are_not_of_one_piece_is_due(part: str, instead: str) -> None:
+    """No replica could serve with it, or the API server would trust nobody."""
+    made, other = renewed(NAME, NOW), renewed(NAME, NOW)
+    content = getattr(other, part) if instead == "another's" else instead.encode()
+    assert not made.due(NAME, NOW)
+    assert replace(made, **{part: content}).due(NAME, NOW)
+
+
 async def test_a_damaged_certificate_is_made_anew(api: FakeApi, cluster: Lightkube) -> None:
     """As one that is missing."""
     api.put(SECRET, data={"tls.crt": base64.b64encode(b"rubbish").decode()})
@@ -114,6 +125,19 @@ async def test_namespaces_get_what_their_nodes_join_with(api: FakeApi, cluster: 
     api.asked.clear()
     await spread(cluster, "mesh")
     assert api.verbs() == []
+
+
+async def test_a_namespace_that_takes_nothing_is_alone_with_that(api: FakeApi, cluster: Lightkube) -> None:
+    """A forgery that cannot be changed keeps neither the key from the others, nor theirs from being right."""
+    maps = "/api/v1/namespaces/{}/configmaps/sealmesh-join"
+    for name in ("a-forger", "new", "shop"):
+        api.namespace(name)
+    api.put(maps.format("mesh"), data={"join-key": "a"})
+    api.put(maps.format("a-forger"), data={"join-key": "forged"}, immutable=True)
+    api.put(maps.format("shop"), data={"join-key": "forged"})
+    with pytest.raises(ClusterError, match="nodes of a-forger join with: field is immutable"):
+        await spread(cluster, "mesh")
+    assert [api.objects[maps.format(name)]["data"] for name in ("new", "shop")] == [{"join-key": "a"}] * 2
 
 
 async def test_an_api_that_fails_is_told(api: FakeApi, cluster: Lightkube) -> None:

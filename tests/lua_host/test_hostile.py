@@ -250,7 +250,7 @@ async def test_errors_of_the_mesh_show_no_address(own: Open) -> None:
 
 async def test_attack_after_attack(own: Open) -> None:
     """Deadlines one after the other: each time the next call has its answer."""
-    hostile = await own("while true do end", deadline="200ms")
+    hostile = await own("while true do end", deadline="1s")
     for _ in range(6):
         assert (await hostile.play("it")).code is _C.DEADLINE_EXCEEDED
         await hostile.is_fine()

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from bench.attacks import ATTACKS
 from mesh.core.metadata import CALL, END, Entries, digest
 from mesh.core.names import FullMethod, InstanceId, ServiceName
 from mesh.core.seal import CallSeal
@@ -178,6 +179,22 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110  the condition is the other side's
             await asyncio.sleep(0.002)
+
+
+async def hung_up_for_a_bomb(port: int, path: str, context: ssl.SSLContext | None, source: str) -> None:
+    """Send two header bombs, and wait to be hung up on."""
+    name = "callee.test.example" if context else None
+    local = (source, 0)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, server_hostname=name, local_addr=local
+    )
+    bomb = ATTACKS["header bomb"].what(path)
+    writer.write(b"".join(next(bomb) for _ in range(4)))
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(PATIENCE):
+            while await reader.read(1 << 16):
+                pass
+    writer.transport.abort()
 
 
 async def shown_by(server: MeshServer, svid: Svid) -> bytes | None:

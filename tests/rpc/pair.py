@@ -7,6 +7,7 @@ import datetime as dt
 import os
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -15,16 +16,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from mesh.core.epochs import Epoch
-from mesh.core.keys import Key, destination_key, pair_key
+from mesh.core.keys import Key, Withheld, destination_key, pair_key
 from mesh.core.matcher import Matcher
 from mesh.core.names import Identity, InstanceId, KeyEpoch, ServiceName, TrustDomain
 from mesh.core.policy import Section
+from mesh.core.traffic import NONE, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import MAX_MESSAGE, Connections, Endpoint
 from mesh.rpc.membership import Clock, Membership
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid
 from mesh.rpc.targets import DirectoryTarget
+
+if TYPE_CHECKING:
+    from tests.rpc.keeper import Keeper
 
 DOMAIN = TrustDomain("test.example")
 ANYBODY = Section.parse(b'{"allow":[{"principals":["*"],"paths":["*"]}]}')
@@ -47,7 +53,12 @@ class World:
         self.epoch = Epoch(KeyEpoch(1), now - 1000, now + 3_600_000, now + 3_900_000)
         self.root = Key(os.urandom(32))
         self.members: list[Membership] = []
+        self.domain = DOMAIN
+        self.roots: dict[KeyEpoch, Key] = {}
+        self.keeper: Keeper | None = None
+        """Keeps the keys of those who become members from now on."""
         self.directory = Directory()
+        self.routings: dict[Membership, Routings] = {}
 
     def member(self, service: str) -> Membership:
         """Let a new instance of a service in, able to seal for every service."""
@@ -57,11 +68,18 @@ class World:
         self.learn(member, self.epoch, self.root)
         member.authorize = Matcher(ANYBODY).permit
         self.members.append(member)
+        if self.keeper is not None:
+            self.keeper.keep(member)
         return member
 
     def learn(self, member: Membership, epoch: Epoch, root: Key) -> None:
-        """Give a member its own key of an epoch, and those for the services of the tests."""
-        member.receiver.learn(epoch, destination_key(root, DOMAIN, member.name))
+        """Give a member its own key of an epoch, unless that is kept, and those for the services of tests.
+
+        The latter also where they are kept: it is the tests that then seal attacks with them.
+        """
+        self.roots[epoch.number] = root
+        kept = self.keeper is not None
+        member.receiver.learn(epoch, Withheld() if kept else destination_key(root, DOMAIN, member.name))
         for name in map(ServiceName, ("caller", "callee", "other")):
             key = pair_key(destination_key(root, DOMAIN, name), member.name)
             member.sender.learn(name, epoch, key)
@@ -92,8 +110,9 @@ class World:
         """Give a channel by the world's directory."""
         name = ServiceName(service)
         connections = Connections(source, name, max_receive)
-        target = DirectoryTarget(name, self.directory, lambda: connections, _has_keys)
-        return MeshChannel(source, target, max_receive)
+        target = DirectoryTarget(name, self.directory, lambda _: connections, _has_keys)
+        routings = self.routings.setdefault(source, Routings(self.directory.traffic, source.now))
+        return MeshChannel(source, target, max_receive, routings.of(name))
 
     def serve(self, member: Membership, max_receive: int = MAX_MESSAGE) -> MeshServer:
         """Give a server on a free port, listed in the directory."""
@@ -122,6 +141,7 @@ class Directory:
     """A directory that tests write."""
 
     listed: dict[ServiceName, list[Endpoint]] = field(default_factory=dict)
+    told: dict[ServiceName, Traffic] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, member: Membership, address: str) -> None:
@@ -133,6 +153,10 @@ class Directory:
     def endpoints(self, service: ServiceName) -> list[Endpoint] | None:
         """Give what is listed."""
         return self.listed.get(service)
+
+    def traffic(self, service: ServiceName) -> Traffic:
+        """Give what is told."""
+        return self.told.get(service, NONE)
 
     def changed(self) -> Awaitable[object]:
         """Wait for the next ``put``."""

@@ -90,6 +90,7 @@ async def test_replay(
     assert state(callee.receiver) == before
 
 
+@pytest.mark.usefixtures("patient")
 async def test_every_byte_of_the_seal_changed(
     attacker: Attacker, app: Echo, callee: Membership, captured: Captured, rejected: list[Rejection]
 ) -> None:
@@ -107,6 +108,7 @@ async def test_every_byte_of_the_seal_changed(
     assert (await attacker.replay(captured)).code is C.OK
 
 
+@pytest.mark.usefixtures("patient")
 async def test_cut_and_padded_seals(
     attacker: Attacker, app: Echo, captured: Captured, rejected: list[Rejection]
 ) -> None:

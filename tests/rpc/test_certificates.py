@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.errors import Cause
 from mesh.core.names import Identity, InstanceId, ServiceName, TrustDomain
-from mesh.core.receiver import SKEW_MS
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import HELLO, MeshServer

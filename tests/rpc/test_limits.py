@@ -181,7 +181,7 @@ class Stages:
     def __init__(self, world: World, caller: Membership) -> None:
         """Make a channel with connections of our own."""
         self.connections = Connections(caller, ServiceName("callee"))
-        target = DirectoryTarget(ServiceName("callee"), world.directory, lambda: self.connections, _keys)
+        target = DirectoryTarget(ServiceName("callee"), world.directory, lambda _: self.connections, _keys)
         self.channel = MeshChannel(caller, target)
 
     @property

@@ -9,11 +9,12 @@ import pytest
 
 from mesh.rpc import connections, lasting, server
 from services.auth import server as auth
-from sidecar import inbound, outbound
+from services.gatekeeper import ext_authz
+from sidecar import health, inbound, outbound
 
 OPTIONS = {
     name
-    for module in (connections, lasting, server, auth, inbound, outbound)
+    for module in (connections, lasting, server, auth, ext_authz, health, inbound, outbound)
     for table in vars(module).values()
     if isinstance(table, tuple)
     for name, *_ in (entry for entry in table if isinstance(entry, tuple))

@@ -15,7 +15,7 @@ from mesh.rpc import targets
 from mesh.rpc.caller import ATTEMPTS
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Endpoint
-from mesh.rpc.exchange import MAX_HELD
+from mesh.rpc.held import MAX_HELD
 from mesh.rpc.membership import Membership, Rejection
 from mesh.rpc.server import MeshServer
 from tests.rpc.app import Echo, path

@@ -14,12 +14,13 @@ from mesh.core.errors import Denied
 from mesh.core.matcher import Audited, Permit
 from mesh.core.names import InstanceId, ServiceName
 from mesh.core.revoked import MAX_REVOKED
+from mesh.core.traffic import NONE, Breaker, Rate
 from mesh.rpc import targets
-from mesh.rpc.caller import CallFailedError
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, Endpoint
 from mesh.rpc.membership import Membership
 from mesh.rpc.server import MeshServer
+from mesh.rpc.status import CallFailedError
 from mesh.rpc.targets import DirectoryTarget, FixedTarget
 from mesh.slices import Slice
 from mesh.v1 import gatekeeper_pb2
@@ -104,6 +105,34 @@ async def test_a_slice_in_force(held: Slice) -> None:
     assert held.endpoints(ServiceName("nobody")) is None
     assert held.services() == [ORDERS]
     await asyncio.wait_for(held.ready(), 1)
+
+
+async def test_traffic_of_a_slice(held: Slice) -> None:
+    """It is read once, stays the same object while the same is said, and is gone with what said it."""
+    said = made()
+    said.destinations[0].traffic = b'{"breaker":{"calls":9}}'
+    said.traffic = b'{"rate":{"calls":5}}'
+    held.apply(said)
+    first = held.traffic(ORDERS)
+    assert (first.breaker, held.rate) == (Breaker(9), Rate(5, 5))
+    held.amend(gatekeeper_pb2.Change(policy_version=2))
+    assert held.traffic(ORDERS) is first
+    changed = gatekeeper_pb2.Change(policy_version=3, destinations=said.destinations, traffic=b"")
+    changed.destinations[0].traffic = b""
+    held.amend(changed)
+    assert (held.traffic(ORDERS), held.rate) == (NONE, None)
+
+
+@pytest.mark.parametrize("part", ["destination", "own"])
+async def test_traffic_that_cannot_be_read_changes_nothing(held: Slice, part: str) -> None:
+    """A slice with anything doubtful in it is refused whole, as for its rules."""
+    held.apply(made())
+    bad = made(2)
+    holder = bad if part == "own" else bad.destinations[0]
+    holder.traffic = b'{"breakers":{"calls":9}}'
+    with pytest.raises(ValueError, match="unknown field"):
+        held.apply(bad)
+    assert (held.version, held.traffic(ORDERS)) == (1, NONE)
 
 
 AUDIT = b'{"mode":"audit","allow":[{"principals":["frontend"],"paths":["*"]}]}'
@@ -245,7 +274,7 @@ def channel_of(member: Membership, held: Slice, service: str) -> MeshChannel:
     """Give a channel by a slice."""
     name = ServiceName(service)
     connections = Connections(member, name)
-    return MeshChannel(member, DirectoryTarget(name, held, lambda: connections, _has_keys))
+    return MeshChannel(member, DirectoryTarget(name, held, lambda _: connections, _has_keys))
 
 
 async def _has_keys(_service: ServiceName, _patience: float) -> None:
@@ -389,7 +418,7 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     world: World, callee: Membership, caller: Membership, held: Slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Malformed slices, ended streams and stale ones: the keeper comes back, and leaves when told."""
-    monkeypatch.setattr("mesh.enrol.RETRY_FIRST", 0.01)
+    monkeypatch.setattr("mesh.pauses.RETRY_FIRST", 0.01)
     gatekeeper = Gatekeeper()
     server = world.serve(callee)
     server.add_generic_rpc_handlers((gatekeeper,))
@@ -402,7 +431,7 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     )
     stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
     changes: list[int] = []
-    keeper = SliceKeeper(held, stub, target, lambda: changes.append(held.version))
+    keeper = SliceKeeper(held, stub, target, lambda: changes.append(held.version), caller)
     keeping = asyncio.ensure_future(keeper.keep())
     keeper.announce(4711)
     answer = gatekeeper_pb2.WatchResponse
@@ -456,7 +485,7 @@ async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
     held.apply(made(2**63 - 1))
     lives: list[int] = []
     alive, held.alive = held.alive, lambda _: lives.append(1)  # type: ignore[assignment, misc, method-assign]
-    keeper = SliceKeeper(held, stub, target, lambda: None)
+    keeper = SliceKeeper(held, stub, target, lambda: None, caller)
     keeping = asyncio.ensure_future(keeper.keep())
     await eventually(lambda: len(gatekeeper.beats) > 0)
     for version in (7, 8):

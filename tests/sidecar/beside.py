@@ -9,9 +9,13 @@ from typing import Any
 import grpc
 
 from mesh.core.names import ServiceName
+from mesh.core.traffic import NONE, Traffic
+from mesh.core.traffic_document import encode
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connections, receive_limit
+from mesh.rpc.limits import Limits
 from mesh.rpc.membership import Rejection
+from mesh.rpc.routing import Routings
 from mesh.rpc.server import MeshServer
 from mesh.rpc.targets import DirectoryTarget
 from mesh.slices import Slice
@@ -36,22 +40,32 @@ class StubNode:
         self.membership.on_rejected(self.rejected.append)
         self.slice = Slice(asyncio.get_running_loop().time)
         self.membership.authorize = self.slice.authorize
+        self.membership.limited = Limits(self.membership, lambda: self.slice.rate)
         self._server: MeshServer | None = None
         self._version = 0
         self._open: dict[ServiceName, Connections] = {}
+        self._routings = Routings(self.slice.traffic, self.membership.now)
         self.know({})
 
-    def know(self, destinations: dict[str, list[tuple[bytes, str]]], rules: bytes = ANYBODY) -> None:
-        """Put a slice in force: names, with instances and addresses."""
+    def know(
+        self,
+        destinations: dict[str, list[tuple[bytes, str]]],
+        rules: bytes = ANYBODY,
+        traffic: Traffic = NONE,
+        own: Traffic = NONE,
+    ) -> None:
+        """Put a slice in force: names, with instances and addresses, called alike, and the node's ``own``."""
         self._version += 1
         self.slice.apply(
             gatekeeper_pb2.Slice(
                 policy_version=self._version,
                 rules=rules,
                 max_stale_ms=600_000,
+                traffic=encode(own),
                 destinations=[
                     gatekeeper_pb2.Destination(
                         service=name,
+                        traffic=encode(traffic),
                         endpoints=[gatekeeper_pb2.Endpoint(instance=i, address=a) for i, a in endpoints],
                     )
                     for name, endpoints in destinations.items()
@@ -63,8 +77,8 @@ class StubNode:
         """Give a channel by the slice."""
         name, limit = ServiceName(service), receive_limit(options)
         connections = self._open.setdefault(name, Connections(self.membership, name, limit))
-        target = DirectoryTarget(name, self.slice, lambda: connections, _has_keys)
-        return MeshChannel(self.membership, target, limit)
+        target = DirectoryTarget(name, self.slice, lambda _: connections, _has_keys)
+        return MeshChannel(self.membership, target, limit, self._routings.of(name))
 
     def server(self, options: Any = None) -> MeshServer:
         """Give the one server."""
@@ -125,10 +139,10 @@ class Beside:
         await eventually(self.socket.exists)
         await asyncio.wait_for(asyncio.shield(self.tasks[0]), 10)
 
-    def introduce(self, *others: str) -> None:
+    def introduce(self, *others: str, traffic: Traffic = NONE) -> None:
         """Let the caller know the callee, and other names without an instance."""
         at = (self.callee.membership.instance.raw, f"127.0.0.1:{self.inbound.port}")
-        self.caller.know({"callee": [at], **{name: [] for name in others}})
+        self.caller.know({"callee": [at], **{name: [] for name in others}}, traffic=traffic)
 
     @property
     def socket(self) -> Path:

@@ -21,6 +21,7 @@ from sidecar.health import serving_health
 from tests.cli.command import Up, command, environment, until, up
 from tests.injector.test_process import free_port
 from tests.rpc.app import Echo
+from tests.rpc.attack import hung_up_for_a_bomb
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -92,6 +93,7 @@ def app() -> Iterator[App]:
     made.end()
 
 
+@pytest.mark.timeout(180)  # each look at the directory is a command of its own
 def test_readiness_follows_the_app_and_the_directory_follows_readiness(tmp_path: Path, app: App) -> None:
     """In the mesh before the app is there; ready, gone and ready again with it; drained for good."""
     port = free_port()
@@ -124,6 +126,14 @@ def test_a_sidecar_that_only_calls_is_ready_at_once(tmp_path: Path) -> None:
         options = ("--service", "caller", "--health", f"127.0.0.1:{port}")
         with sidecar(mesh, *options):
             assert (asked(port, ""), asked(port, "ready")) == (SERVING, SERVING)
+
+
+async def test_a_header_bomb() -> None:
+    """Who sends one is hung up on; the kubelet is answered."""
+    port = free_port()
+    async with serving_health(f"127.0.0.1:{port}"):
+        await hung_up_for_a_bomb(port, "/grpc.health.v1.Health/Check", None, "127.0.0.1")
+        assert await asyncio.to_thread(asked, port, "") == SERVING
 
 
 async def test_a_port_in_use_is_told() -> None:

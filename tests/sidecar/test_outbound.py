@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.outbound import MAX_SOCKET_PATH, Outbound
 from tests.rpc.app import path
-from tests.rpc.attack import eventually
+from tests.rpc.attack import eventually, hung_up_for_a_bomb
 from tests.rpc.pair import World
 from tests.sidecar.beside import MAX_MESSAGE, Beside, StubNode
 
@@ -102,6 +102,11 @@ async def test_a_port_in_use(beside: Beside, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"127.0.0.1:{beside.port}.*in use.*--outbound-port"):
         await second.open_port(beside.port)
     await second.close()
+
+
+async def test_a_header_bomb_at_the_port(beside: Beside) -> None:
+    """Who sends one is hung up on."""
+    await hung_up_for_a_bomb(beside.port, "/test.v1.Echo/Unary", None, "127.0.0.1")
 
 
 async def test_a_stale_slice(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from mesh.core.matcher import Matcher
+from mesh.core.names import ServiceName
 from mesh.core.policy import Section
+from mesh.core.traffic import Fault, Hedge, Retry, Route, Traffic
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.server import MeshServer
 from mesh.telemetry.sampling import Sampling
@@ -85,6 +87,56 @@ async def test_attributes(channel: MeshChannel, caller: Watched, callee: Watched
     assert told == {**shared, "mesh.verdict": "permit"}
     assert shared.items() <= out.attributes.items()
     assert out.attributes["mesh.attempts"] == 1
+
+
+AGAIN = Route(("*",), retry=Retry(3, ("UNKNOWN",), backoff_ms=1, longest_ms=1))
+BESIDE = Route(("*",), 500, hedge=Hedge(3, 1))
+ROUTES = [(AGAIN, "Raise", "mesh.retry", (2, 0)), (BESIDE, "Wait", "mesh.hedge", (0, 2))]
+
+
+@pytest.mark.parametrize(("route", "method", "event", "counted"), ROUTES)
+async def test_attempts_are_events_of_one_span(
+    world: World,
+    channel: MeshChannel,
+    caller: Watched,
+    callee: Watched,
+    route: Route,
+    method: str,
+    event: str,
+    counted: tuple[int, int],
+) -> None:
+    """However often a call is made, its caller has one span of it, and each attempt is counted once."""
+    world.directory.told[ServiceName("callee")] = Traffic(routes=(route,))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await channel.unary_unary(path(method))(b"a", timeout=10)
+    await all_told(caller, callee)
+    (out,) = caller.spans
+    assert [one.name for one in out.events] == [event] * 2
+    assert (out.attributes or {})["mesh.attempts"] == 3
+    assert (caller.telemetry.counts.retries, caller.telemetry.counts.hedges) == counted
+    assert len(callee.spans) == 3
+
+
+@pytest.mark.parametrize("method", ["Unary", "Both"])
+async def test_a_fault_on_purpose_is_marked(
+    world: World, channel: MeshChannel, caller: Watched, method: str
+) -> None:
+    """Nobody takes it for a real one: the span says so, and the counter, and the reason."""
+    route = Route(("*",), fault=Fault(100, 1, "INTERNAL"))
+    world.directory.told[ServiceName("callee")] = Traffic(routes=(route,))
+    many: Any = channel.stream_stream(path("Both"))
+    call = many(iter([b"a"])).read() if method == "Both" else channel.unary_unary(path("Unary"))(b"a")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call
+    await all_told(caller)
+    (out,) = caller.spans
+    assert [dict(one.attributes or {}) for one in out.events] == [
+        {"mesh.fault": "delay"},
+        {"mesh.fault": "abort"},
+    ]
+    assert out.attributes is not None
+    assert (out.attributes["mesh.fault"], out.attributes["mesh.reason"]) == ("abort", "FAULT")
+    assert caller.telemetry.counts.faults == {"delay": 1, "abort": 1}
 
 
 async def test_a_denial(channel: MeshChannel, caller: Watched, callee: Watched) -> None:

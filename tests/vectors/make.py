@@ -22,8 +22,10 @@ from mesh.core.epochs import Epoch
 from mesh.core.keys import Key, destination_key, join_keys, lp, pair_key
 from mesh.core.metadata import CALL, EMPTY_DIGEST, Entries, application_entries, digest
 from mesh.core.names import MAX_EPOCH, FullMethod, InstanceId, KeyEpoch, ServiceName, TrustDomain
+from mesh.core.policy import Policy
 from mesh.core.replay import MAX_SEQUENCE, WINDOW
 from mesh.core.seal import CallSeal, End, FrameSealer, Session
+from mesh.core.traffic_document import encode
 from mesh.core.vouching import PRIVATE_BYTES, JoinKey, Proof, read_join_key
 from mesh.core.wire import (
     MAX_DEADLINE_MS,
@@ -36,6 +38,10 @@ from mesh.core.wire import (
 from mesh.v1 import auth_pb2, wire_pb2
 from tests.core.test_names import BAD_METHODS, BAD_SERVICES, GOOD_METHODS, GOOD_SERVICES
 from tests.core.test_policy import FULL, GOOD, NOT_JSON, REFUSED
+from tests.core.test_traffic import FULL as FULL_TRAFFIC
+from tests.core.test_traffic import REFUSED as REFUSED_TRAFFIC
+from tests.core.test_traffic import SHORT as SHORT_TRAFFIC
+from tests.core.test_traffic import document as with_traffic
 
 HERE = Path(__file__).parent
 #: HPKE draws fresh randomness for every seal, so this one was made once and is kept.
@@ -72,6 +78,7 @@ def files() -> dict[str, bytes]:
         "reply": replies(),
         "receiver": receiver(),
         "policy": policy(),
+        "traffic": traffic(),
         "join": joining(),
         "vouching": vouching(),
         "audit": auditing(),
@@ -672,6 +679,24 @@ def policy() -> Case:
         "destinations": known,
         "accepted": [json.dumps(GOOD), '{"services": {}}', json.dumps(FULL)],
         "refused": bad,
+    }
+
+
+def traffic() -> Case:
+    """Give documents with traffic and their canonical form, what callers are told, and what is refused."""
+    accepted = [json.dumps(with_traffic(said)) for said in (FULL_TRAFFIC, SHORT_TRAFFIC)]
+    to = Policy.parse(accepted[0]).traffic_to(ORDERS)
+    return {
+        "accepted": [
+            {"document": document, "canonical": Policy.parse(document).encode().decode()}
+            for document in accepted
+        ],
+        "told": [
+            {"known": sorted(known), "traffic": encode(to.of_caller(known)).decode()}
+            for known in ({"orders"}, {"orders", "orders-next"})
+        ],
+        "callee": encode(to.of_callee).decode(),
+        "refused": [{"document": json.dumps(bad), "path": path} for path, _, bad in REFUSED_TRAFFIC],
     }
 
 

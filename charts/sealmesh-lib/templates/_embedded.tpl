@@ -4,7 +4,7 @@ label sealmesh.dev/inject: disabled, so that the injector leaves it alone.
 */}}
 
 {{- define "sealmesh.embeddedEnv" -}}
-- {name: MESH_AUTH, value: {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.sealmesh.svc:7700" .mesh.auth | quote }}}
+- {name: MESH_AUTH, value: {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.mesh.svc:7700" .mesh.auth | quote }}}
 - {name: MESH_LISTEN, value: "0.0.0.0:{{ (include "sealmesh.ports" . | fromYaml).inbound }}"}
 - {name: MESH_SERVICE_ACCOUNT_TOKEN_FILE, value: /var/run/secrets/sealmesh/token}
 - {name: MESH_JOIN_KEY_FILE, value: /etc/sealmesh/join/join-key}
@@ -24,5 +24,5 @@ label sealmesh.dev/inject: disabled, so that the injector leaves it alone.
           audience: {{ required "mesh.audience is missing: set it to that of the chart sealmesh" .mesh.audience | quote }}
           expirationSeconds: {{ default 600 .mesh.tokenSeconds | int }}
 - name: mesh-join
-  configMap: {name: {{ default "sealmesh-join" .mesh.joinConfigMap }}}
+  configMap: {name: {{ default "sealmesh-join" .mesh.joinConfigMap | quote }}}
 {{- end -}}

@@ -27,15 +27,15 @@ Without appPort the app only calls. tests/charts holds these to what the injecto
 {{- $ports := include "sealmesh.ports" . | fromYaml -}}
 {{- $uid := default 65532 .mesh.uid | int -}}
 name: mesh-sidecar
-image: {{ required "mesh.image is missing: set it to the sidecar's image" .mesh.image }}
+image: {{ required "mesh.image is missing: set it to the sidecar's image" .mesh.image | quote }}
 imagePullPolicy: {{ default "IfNotPresent" .mesh.pullPolicy }}
 restartPolicy: Always
 args:
   - sidecar
   - --service
-  - {{ .service }}
+  - {{ .service | quote }}
   - --auth
-  - {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.sealmesh.svc:7700" .mesh.auth }}
+  - {{ required "mesh.auth is missing: set it to auth's join port, such as sealmesh-auth.mesh.svc:7700" .mesh.auth | quote }}
   - --listen
   - 0.0.0.0:{{ $ports.inbound }}
   - --health
@@ -52,7 +52,7 @@ env:
   - {name: MESH_SERVICE_ACCOUNT_TOKEN_FILE, value: /var/run/secrets/sealmesh/token}
   - {name: MESH_JOIN_KEY_FILE, value: /etc/sealmesh/join/join-key}
   {{- range $name, $value := .mesh.env }}
-  - {name: {{ $name }}, value: {{ $value | quote }}}
+  - {name: {{ $name | quote }}, value: {{ $value | quote }}}
   {{- end }}
 ports:
   - {name: mesh, containerPort: {{ $ports.inbound }}, protocol: TCP}
@@ -113,5 +113,5 @@ volumeMounts:
 {{- end -}}
 
 {{- define "sealmesh.annotations" -}}
-sealmesh.dev/injected: {{ .service }}
+sealmesh.dev/injected: {{ .service | quote }}
 {{- end -}}

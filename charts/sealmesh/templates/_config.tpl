@@ -3,15 +3,7 @@
 {{- if not .Values.trustDomain -}}
 {{- fail "trustDomain is missing: set it to the name of your trust domain, such as shop.example" -}}
 {{- end -}}
-{{- if gt (int .Values.auth.replicas) 1 -}}
-{{- fail "auth.replicas: auth takes no database URL yet and keeps its state in SQLite: set it to 1" -}}
-{{- end -}}
-{{- if .Values.database.existingSecret -}}
-{{- fail "database.existingSecret: auth takes no database URL yet: leave it empty" -}}
-{{- end -}}
-{{- if gt (int .Values.gatekeeper.replicas) 1 -}}
-{{- fail "gatekeeper.replicas: nodes are registered with one gatekeeper: set it to 1" -}}
-{{- end -}}
+{{- include "sealmesh.checkDatabase" . -}}
 {{- if lt (int .Values.auth.caSeconds) (mul 6 (int .Values.auth.svidSeconds) | int) -}}
 {{- fail "auth.caSeconds: a CA has to last six times as long as a certificate (auth.svidSeconds), or longer" -}}
 {{- end -}}
@@ -21,17 +13,67 @@
 {{- if and $prometheus.enabled (has (int $prometheus.port) $taken) -}}
 {{- fail "telemetry.prometheus.port: another port of auth, gatekeeper or the sidecar is the same: choose another" -}}
 {{- end -}}
-{{- if and $injector.minAvailable (ge (int $injector.minAvailable) (int $injector.replicas)) -}}
-{{- fail "injector.minAvailable: it has to be less than injector.replicas, or no node can be drained" -}}
+{{- $sidecar := list (int $injector.sidecar.inboundPort) (int $injector.sidecar.outboundPort) (int $injector.sidecar.healthPort) -}}
+{{- if lt (len (uniq $sidecar)) 3 -}}
+{{- fail "injector.sidecar: inboundPort, outboundPort and healthPort have to be three: choose others" -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "sealmesh.fullname" .)) -}}
+{{- fail (printf "%s: services begin with a letter: call the release otherwise, or set fullnameOverride" (include "sealmesh.fullname" .)) -}}
+{{- end -}}
+{{- if has .Values.joinConfigMap (list "kube-root-ca.crt" (include "sealmesh.partName" (dict "part" "config" "root" .))) -}}
+{{- fail (printf "joinConfigMap: %s is another ConfigMap: choose another name" .Values.joinConfigMap) -}}
+{{- end -}}
+{{- range .Values.rules -}}
+{{- if and (regexMatch "^mesh([.]|$)" .service) (not (has .service (list "mesh.gatekeeper" "mesh.operator"))) -}}
+{{- fail (printf "rules: %s is a name of the mesh itself: choose another" .service) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.operator.subjects -}}
+{{- if and (eq .kind "ServiceAccount") (not .namespace) -}}
+{{- fail (printf "operator.subjects: service account %s: add its namespace" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $part := list "auth" "gatekeeper" "injector" -}}
+{{- $values := index $.Values $part -}}
+{{- if and $values.minAvailable (ge (int $values.minAvailable) (int $values.replicas)) -}}
+{{- fail (printf "%s.minAvailable: it has to be less than %s.replicas, or no node can be drained" $part $part) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sealmesh.checkDatabase" -}}
+{{- $auth := .Values.auth -}}
+{{- $several := gt (int $auth.replicas) 1 -}}
+{{- if .Values.database.existingSecret -}}
+{{- if not $auth.kek.existingSecret -}}
+{{- fail "auth.kek.existingSecret is missing: auths on PostgreSQL begin with one KEK: make it with mesh kek new, and a Secret of that" -}}
+{{- end -}}
+{{- if $auth.kms -}}
+{{- fail "auth.kms: with database.existingSecret the KEK is in auth.kek.existingSecret: make it with mesh kek new --kms, and leave this empty" -}}
+{{- end -}}
+{{- if and $several $auth.persistence.existingClaim -}}
+{{- fail "auth.persistence.existingClaim: each of several auths has a volume of its own: leave it empty" -}}
+{{- end -}}
+{{- else -}}
+{{- if $several -}}
+{{- fail "auth.replicas: several auths need PostgreSQL, and SQLite is one's: set database.existingSecret, or this to 1" -}}
+{{- end -}}
+{{- if or $auth.kek.existingSecret .Values.database.caSecret -}}
+{{- fail "auth.kek.existingSecret and database.caSecret are for PostgreSQL: set database.existingSecret, or leave them empty" -}}
+{{- end -}}
+{{- end -}}
+{{- $gatekeeper := .Values.gatekeeper -}}
+{{- if and (gt (int $gatekeeper.replicas) 1) $gatekeeper.decisions.persistence.existingClaim -}}
+{{- fail "gatekeeper.decisions.persistence.existingClaim: each of several gatekeepers has a volume of its own: leave it empty" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "sealmesh.rules" -}}
-- namespace: {{ .Release.Namespace }}
+- namespace: {{ .Release.Namespace | quote }}
   serviceAccount: {{ include "sealmesh.partName" (dict "part" "gatekeeper" "root" .) }}
   service: mesh.gatekeeper
 {{- if .Values.operator.enabled }}
-- namespace: {{ .Release.Namespace }}
+- namespace: {{ .Release.Namespace | quote }}
   serviceAccount: {{ include "sealmesh.partName" (dict "part" "operator" "root" .) }}
   service: mesh.operator
 {{- end }}
@@ -47,8 +89,8 @@ addresses.json: |
   {"join": "{{ $auth }}:7700", "auth": "{{ $auth }}:7701", "gatekeeper": "{{ include "sealmesh.host" (dict "part" "gatekeeper" "root" .) }}:7702"}
 auth.yaml: |
   audience: {{ include "sealmesh.audience" . | quote }}
-  namespace: {{ .Release.Namespace }}
-  configMap: {{ .Values.joinConfigMap }}
+  namespace: {{ .Release.Namespace | quote }}
+  configMap: {{ .Values.joinConfigMap | quote }}
   rules: {{- include "sealmesh.rules" . | nindent 4 }}
 {{- if .Values.injector.enabled }}
 {{- $sidecar := .Values.injector.sidecar }}
@@ -58,7 +100,7 @@ sidecars.yaml: |
   auth: {{ $auth }}:7700
   audience: {{ include "sealmesh.audience" . | quote }}
   tokenSeconds: {{ $sidecar.tokenSeconds | int }}
-  joinConfigMap: {{ .Values.joinConfigMap }}
+  joinConfigMap: {{ .Values.joinConfigMap | quote }}
   uid: {{ $sidecar.uid | int }}
   ports:
     inbound: {{ $sidecar.inboundPort | int }}

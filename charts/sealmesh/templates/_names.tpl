@@ -23,8 +23,8 @@
 {{- end -}}
 
 {{- define "sealmesh.selector" -}}
-app.kubernetes.io/name: {{ include "sealmesh.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "sealmesh.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
@@ -41,7 +41,7 @@ app.kubernetes.io/part-of: sealmesh
 
 {{- define "sealmesh.metadata" -}}
 name: {{ include "sealmesh.partName" . }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels: {{- include "sealmesh.labels" . | nindent 2 }}
 {{- end -}}
 
@@ -56,6 +56,15 @@ labels: {{- include "sealmesh.labels" . | nindent 2 }}
 
 {{- define "sealmesh.audience" -}}
 {{- default (printf "sealmesh/%s" .Values.trustDomain) .Values.audience -}}
+{{- end -}}
+
+{{/* Where each replica of a part is: (dict "part" "auth" "port" 7701 "root" $). */}}
+{{- define "sealmesh.each" -}}
+{{- $places := list -}}
+{{- range $number := until (index .root.Values .part "replicas" | int) -}}
+{{- $places = append $places (printf "%s-%d.%s.svc:%d" (include "sealmesh.partName" $) $number $.root.Release.Namespace (int $.port)) -}}
+{{- end -}}
+{{- join "," $places -}}
 {{- end -}}
 
 {{- define "sealmesh.host" -}}

@@ -22,16 +22,6 @@ imagePullPolicy: {{ .root.Values.images.control.pullPolicy }}
 securityContext: {{- include "sealmesh.containerSecurity" . | nindent 2 }}
 {{- end -}}
 
-{{/* Of a mapping of names to values. */}}
-{{- define "sealmesh.env" -}}
-{{- with . -}}
-env:
-  {{- range $name, $value := . }}
-  - {name: {{ $name }}, value: {{ $value | quote }}}
-  {{- end }}
-{{- end -}}
-{{- end -}}
-
 {{/* OTEL_* variables: where auth, gatekeeper and sidecars tell of what they do. */}}
 {{- define "sealmesh.telemetry" -}}
 {{- $telemetry := .Values.telemetry -}}
@@ -51,6 +41,22 @@ env:
 
 {{- define "sealmesh.scheduling" -}}
 {{- $values := index .root.Values .part -}}
+{{- if $values.spread }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: topology.kubernetes.io/zone
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "sealmesh.selector" . | nindent 8 }}
+{{- if not $values.affinity }}
+affinity:
+  podAntiAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "sealmesh.selector" . | nindent 12 }}
+{{- end }}
+{{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -61,7 +67,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -80,17 +86,57 @@ labels:
   sealmesh.dev/inject: disabled
 {{- end -}}
 
-{{/* Where an application looks at a port, for the kubelet. */}}
+{{/* auth and gatekeeper say how they are at a socket of their own: a kubelet's plain port would be one more listener. */}}
 {{- define "sealmesh.probes" -}}
 startupProbe:
-  tcpSocket: {port: {{ .port }}}
-  periodSeconds: 1
-  failureThreshold: 120
+  exec: {command: [python, -m, services.probe, alive, /tmp/probe]}
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 60
 readinessProbe:
-  tcpSocket: {port: {{ .port }}}
+  exec: {command: [python, -m, services.probe, ready, /tmp/probe]}
   periodSeconds: 5
-livenessProbe:
-  tcpSocket: {port: {{ .port }}}
+  timeoutSeconds: 5
+livenessProbe: # whoever waits for a database or for auth is alive
+  exec: {command: [python, -m, services.probe, alive, /tmp/probe]}
   periodSeconds: 10
+  timeoutSeconds: 5
   failureThreshold: 6
+{{- end -}}
+
+{{/* A service for each replica: nodes are registered with every gatekeeper, and go to the next auth by themselves. */}}
+{{- define "sealmesh.replicaServices" -}}
+{{- $part := . -}}
+{{- range $number := until (index .root.Values .part "replicas" | int) }}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ include "sealmesh.partName" $part }}-{{ $number }}
+  namespace: {{ $part.root.Release.Namespace | quote }}
+  labels: {{- include "sealmesh.labels" $part | nindent 4 }}
+spec:
+  publishNotReadyAddresses: true # nodes know better whether it answers them
+  selector:
+    {{- include "sealmesh.selector" $part | nindent 4 }}
+    statefulset.kubernetes.io/pod-name: {{ include "sealmesh.partName" $part }}-{{ $number }}
+  ports:
+    {{- range $name, $port := $part.ports }}
+    - {name: {{ $name }}, port: {{ $port }}, targetPort: {{ $name | splitList "-" | last }}}
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "sealmesh.budget" -}}
+{{- with (index .root.Values .part).minAvailable }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {{- include "sealmesh.metadata" $ | nindent 2 }}
+spec:
+  minAvailable: {{ . | int }}
+  unhealthyPodEvictionPolicy: AlwaysAllow # who waits for a database that is away keeps no node from being drained
+  selector:
+    matchLabels: {{- include "sealmesh.selector" $ | nindent 6 }}
+{{- end }}
 {{- end -}}

@@ -19,6 +19,7 @@ from mesh.core.names import InstanceId
 from mesh.rpc.caller import CallSpec
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.connections import Connection, Connections, Endpoint
+from mesh.rpc.reply import RawEnd
 from mesh.v1 import auth_pb2, auth_pb2_grpc, gatekeeper_pb2, gatekeeper_pb2_grpc
 
 if TYPE_CHECKING:
@@ -107,12 +108,17 @@ class _LyingDirectory:
         self._connections = Connections(stage.orders.membership, self.service)
 
     async def connection(self, _spec: CallSpec) -> tuple[InstanceId, Connection]:
-        return self._door.instance, self._connections.to(self._door)
+        connection = self._connections.to(self._door)
+        connection.began()
+        return self._door.instance, connection
+
+    def split(self, _metadata: Any) -> _LyingDirectory:
+        return self
 
     async def refused(self, instance: InstanceId, by: InstanceId) -> None:
         """Change nothing."""
 
-    def lost(self, instance: InstanceId) -> None:
+    def ended(self, instance: InstanceId, end: RawEnd, *, begun: bool) -> None:
         """Change nothing."""
 
     async def close(self) -> None:
