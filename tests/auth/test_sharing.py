@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -103,13 +105,13 @@ def test_a_kek_that_one_rotated_is_taken_up_by_the_others(tmp_path: Path, url: s
         started(tmp_path / name, url, kek)
     with DataDirectory(tmp_path / "a") as opened:
         rotate_kek(opened, None, "", NOW_MS)
-    refresh(tmp_path / "a", url, kek)
+    refresh(tmp_path / "a", SHOP, url, kek)
     ids(tmp_path / "a")
     with pytest.raises(StartError, match="is not the key of this database"):
         DataDirectory(tmp_path / "b")
     rotated = (tmp_path / "a" / "kek").read_bytes()
     assert rotated != kek
-    refresh(tmp_path / "b", url, rotated)
+    refresh(tmp_path / "b", SHOP, url, rotated)
     assert ids(tmp_path / "a") == ids(tmp_path / "b")
     for name in "ab":
         assert sorted(path.name for path in (tmp_path / name).glob("kek*")) == ["kek"]
@@ -119,7 +121,7 @@ def test_the_way_to_the_database_may_change(tmp_path: Path, url: str, kek: bytes
     """The name that this auth has there stays."""
     started(tmp_path / "a", url, kek)
     before = json.loads((tmp_path / "a" / "database.json").read_text())
-    refresh(tmp_path / "a", f"{url}&application_name=a", kek)
+    refresh(tmp_path / "a", SHOP, f"{url}&application_name=a", kek)
     after = json.loads((tmp_path / "a" / "database.json").read_text())
     assert after == {"url": f"{url}&application_name=a", "replica": before["replica"]}
     assert (tmp_path / "a" / "database.json").stat().st_mode & 0o777 == 0o600
@@ -130,15 +132,37 @@ def test_a_mesh_in_a_file_is_not_left_behind(tmp_path: Path, url: str, kek: byte
     """Nor goes on alone beside those on the database: it says how it gets there."""
     found(tmp_path / "a", SHOP, NOW_MS)
     with pytest.raises(StartError, match="bring that to the database with mesh backup"):
-        refresh(tmp_path / "a", url, kek)
-    refresh(tmp_path / "a", "", b"")
+        refresh(tmp_path / "a", SHOP, url, kek)
+    refresh(tmp_path / "a", SHOP, "", b"")
+
+
+def test_another_domain_than_what_is_made_is_refused(tmp_path: Path, url: str, kek: bytes) -> None:
+    """In a file or a database, by the old URL or a new one; and nothing is taken up."""
+    found(tmp_path / "a", SHOP, NOW_MS)
+    started(tmp_path / "b", url, kek)
+    before = (tmp_path / "b" / "database.json").read_bytes()
+    for name, where in (("a", ""), ("b", ""), ("b", url), ("b", f"{url}&application_name=b")):
+        with pytest.raises(StartError, match=r"is of trust domain shop\.example, not other\.example"):
+            refresh(tmp_path / name, TrustDomain("other.example"), where, kek)
+    assert (tmp_path / "b" / "database.json").read_bytes() == before
+    ids(tmp_path / "a")
+
+
+def test_a_database_without_a_domain_is_refused(tmp_path: Path) -> None:
+    """Somebody took it out; that is said as auth would."""
+    found(tmp_path / "a", SHOP, NOW_MS)
+    with closing(sqlite3.connect(tmp_path / "a" / "auth.db")) as database:
+        database.execute("DELETE FROM trust_domain")
+        database.commit()
+    with pytest.raises(StartError, match=r"auth\.db was changed: restore it from a backup"):
+        refresh(tmp_path / "a", SHOP, "", b"")
 
 
 def test_no_auth_runs_while_its_directory_changes(tmp_path: Path, url: str, kek: bytes) -> None:
     """Its lock is held."""
     started(tmp_path / "a", url, kek)
     with DataDirectory(tmp_path / "a"), pytest.raises(StartError, match="in use by another auth"):
-        refresh(tmp_path / "a", f"{url}&application_name=a", kek)
+        refresh(tmp_path / "a", SHOP, f"{url}&application_name=a", kek)
 
 
 def test_a_mounted_secret_is_good_enough(tmp_path: Path) -> None:

@@ -121,6 +121,16 @@ def test_init_makes_a_trust_domain_once(tmp_path: Path) -> None:
     assert contents(tmp_path / "mesh") == before
 
 
+def test_init_unless_made_keeps_what_is_made(tmp_path: Path) -> None:
+    """The same again does nothing; another trust domain is refused, for a mesh cannot change its own."""
+    arguments = ("init", tmp_path / "mesh", "--unless-made", "--trust-domain")
+    assert "made in" in invoke(*arguments, "shop.example").output
+    assert "nothing to make" in invoke(*arguments, "shop.example").output
+    error = refused(invoke(*arguments, "other.example"), Exit.DATA)
+    assert "is of trust domain shop.example, not other.example" in error
+    assert "set the name back to shop.example" in error
+
+
 def test_init_says_where_it_may_not_write(tmp_path: Path) -> None:
     """A file in the way is no directory."""
     (tmp_path / "file").touch()
