@@ -234,6 +234,12 @@ def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
     assert render(values("default"))["NOTES.txt"].strip().splitlines()[-1].strip() == "mesh check"
 
 
+def test_the_log_of_a_test_is_there_when_helm_asks_for_it() -> None:
+    """``helm test --logs`` reads it after the hook: a pod that is deleted when it succeeded has none."""
+    annotations = found("default", "Pod", "-test")["metadata"]["annotations"]
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
 def test_helm_test_runs_the_check() -> None:
     """With the operator's token, and time for a mesh that has just been installed."""
     (container,) = found("default", "Pod", "-test")["spec"]["containers"]
