@@ -14,12 +14,14 @@ import pytest
 from mesh.core.names import TrustDomain
 from services.auth import founding
 from services.auth.audit_log import AuditLog
+from services.auth.backup import take
 from services.auth.directory import DataDirectory
 from services.auth.errors import StartError
 from services.auth.founding import found, new_kek
 from services.auth.kek import given
 from services.auth.postgres import Postgres
 from services.auth.rekey import rotate_kek
+from services.auth.restoring import restore
 from services.auth.sharing import found_or_add, is_made, refresh
 from tests.auth.test_replicas import at_once
 from tests.postgres import Server
@@ -126,6 +128,22 @@ def test_the_way_to_the_database_may_change(tmp_path: Path, url: str, kek: bytes
     assert after == {"url": f"{url}&application_name=a", "replica": before["replica"]}
     assert (tmp_path / "a" / "database.json").stat().st_mode & 0o777 == 0o600
     ids(tmp_path / "a")
+
+
+def test_a_restored_database_takes_auths_with_new_volumes(
+    tmp_path: Path, postgres: Server, url: str, kek: bytes
+) -> None:
+    """As docs/kubernetes.md has it: another database, no directory of before, and the mesh is the same."""
+    started(tmp_path / "a", url, kek)
+    before = ids(tmp_path / "a")
+    with DataDirectory(tmp_path / "a") as opened:
+        (tmp_path / "backup").write_bytes(b"".join(take(opened, "", NOW_MS)))
+    another = postgres.url(postgres.database())
+    restore(tmp_path / "backup", tmp_path / "restored", tmp_path / "kek", NOW_MS, database=another)
+    for name in "bc":
+        assert started(tmp_path / name, another, kek) is not None
+        assert ids(tmp_path / name) == before
+        refresh(tmp_path / name, SHOP, another, kek)
 
 
 def test_a_mesh_in_a_file_is_not_left_behind(tmp_path: Path, url: str, kek: bytes) -> None:
