@@ -325,6 +325,14 @@ def test_a_name_that_yaml_takes_for_something_else_is_a_name(word: str) -> None:
         ({"auth": {"svidSeconds": 86400, "caSeconds": 86400}}, "auth.caSeconds: a CA has to last six times"),
         ({"auth": {"kms": "vault:mesh"}}, "'/auth/kms': 'vault:mesh' does not match pattern"),
         ({"injector": {"minAvailable": 1}}, "injector.minAvailable: it has to be less"),
+        (
+            {"injector": {"certManager": {"enabled": False, "issuerRef": {"name": "x"}}}},
+            "injector.certManager.issuerRef: cert-manager is not asked: set injector.certManager.enabled",
+        ),
+        (
+            {"operator": {"enabled": False, "subjects": [{"kind": "User", "name": "x"}]}},
+            "operator.subjects: there is no account for them: set operator.enabled",
+        ),
         ({"injector": {"sidecar": {"tokenSeconds": 60}}}, "tokenSeconds': minimum: got 60, want 600"),
         ({"injector": {"sidecar": {"uid": 0}}}, "uid': minimum: got 0, want 1"),
         ({"telemetry": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "OTEL_EXPORTER_OTLP_HEADERS"),
