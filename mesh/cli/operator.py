@@ -16,6 +16,7 @@ from mesh.cli.data import DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import AUTH, GATEKEEPER
+from mesh.enrol import Vouched
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import (
@@ -60,10 +61,9 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
         async with asyncio.timeout(patience):
             enrolment = await enrol.join(token, addresses.join, (addresses.auth, addresses.gatekeeper))
     except TimeoutError:
-        raise CliError(
-            f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",
-            Exit.UNREACHABLE,
-        ) from None
+        start = f"start the mesh with mesh up --data {data.path}"
+        do = "see that kubectl port-forward runs" if isinstance(token, Vouched) else start
+        raise CliError(f"auth does not answer at {addresses.join}: {do}", Exit.UNREACHABLE) from None
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
     # Logs, keys and backups are those of the auth of this very directory, where there are several.
     own = FixedTarget(AUTH, addresses.auth, enrolment.membership)

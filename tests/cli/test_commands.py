@@ -71,6 +71,26 @@ def test_commands_need_a_trust_domain(tmp_path: Path) -> None:
     assert not nothing.exists()
 
 
+def test_an_operator_in_kubernetes_is_told_which_file_is_missing(tmp_path: Path) -> None:
+    """Of the three, and where each comes from."""
+    held = {
+        "token": "some",
+        "join-key": "some",
+        "addresses.json": '{"join": "", "auth": "", "gatekeeper": ""}',
+    }
+    for missing, hint in (
+        ("token", "make one with kubectl create token"),
+        ("join-key", "take it from the ConfigMap that auth publishes"),
+        ("addresses.json", "write there where the forwarded ports are"),
+    ):
+        for name, text in held.items():
+            (tmp_path / name).write_text(text)
+        (tmp_path / missing).unlink()
+        error = refused(invoke("status", MESH_DATA=str(tmp_path)), Exit.DATA)
+        assert str(tmp_path / missing) in error
+        assert hint in error
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 1}', '{"token": "mesh1.x.y"}', "{}"])
 def test_a_damaged_credential_is_said_without_repeating_it(tmp_path: Path, content: str) -> None:
     """The file is named; what is in it is not."""
@@ -119,6 +139,16 @@ def test_init_makes_a_trust_domain_once(tmp_path: Path) -> None:
     again = invoke("init", tmp_path / "mesh", "--trust-domain", "other.example")
     assert "not empty" in refused(again, Exit.DATA)
     assert contents(tmp_path / "mesh") == before
+
+
+def test_init_unless_made_keeps_what_is_made(tmp_path: Path) -> None:
+    """The same again does nothing; another trust domain is refused, for a mesh cannot change its own."""
+    arguments = ("init", tmp_path / "mesh", "--unless-made", "--trust-domain")
+    assert "made in" in invoke(*arguments, "shop.example").output
+    assert "nothing to make" in invoke(*arguments, "shop.example").output
+    error = refused(invoke(*arguments, "other.example"), Exit.DATA)
+    assert "is of trust domain shop.example, not other.example" in error
+    assert "set the name back to shop.example" in error
 
 
 def test_init_says_where_it_may_not_write(tmp_path: Path) -> None:
