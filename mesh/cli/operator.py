@@ -15,6 +15,7 @@ from mesh import enrol
 from mesh.cli.data import DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.core.document import MAX_DOCUMENT
+from mesh.core.join import JoinToken
 from mesh.core.names import AUTH, GATEKEEPER
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
@@ -53,7 +54,7 @@ class Operator:
 async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIterator[Operator]:
     """Join the mesh that runs on a data directory, and leave it at the end of the block.
 
-    Raises ``CliError`` if the directory or the mesh is not there, ``JoinError`` if auth refuses.
+    Raises ``CliError`` if the directory or the mesh is not there, or auth refuses the credential.
     """
     token, addresses = data.credential(), data.addresses()
     try:
@@ -64,6 +65,14 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",
             Exit.UNREACHABLE,
         ) from None
+    except enrol.JoinError as error:
+        if not isinstance(token, JoinToken):
+            raise
+        raise CliError(
+            f"auth at {addresses.join} does not take the operator's credential in {data.path}: "
+            "is it of this very mesh, and did it not expire? a restored mesh has a new operator.json",
+            Exit.REFUSED,
+        ) from error
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
     # Logs, keys and backups are those of the auth of this very directory, where there are several.
     own = FixedTarget(AUTH, addresses.auth, enrolment.membership)
