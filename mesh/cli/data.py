@@ -83,6 +83,11 @@ class DataDirectory:
         return self._missing()
 
     def _missing(self) -> CliError:
+        if any((self.path / name).exists() for name in ("kek", ADDRESSES)):
+            return CliError(
+                f"{self.path / OPERATOR} is missing: put back a copy of it, the operator's credential",
+                Exit.DATA,
+            )
         return CliError(
             f"no trust domain in {self.path}: make one with mesh init, or name it with --data", Exit.DATA
         )

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from mesh.cli.completion import ServiceKind
-from mesh.core.names import FullMethod, ServiceName, TrustDomain
+from mesh.core.names import INSTANCE_BYTES, FullMethod, ServiceName, TrustDomain
 
 #: The name of a service.
 service: Final = ServiceKind()
@@ -36,6 +36,9 @@ def full_method(text: str) -> FullMethod:
 def instance_of(text: str) -> tuple[ServiceName, str]:
     """Parse ``service``, or ``service/instance`` with the first 8 digits of the instance or more."""
     name, slash, instance = text.partition("/")
+    # As a service it would have nothing to revoke, which an operator in a hurry takes for done.
+    if not slash and len(name) == 2 * INSTANCE_BYTES and _INSTANCE.fullmatch(name):
+        raise click.BadParameter(f"{name} is an instance: name its service, too, as SERVICE/{name[:8]}")
     if slash and not _INSTANCE.fullmatch(instance):
         raise click.BadParameter(f"bad instance id {instance!r:.80}: not 8 to 32 lower-case hex digits")
     try:

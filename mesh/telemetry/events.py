@@ -11,6 +11,9 @@ from typing import Final
 EVENTS: Final = {
     # nodes
     "waiting for auth at %s, to join: %s": "join.waiting",
+    "this machine's clock is %.0f s %s auth's, and certificates hang on it: follow a time server": (
+        "clock.apart"
+    ),
     "renewal failed, trying on: %s": "renewal.failed",
     "waiting for gatekeeper: %s": "gatekeeper.waiting",
     "this instance was revoked by an operator: stop it, and join with a new token": "instance.revoked",

@@ -39,6 +39,7 @@ def refused(result: Result, status: Exit) -> str:
         (["init", "x"], "missing option '--trust-domain'"),
         (["init", "x", "--trust-domain", "Shop"], "bad trust domain 'Shop'"),
         (["token", "create"], "missing argument 'SERVICE'"),
+        (["revoke", "0a" * 16], "is an instance: name its service, too, as SERVICE/0a0a0a0a"),
         (["token", "create", "Orders"], "bad service name 'Orders'"),
         (["token", "create", "orders", "--ttl", "soon"], "'soon' is not from 1s to 24h"),
         (["token", "list", "-o", "xml"], "'xml' is not one of"),

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import context
 
+from mesh.node import warn_if_apart
 from mesh.telemetry.events import EVENTS
 from mesh.telemetry.logs import JsonLines, TextLines, set_up
 from mesh.telemetry.spans import _remote
@@ -148,3 +149,21 @@ def test_every_event_has_a_name() -> None:
     """What is logged has a stable name, one of its own, and no name is of what is not logged any more."""
     assert logged() == set(EVENTS)
     assert len(set(EVENTS.values())) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("machine_ms", "said"),
+    [
+        (1_000_000, None),
+        (1_005_000, None),
+        (1_600_000, "600 s ahead of auth's"),
+        (400_000, "600 s behind auth's"),
+    ],
+)
+def test_a_clock_that_is_off_is_said(
+    caplog: pytest.LogCaptureFixture, machine_ms: int, said: str | None
+) -> None:
+    """TLS fails where a node's clock is off, and tells only its own half of it: the node says which clock."""
+    warn_if_apart(1_000_000, machine_ms)
+    assert [EVENTS[str(one.msg)] for one in caplog.records] == ["clock.apart"] * bool(said)
+    assert (said or "") in caplog.text
