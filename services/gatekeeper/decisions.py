@@ -67,6 +67,8 @@ class Ledger:
         if len(self._waiting) >= WAITING:
             raise OSError("too many decisions at once: record them again")
         for one in taken:
+            if one.last_ms < now_ms - self._keep_ms:
+                continue
             key = (one.first_ms // MINUTE_MS, timeless(one), getattr(one, "policy", 0))
             before = self._waiting.get(key)
             self._waiting[key] = merged(before, one) if before else one
