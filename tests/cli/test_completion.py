@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -82,6 +83,35 @@ def test_services(tmp_path: Path) -> None:
     assert complete(f"mesh describe --data {tmp_path} o", tmp_path) == found
     (tmp_path / "decisions.db").write_bytes(b"no database")
     assert complete("mesh stat ov", tmp_path, MESH_DATA=str(tmp_path)) == []
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe or a device under the name of a file is left alone: a shell waits."""
+    os.mkfifo(tmp_path / "decisions.db")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(tmp_path / "policy.yaml")
+        assert complete("mesh stat ", tmp_path, MESH_DATA=str(tmp_path)) == []
+        (tmp_path / "policy.yaml").unlink()
+
+
+def test_decisions_without_an_end(tmp_path: Path) -> None:
+    """A database that has always more to tell is asked for half a second."""
+    with sqlite3.connect(tmp_path / "decisions.db") as connection:
+        connection.execute(
+            "CREATE VIEW decision AS WITH RECURSIVE more(source, destination) AS"
+            " (SELECT 'a', 1 UNION ALL SELECT 'a', destination + 1 FROM more) SELECT * FROM more"
+        )
+    connection.close()
+    assert complete("mesh stat b", tmp_path, MESH_DATA=str(tmp_path)) == []
+
+
+def test_no_name_is_more_than_a_name(tmp_path: Path) -> None:
+    """A shell acts on lines of its own: what is no service's name gives none."""
+    with sqlite3.connect(tmp_path / "decisions.db") as connection:
+        connection.execute("CREATE TABLE decision (source TEXT, destination TEXT)")
+        connection.execute("INSERT INTO decision VALUES ('o\nfile,/etc', 'o$(id)'), ('orders', 'o\x1b[31m')")
+    connection.close()
+    assert complete("mesh stat o", tmp_path, MESH_DATA=str(tmp_path)) == ["plain,orders"]
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
