@@ -207,6 +207,31 @@ async def test_damage_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFix
     await ledger.close()
 
 
+@pytest.mark.parametrize("failing", [False, True])
+async def test_nobody_takes_the_room_of_all(failing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that tells of ever more different calls is told to come again, and others are heard."""
+    monkeypatch.setattr(module, "OF_ONE", 4)
+    ledger, at = Ledger(now), now()
+    ledger.take([Observation(source, "evil", M, at, at) for source in "abcd"])
+    if failing:
+        monkeypatch.setattr(DecisionStore, "add", _full)
+        await ledger.flush()
+    with pytest.raises(OSError, match="too many decisions"):
+        ledger.take([Observation("e", "evil", M, at, at)])
+    with pytest.raises(OSError, match="too many latencies"):
+        ledger.take_latencies([Latency("e", "evil", M, at, at, ((1, 1),))])
+    ledger.take([call()])
+    ledger.take_latencies([Latency("e", "orders", M, at, at, ((1, 1),))])
+    monkeypatch.undo()
+    await ledger.flush()
+    ledger.take([Observation("e", "evil", M, at, at)])
+    await ledger.close()
+
+
+def _full(*_: object) -> None:
+    raise StoreError("disk full")
+
+
 async def test_a_node_that_counts_too_much() -> None:
     """A hostile node's counts add up to no more than can be written and told; the ledger goes on."""
     ledger = Ledger(now)
