@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mesh.cli import cli
+from mesh.cli import cli, errors
 from mesh.cli.completion import SHELLS
 from mesh.cli.errors import Exit
 from tests.cli.command import ROOT, command, environment, run
@@ -133,7 +133,22 @@ def test_every_command_says_what_is_wrong_with_its_line(
     with pytest.raises(SystemExit) as left:
         cli.main([*path, "--no-such-option"])
     assert left.value.code == Exit.USAGE
-    assert re.fullmatch(rf"error: .*: see mesh {' '.join(path)} --help\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        rf"error: .*: see mesh {' '.join(path)} --help \(docs/cli.md#mesh-{path[0]}\)\n",
+        capsys.readouterr().err,
+    )
+
+
+def test_every_error_says_where_to_read_on() -> None:
+    """The page of each kind of error, and of each command, is there, and so is the section."""
+    pages = {errors.page(command, status) for command in ("", *cli.commands) for status in Exit}
+    assert len(pages) > len(cli.commands)
+    for found in sorted(pages):
+        name, _, section = found.partition("#")
+        text = (ROOT / name).read_text()
+        heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        sections = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert section in {"", *sections, *re.findall(r'<a id="([^"]*)">', text)}, found
 
 
 def test_every_status_is_documented() -> None:
