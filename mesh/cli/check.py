@@ -19,7 +19,7 @@ from mesh.cli.data import OPERATOR, DataDirectory, data_option
 from mesh.cli.errors import CliError, Exit, told
 from mesh.cli.kinds import duration
 from mesh.cli.operator import PATIENCE, Operator, operator
-from mesh.cli.output import output_option, show_json
+from mesh.cli.output import harmless, output_option, show_json
 from mesh.core.errors import MeshError
 from mesh.core.names import InstanceId
 from mesh.core.policy import Policy
@@ -139,6 +139,6 @@ async def _reached(address: str) -> bool:
 
 def _show(one: Finding) -> None:
     sign = click.style(one.state.value, fg=_COLOURS[one.state])
-    click.echo(f"{sign} {one.category:<11}{one.what}")
+    click.echo(f"{sign} {one.category:<11}{harmless(one.what)}")
     if one.state is not State.WELL:
-        click.echo(f"  {'':<11}{one.hint} ({one.link})")
+        click.echo(f"  {'':<11}{harmless(one.hint)} ({one.link})")

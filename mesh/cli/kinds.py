@@ -11,6 +11,7 @@ import click
 
 from mesh.cli.completion import ServiceKind
 from mesh.core.names import INSTANCE_BYTES, FullMethod, ServiceName, TrustDomain
+from mesh.core.observed import MAX_TIME
 
 #: The name of a service.
 service: Final = ServiceKind()
@@ -79,11 +80,18 @@ def call_id(text: str) -> str:
 
 
 def moment(text: str) -> int:
-    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds."""
+    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds.
+
+    A time before 1970 is the first there is, one after the year 9999 the last.
+    """
     if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-        return int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000
+        return _bounded(int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"{text!r:.80} is no time: use 15m for that long ago, or RFC 3339") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    return _bounded(int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000))
+
+
+def _bounded(milliseconds: int) -> int:
+    return max(1, min(MAX_TIME, milliseconds))  # not 0, which on the wire is no bound at all

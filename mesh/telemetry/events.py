@@ -105,6 +105,8 @@ AUDITED: Final = "audit.entry"
 
 def event_of(logger: str, message: str) -> str:
     """Give the name of a log record's event; of what others log, ``log``."""
-    if message == "%s":
-        return "script.said" if logger.startswith("mesh.lua") else AUDITED
+    if message == "%s" and logger == "mesh.auth":
+        return AUDITED
+    if message == "%s" and logger.startswith("mesh.lua."):
+        return "script.said"
     return EVENTS.get(message, "log")

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from mesh.cli import cli
 from mesh.cli.errors import CliError, Exit, told
-from mesh.cli.kinds import call_id, domain, duration, service
-from mesh.cli.output import counted
+from mesh.cli.kinds import call_id, domain, duration, moment, service
+from mesh.cli.output import counted, instant
 from mesh.cli.ports import Ports
 from mesh.core.errors import Cause, PeerError
 from mesh.enrol import JoinError
@@ -224,6 +224,17 @@ def test_names_are_parsed_once() -> None:
     """The command works with names, not with texts."""
     assert service("billing.ledger").text == "billing.ledger"
     assert domain("shop.example").text == "shop.example"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "0001-01-01T00:00:00+23:59", "999999d", "1970-01-01"])
+def test_times_before_all_others(text: str) -> None:
+    """They can be sent, and are not taken for no bound."""
+    assert moment(text) == 1
+
+
+def test_times_after_all_others() -> None:
+    """They can be shown."""
+    assert instant(moment("9999-12-31T23:59:59-23:59")) == "9999-12-31T23:59:59Z"
 
 
 def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:

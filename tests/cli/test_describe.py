@@ -283,7 +283,9 @@ def test_a_gatekeeper_that_hangs(running: Up) -> None:
     assert done.returncode == 1
     assert f"{State.WRONG} gatekeeper gatekeeper takes connections and does not answer" in done.stdout
     assert re.search(r"^nodes +unknown$", shown.stdout, re.MULTILINE)
-    assert re.search(r"error: 1 of \d+ checks failed: see the hints above\n", done.stderr)
+    assert re.search(
+        r"error: 1 of \d+ checks failed: see the hints above \(docs/cli.md#mesh-check\)\n", done.stderr
+    )
     assert running.mesh("check", "--wait", "30s").returncode == 0
 
 

@@ -169,4 +169,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert refused.stderr.startswith("error: -: Deployment orders: no rule makes")
     assert refused.stdout == ""
     bad = run("inject", "-", "--settings", "-", stdin="image: 1")
-    assert (bad.returncode, bad.stderr) == (3, "error: -: image: has to be of type str\n")
+    assert (bad.returncode, bad.stderr) == (
+        3,
+        "error: -: image: has to be of type str (docs/cli.md#mesh-inject)\n",
+    )

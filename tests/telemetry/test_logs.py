@@ -83,6 +83,22 @@ def test_an_audit_entry() -> None:
     assert told("%s", '{"event": "joined"}', name="mesh.auth")["entry"] == {"event": "joined"}
 
 
+@pytest.mark.parametrize("name", ["py.warnings", "mesh", "mesh.authority", "mesh.luaparser"])
+def test_what_libraries_log(name: str) -> None:
+    """A library that logs a text alone is no audit entry and no script: a line, and no traceback for it."""
+    assert told("%s", "x\nERROR forged", name=name)["event"] == "log"
+    forged = told("%s", '{"event": "joined"}', name=name)
+    assert "entry" not in forged
+
+
+@pytest.mark.parametrize("form", [JsonLines, TextLines])
+def test_a_message_that_cannot_be_made(form: type[logging.Formatter]) -> None:
+    """A record whose message and arguments do not fit is one line too, without the arguments."""
+    line = form().format(record("for %d calls", "x\nERROR forged"))
+    assert "cannot be made: 'for %d calls'" in line
+    assert "\n" not in line
+
+
 def test_no_field_is_taken_over() -> None:
     """A message cannot give the line another level, nor another event."""
     line = told("level=%s event=%s", "error", "audit.entry")
