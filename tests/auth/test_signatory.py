@@ -114,7 +114,7 @@ def test_a_source_has_no_reply_sealed(world: World) -> None:
     signatory = world.authority.signatory
     end = signer_pb2.EndPart(count=1, initial_digest=bytes(32), trailing_digest=bytes(32))
     for part in ({"frame": signer_pb2.FramePart(payload=b"m")}, {"initial_digest": bytes(32)}, {"end": end}):
-        parts = signer_pb2.CallParts(reply=True, **part)  # type: ignore[arg-type]
+        parts = signer_pb2.CallParts(reply=True, **part)
         request = new(destination)
         request.parts.CopyFrom(parts)
         with pytest.raises(InvalidError, match="its destination's"):
