@@ -94,10 +94,10 @@ charts-readme: $(charts) ## write the charts' READMEs anew from their values
 	@.venv-charts/bin/python tools/chart_readme.py
 
 .PHONY: images
-images: ## build the images for amd64 and arm64 (PYTHON_DIGEST=sha256:… of python:3.13-slim-trixie; TAG, PUSH=--push)
+images: ## build the images for amd64 and arm64 (PYTHON_DIGEST=sha256:… of python:3.13-slim-trixie; PREFIX=REGISTRY/sealmesh, TAG, PUSH=--push)
 	@for image in control sidecar lua; do \
 	  docker buildx build --platform linux/amd64,linux/arm64 --file images/Dockerfile --target $$image \
-	    --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) --sbom=true --provenance=true --tag sealmesh/$$image:$(or $(TAG),0.1.0) \
+	    --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) --sbom=true --provenance=true --tag $(or $(PREFIX),sealmesh)/$$image:$(or $(TAG),0.1.0) \
 	    $(PUSH) . || exit 1; \
 	done
 

@@ -6,6 +6,7 @@
     echo, load the server and the client, the same programs in every variant
     direct, envoy, meshed      how each variant is laid out; ``meshed`` has a trust domain of its own
     rounds     who is measured when
+    counted                    Python functions called for each call, in one process
     decision, joins            the rows that need no traffic between services
     jailed, hostile            a Lua service beside the same in Python, and beside fifty hostile ones
     flood, flooded             other callers of each listener while it is attacked

@@ -30,6 +30,10 @@ class Variant:
         """The one that takes loads."""
         return self.processes[CLIENT]
 
+    def resident(self) -> dict[str, float]:
+        """Give the bytes that each holds in memory now."""
+        return {place: process.resident_bytes() for place, process in self.processes.items()}
+
 
 @asynccontextmanager
 async def server(

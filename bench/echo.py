@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 METHOD: Final = "/bench.Echo/Echo"
+STREAM: Final = "/bench.Echo/Stream"
 
 
 async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -26,11 +27,19 @@ async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) 
     return request
 
 
+async def stream(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    """Answer each message of a stream with itself."""
+    while isinstance(request := await context.read(), bytes):
+        await context.write(request)
+
+
 async def serve(service: str | None) -> None:
     """Serve until the end of standard input."""
-    handler = grpc.method_handlers_generic_handler(
-        "bench.Echo", {"Echo": grpc.unary_unary_rpc_method_handler(echo)}
-    )
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(echo),
+        "Stream": grpc.stream_stream_rpc_method_handler(stream),
+    }
+    handler = grpc.method_handlers_generic_handler("bench.Echo", methods)
     async with AsyncExitStack() as stack:
         if service:
             from bench.joined import joined  # noqa: PLC0415  the direct variant must not pay for it

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 
@@ -36,6 +36,7 @@ class Sample:
     seconds: float
     latency: Percentiles
     cpu: Mapping[str, float]  # of each process, over all calls
+    resident: Mapping[str, float] = field(default_factory=dict)  # bytes of each process, halfway
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Summary:
     calls_per_second: float
     cpu: Mapping[str, float]
     cpu_total: float
+    resident: Mapping[str, float]
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Summary:
@@ -61,6 +63,7 @@ class Summary:
             median(sample.calls / sample.seconds for sample in samples),
             {name: median(sample.cpu[name] / sample.calls for sample in samples) for name in names},
             median(cpu_per_call(sample) for sample in samples),
+            {name: median(sample.resident[name] for sample in samples) for name in samples[0].resident},
         )
 
 

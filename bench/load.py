@@ -1,9 +1,12 @@
 """The client of every variant: calls as fast as it gets answers, a given number of calls at once.
 
+Or messages of one stream, a given number of them under way; the figures are of messages then.
+
 ``python -m bench.load --target ADDRESS`` calls in plaintext; with ``--join SERVICE`` the address is the name
 of a service, called from an embedded node. It reads loads from standard input, one line of JSON each
-(``{"size", "at_once", "seconds"}``), and writes two lines for each: ``{"calls", "seconds"}`` the moment it
-is done, so that the reader can stop its clocks, and once asked again the percentiles. It ends with its input.
+(``{"size", "at_once", "seconds", "stream"}``), and writes two lines for each: ``{"calls", "seconds"}`` the
+moment it is done, so that the reader can stop its clocks, and once asked again the percentiles. It ends with
+its input.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import Final
@@ -20,13 +24,14 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from bench.echo import METHOD
+from bench.echo import METHOD, STREAM
 from bench.figures import Percentiles
 
 CALL_SECONDS: Final = 10.0
 READY_SECONDS: Final = 20.0
 
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+Stream = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
 
 
 async def until_answered(call: Call) -> None:
@@ -55,10 +60,35 @@ async def caller(call: Call, payload: bytes, end: float, latencies: list[float])
         begun = done
 
 
-async def run(call: Call, size: int, at_once: int, seconds: float) -> tuple[float, list[float]]:
-    """Put one load on the server; give how long it took and the latency of each call."""
+async def streamer(open_: Stream, payload: bytes, at_once: int, end: float, latencies: list[float]) -> None:
+    """Send one message after the other in one stream until ``end``, and wait for all to come back."""
+    call, room, begun = open_(), asyncio.Semaphore(at_once), deque[float]()
+
+    async def feed() -> None:
+        while time.perf_counter() < end:
+            await room.acquire()
+            begun.append(time.perf_counter())
+            await call.write(payload)
+        await call.done_writing()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(feed())
+        while (reply := await call.read()) is not grpc.aio.EOF:
+            if not isinstance(reply, bytes) or len(reply) != len(payload):
+                raise RuntimeError("the reply is not the request")
+            latencies.append(time.perf_counter() - begun.popleft())
+            room.release()
+
+
+async def run(
+    call: Call, open_: Stream, size: int, at_once: int, seconds: float, *, stream: bool
+) -> tuple[float, list[float]]:
+    """Put one load on the server; give how long it took and the latency of each call or message."""
     latencies: list[float] = []
     begun = time.perf_counter()
+    if stream:
+        await streamer(open_, payload(size), at_once, begun + seconds, latencies)
+        return time.perf_counter() - begun, latencies
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(caller(call, payload(size), begun + seconds, latencies))
@@ -99,10 +129,11 @@ async def main(target: str, service: str | None) -> None:
             channel = grpc.aio.insecure_channel(target)
             stack.push_async_callback(channel.close)
         call: Call = channel.unary_unary(METHOD)
+        open_: Stream = channel.stream_stream(STREAM)
         await until_answered(call)
         tell({})
         while line := await asyncio.to_thread(sys.stdin.readline):
-            seconds, latencies = await run(call, **json.loads(line))
+            seconds, latencies = await run(call, open_, **json.loads(line))
             tell({"calls": len(latencies), "seconds": seconds})
             await asyncio.to_thread(sys.stdin.readline)
             tell(asdict(Percentiles.of(latencies)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bench.direct import CLIENT_PROXY, PLACES
 from bench.figures import Sample, Summary, added_cpu, added_latency
@@ -20,7 +20,14 @@ SIDECAR: Final = "sidecar"
 ENVOY: Final = "Envoy pair"
 VARIANTS: Final = (DIRECT, EMBEDDED, SIDECAR, ENVOY)
 
+#: When memory is looked at, beside halfway through a load of very many calls at once.
+IDLE: Final = "idle"
+AFTER: Final = "after all loads"
+CROWD: Final = 256
+
 _MICRO: Final = 1e6
+#: MB by variant and place.
+_Held: TypeAlias = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ def loads(rounds: Rounds, asked: Sequence[Load]) -> dict[str, Any]:
 
 def targets(
     measured: Mapping[str, Any],
-    memory: Mapping[str, Mapping[str, float]],
+    memory: Mapping[str, _Held],
     decisions: Mapping[str, float],
     joins: Mapping[str, float],
 ) -> list[Target]:
@@ -53,26 +60,30 @@ def targets(
             bounds = (must, aim) if name == EMBEDDED else ("", "")
             yield Target(f"{name} adds, of what Envoy's pair adds: {what}", *bounds, found)
 
-    rate, base = (_variant_of(measured, "large", name).get("calls_per_second") for name in (EMBEDDED, DIRECT))
+    def throughput(what: str, load: str, name: str, must: str = "", aim: str = "") -> Target:
+        rate, base = (_variant_of(measured, load, one).get("calls_per_second") for one in (name, DIRECT))
+        share = 100 * rate / base if rate and base else None
+        return Target(f"{what}, {name}, of direct's throughput", must, aim, share, " %")
+
     micro = _micro(decisions)
+    sidecars = memory.get(AFTER, {}).get(SIDECAR, {})
     return [
         *ratio("CPU, one call at a time", "one", "cpu", "≤ 0.5", "≤ 0.25"),
         *ratio("CPU, many at once", "many", "cpu", "≤ 0.5", "≤ 0.25"),
         *ratio("latency, one call at a time", "one", "latency", "≤ 0.25", "≤ 0.1"),
-        Target(
-            "1 MiB messages, embedded, of direct's throughput",
-            "≥ 60 %",
-            "≥ 85 %",
-            100 * rate / base if rate and base else None,
-            " %",
-        ),
+        throughput("1 MiB messages", "large", EMBEDDED, "≥ 60 %", "≥ 85 %"),
+        throughput("- the same", "large", SIDECAR),
+        throughput("- in a stream", "large stream", EMBEDDED),
+        throughput("- in a stream", "large stream", SIDECAR),
+        throughput("100 B messages in a stream", "stream", EMBEDDED),
+        throughput("- the same", "stream", SIDECAR),
         Target("decision, 1,000 services, 10,000 rules", "≤ 5 µs", "≤ 1 µs", micro.get("permitted"), " µs"),
         Target("- the same, denied", "", "", micro.get("denied"), " µs"),
         Target("- permitted by a condition in CEL", "", "", micro.get("conditional"), " µs"),
         Target("- the same, of metadata alone", "", "", micro.get("looked_at"), " µs"),
         Target("- unseen caller, all rules at one service", "", "", micro.get("unseen"), " µs"),
         Target("joins per second, SQLite, one auth process", "≥ 100", "≥ 400", joins.get("per_second")),
-        Target("sidecar, resident", "≤ 80 MB", "≤ 50 MB", memory.get(SIDECAR, {}).get(CLIENT_PROXY), " MB"),
+        Target("sidecar, resident", "≤ 80 MB", "≤ 50 MB", sidecars.get(CLIENT_PROXY), " MB"),
     ]
 
 
@@ -101,6 +112,7 @@ def _variant(
     return {
         "latency_us": _micro(asdict(summary.latency)),
         "calls_per_second": summary.calls_per_second,
+        "resident_mb": {place: held / 1e6 for place, held in summary.resident.items()},
         "cpu_us": _micro({"all": summary.cpu_total, **summary.cpu}),
         "adds": adds,
         "of_envoy": of_envoy,
@@ -145,16 +157,17 @@ def _load_table(load: Mapping[str, Any]) -> str:
     added = [variant.get("adds", {}) for variant in measured]
     medians = [{what: found["median"] for what, found in adds.items()} for adds in added]
     rounds = max((len(variant.get("rounds", ())) for variant in measured), default=0)
+    at_once = f"{load['at_once']} {'under way in one stream' if load['stream'] else 'at once'}"
     title = (
-        f"{load['size']:,} bytes each way, {load['at_once']} at once: "
+        f"{load['size']:,} bytes each way, {at_once}: "
         f"median of {rounds} rounds of {load['seconds']:.1f} s, times in µs"
     )
     proxied = ("all", "client", "proxy", "proxy", "server")
     blocks = [
         block_of("", ["variant"], [[name] for name in VARIANTS], left=True),
         block("latency", "latency_us", ("p50", "p90", "p99"), ("p50", "p90", "p99")),
-        block_of("calls", ["per s"], [[number(variant.get("calls_per_second"))] for variant in measured]),
-        block("CPU per call", "cpu_us", proxied, ("all", *PLACES)),
+        block_of("messages", ["per s", "MB/s"], [_rates(variant, load["size"]) for variant in measured]),
+        block("CPU per message", "cpu_us", proxied, ("all", *PLACES)),
         block_of(
             "adds to direct",
             ["CPU", "p50"],
@@ -165,10 +178,32 @@ def _load_table(load: Mapping[str, Any]) -> str:
     return f"{title}\n{beside(blocks)}"
 
 
-def _memory_table(memory: Mapping[str, Mapping[str, float]]) -> str:
-    rows = [[number(memory.get(name, {}).get(place)) for place in PLACES] for name in VARIANTS]
+def _rates(variant: Mapping[str, Any], size: int) -> list[str]:
+    rate = variant.get("calls_per_second")
+    return [number(rate), number(rate and rate * size / _MICRO, 1)]
+
+
+def moments(idle: _Held, after: _Held, measured: Mapping[str, Any]) -> dict[str, _Held]:
+    """Give what each process of each variant holds in MB: idle, halfway through the crowd, after all."""
+    crowds = [load for load in measured.values() if load["at_once"] == CROWD]
+    halfway = {
+        f"{CROWD} calls at once": {name: found["resident_mb"] for name, found in load["variants"].items()}
+        for load in crowds
+    }
+    return {IDLE: idle, **halfway, AFTER: after}
+
+
+def _memory_table(memory: Mapping[str, _Held]) -> str:
     names = block_of("", ["variant"], [[name] for name in VARIANTS], left=True)
-    return "resident memory after the load, MB\n" + beside([names, block_of("", PLACES, rows)])
+    blocks = [
+        block_of(
+            moment,
+            ("client", "proxy", "proxy", "server"),
+            [[number(held.get(name, {}).get(place)) for place in PLACES] for name in VARIANTS],
+        )
+        for moment, held in memory.items()
+    ]
+    return "resident memory, MB\n" + beside([names, *blocks])
 
 
 def _target_table(rows: Sequence[Mapping[str, Any]]) -> str:

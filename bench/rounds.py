@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bench.direct import Variant
@@ -16,12 +17,16 @@ WARM_SECONDS: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a client is asked to do; ``seconds`` in each round."""
+    """What a client is asked to do; ``seconds`` in each round.
+
+    ``stream``: all messages in one stream, ``at_once`` of them under way.
+    """
 
     name: str
     size: int
     at_once: int
     seconds: float
+    stream: bool = False
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ async def measure(
     """Warm everything up, then take the rounds; fewer, but at least one, if ``deadline`` comes before."""
     result = Rounds({load.name: {name: [] for name in variants} for load in loads})
     for load in loads:
-        warm_up = Load(load.name, load.size, load.at_once, WARM_SECONDS)
+        warm_up = replace(load, seconds=WARM_SECONDS)
         await _round(result, variants, warm_up, list(variants), keep=False)
     for turn in range(rounds):
         if turn and time.monotonic() > deadline:
@@ -70,11 +75,14 @@ async def _round(
 
 
 async def sample(variant: Variant, load: Load) -> Sample:
-    """Put a load on a variant, and read every clock right before and right after."""
+    """Put a load on a variant; read every clock right before and right after, and what is held halfway."""
     processes = variant.processes.items()
     before = {place: process.cpu_seconds() for place, process in processes}
-    await variant.client.ask({"size": load.size, "at_once": load.at_once, "seconds": load.seconds})
+    asked = {"size": load.size, "at_once": load.at_once, "seconds": load.seconds, "stream": load.stream}
+    await variant.client.ask(asked)
+    await asyncio.sleep(load.seconds / 2)
+    held = variant.resident()
     done = await variant.client.answer()
     cpu = {place: process.cpu_seconds() - before[place] for place, process in processes}
     await variant.client.ask({})
-    return Sample(done["calls"], done["seconds"], Percentiles(**await variant.client.answer()), cpu)
+    return Sample(done["calls"], done["seconds"], Percentiles(**await variant.client.answer()), cpu, held)

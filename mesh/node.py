@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+from mesh.core.epochs import SKEW_MS
 from mesh.core.names import AUTH, GATEKEEPER, Identity, InstanceId, ServiceName
 from mesh.core.tally import Told
 from mesh.decisions import DecisionRecorder
@@ -263,11 +264,22 @@ async def join(
         await node.close()
 
 
+def warn_if_apart(auth_ms: int, machine_ms: int) -> None:
+    """Say that this machine's clock is not auth's: TLS goes by it, and may name no cause but its own."""
+    if abs(machine_ms - auth_ms) > SKEW_MS:
+        log.warning(
+            "this machine's clock is %.0f s %s auth's, and certificates hang on it: follow a time server",
+            abs(machine_ms - auth_ms) / 1000,
+            "ahead of" if machine_ms > auth_ms else "behind",
+        )
+
+
 async def enrolled(
     name: ServiceName, token: str | None, auth: str | None, keys: str | None = None
 ) -> Enrolment:
     """Join as a service with what is given or, without it, what the environment has, as ``join`` does."""
     enrolment = await enrol(credential(token), address(auth), remote_keys=are_remote(keys))
+    warn_if_apart(enrolment.membership.clock.now_ms(), time.time_ns() // 1_000_000)
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name

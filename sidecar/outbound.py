@@ -147,6 +147,7 @@ class _Forward(grpc.GenericRpcHandler):
     def __init__(self, out: Outbound, node: Node, service: ServiceName | None, limit: Any) -> None:
         self._out = out
         self._node, self._service, self._limit = node, service, limit
+        self._channel = node.channel(service.text, limit) if service is not None else None
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         method = handler_call_details.method
@@ -162,7 +163,7 @@ class _Forward(grpc.GenericRpcHandler):
             if service.reserved:
                 # The mesh's own services are the node's business: here they are no better than unknown.
                 await _abort(context, mesh_outcome(Reason.NAME_UNAVAILABLE))
-            channel = self._node.channel(service.text, self._limit)
+            channel = self._channel or self._node.channel(service.text, self._limit)
             make = channel.exchanges(method, entries, context.time_remaining())
         except ValueError as error:
             await _abort(context, mesh_outcome(Reason.BAD_REQUEST, str(error)))

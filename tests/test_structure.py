@@ -20,6 +20,7 @@ MODULES = [
     if "_pb2" not in path.name
 ]
 CORE = [path for path in MODULES if ROOT / "mesh" / "core" in path.parents]
+ENGINE = [path for path in MODULES if ROOT / "mesh" / "rpc" in path.parents]
 LOCKS = sorted((ROOT / "requirements").iterdir())
 MAX_LINES = 300
 
@@ -91,6 +92,7 @@ def breaches(source: str) -> list[str]:
 def test_there_is_something_to_check() -> None:
     """An empty list would pass every other test here."""
     assert len(CORE) > 5
+    assert len(ENGINE) > 5
     assert len(MODULES) > len(CORE)
     assert LOCKS
 
@@ -130,6 +132,35 @@ def test_core_is_pure(path: Path) -> None:
 def test_a_breach_of_the_core_is_seen(source: str) -> None:
     """The test above can fail."""
     assert breaches(source)
+
+
+def beyond(source: str, *seam: str) -> list[str]:
+    """Give what a module imports of this tree that is not within one of the packages of a seam."""
+    own = [
+        name for name in imports(ast.parse(source)) if name.split(".")[0] in {"mesh", "services", "sidecar"}
+    ]
+    return [name for name in own if not any(name.startswith(f"{package}.") for package in seam)]
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=relative)
+def test_the_engine_stands_alone(path: Path) -> None:
+    """What carries calls is given routes, keys and verdicts, and knows nobody who gives them."""
+    assert beyond(path.read_text(), "mesh.core", "mesh.rpc", "mesh.v1") == []
+
+
+def test_the_relay_knows_no_more_than_how_a_call_is_carried() -> None:
+    """Where a sidecar's two sides meet there is no policy, no key, no directory and no name."""
+    seam = ("mesh.core.metadata", "mesh.rpc.exchange", "mesh.rpc.hedging", "mesh.rpc.writing")
+    assert beyond((ROOT / "sidecar" / "relay.py").read_text(), *seam) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import mesh", "from mesh import node", "from sidecar.relay import outward", "import mesh.slices"],
+)
+def test_a_breach_of_the_seam_is_seen(source: str) -> None:
+    """The tests above can fail."""
+    assert beyond(source, "mesh.core", "mesh.rpc", "mesh.v1")
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=relative)

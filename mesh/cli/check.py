@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,10 @@ import grpc
 
 from mesh.cli.checks import Facts, Finding, NodeSeen, State, findings, worst
 from mesh.cli.data import OPERATOR, DataDirectory, data_option
-from mesh.cli.errors import CliError, Exit
+from mesh.cli.errors import CliError, Exit, told
 from mesh.cli.kinds import duration
 from mesh.cli.operator import PATIENCE, Operator, operator
-from mesh.cli.output import output_option, show_json
+from mesh.cli.output import harmless, output_option, show_json
 from mesh.core.errors import MeshError
 from mesh.core.names import InstanceId
 from mesh.core.policy import Policy
@@ -72,12 +73,15 @@ async def _facts(data: DataDirectory) -> Facts:
     files = [data.path / name for name in _SECRETS if (data.path / name).exists()]
     modes = {str(path): path.stat().st_mode & 0o777 for path in files}
     disk = shutil.disk_usage(data.path)
-    local = Facts(int(time.time() * 1000), ports, modes, disk.free / disk.total)
+    # Where kek is, auth writes; a copy of the credential may well be on a disk that is read-only.
+    fixed = (data.path / "kek").exists() and bool(os.statvfs(data.path).f_flag & os.ST_RDONLY)
+    local = Facts(int(time.time() * 1000), ports, modes, disk.free / disk.total, fixed)
     try:
         async with operator(data, PATIENCE) as connected:
             return await _asked(connected, local)
-    except (CliError, MeshError, grpc.aio.AioRpcError):
-        return local
+    except (CliError, MeshError, grpc.aio.AioRpcError) as error:
+        said = told(error)
+        return local if said.exit_code == Exit.UNREACHABLE else replace(local, trouble=said.message)
 
 
 async def _asked(connected: Operator, local: Facts) -> Facts:
@@ -90,20 +94,18 @@ async def _asked(connected: Operator, local: Facts) -> Facts:
     with suppress(grpc.aio.AioRpcError):
         listed = await connected.gatekeeper.ListNodes(gatekeeper_pb2.ListNodesRequest(), timeout=PATIENCE)
     out = await connected.revocation.ListRevoked(revocation_pb2.ListRevokedRequest(), timeout=PATIENCE)
-    return Facts(
-        now_ms,
-        local.ports,
-        local.secret_modes,
-        local.free_share,
-        auth.now_ms,
-        auth.ca_expires_ms,
-        auth.epoch.ends_ms,
-        auth.policy_version,
-        served,
-        listed.policy_version if listed else None,
-        tuple(await asyncio.gather(*map(_seen, listed.nodes))) if listed else (),
-        frozenset(one.service for one in out.revocations if one.instance),
-        frozenset(one.service for one in out.revocations if not one.instance),
+    return replace(
+        local,
+        now_ms=now_ms,
+        auth_ms=auth.now_ms,
+        ca_expires_ms=auth.ca_expires_ms,
+        epoch_ends_ms=auth.epoch.ends_ms,
+        policy_version=auth.policy_version,
+        served=served,
+        gatekeeper_version=listed.policy_version if listed else None,
+        nodes=tuple(await asyncio.gather(*map(_seen, listed.nodes))) if listed else (),
+        revoked=frozenset(one.service for one in out.revocations if one.instance),
+        banned=frozenset(one.service for one in out.revocations if not one.instance),
     )
 
 
@@ -137,6 +139,6 @@ async def _reached(address: str) -> bool:
 
 def _show(one: Finding) -> None:
     sign = click.style(one.state.value, fg=_COLOURS[one.state])
-    click.echo(f"{sign} {one.category:<11}{one.what}")
+    click.echo(f"{sign} {one.category:<11}{harmless(one.what)}")
     if one.state is not State.WELL:
-        click.echo(f"  {'':<11}{one.hint} ({one.link})")
+        click.echo(f"  {'':<11}{harmless(one.hint)} ({one.link})")

@@ -16,7 +16,7 @@ SKEW, BROKEN_SKEW = 2.0, 5.0
 CA_DAYS: Final = 30
 #: Seconds since a node's last heartbeat (they come every 5), and share of a disk that is free.
 SILENT: Final = 10.0
-FREE: Final = 0.05
+FREE, FULL = 0.05, 0.001
 _DAY_MS: Final = 86_400_000
 PAGE: Final = "docs/troubleshooting.md"
 
@@ -70,6 +70,10 @@ class Facts:
     """Of auth and gatekeeper: address, and whether it takes connections."""
     secret_modes: Mapping[str, int] = field(default_factory=dict)
     free_share: float | None = None
+    read_only: bool = False
+    """Whether the disk with auth's files is."""
+    trouble: str = ""
+    """Why auth was not asked, or what it refused, where that is known: what happened, and what to do."""
     auth_ms: int | None = None
     ca_expires_ms: int = 0
     epoch_ends_ms: int = 0
@@ -88,7 +92,7 @@ def findings(facts: Facts) -> list[Finding]:
     """Judge all of it, in the order in which one thing hangs on the other."""
     found = [*_ports(facts), *_store(facts)]
     if facts.auth_ms is None:
-        return [*found, Finding("auth", State.WRONG, "auth does not answer", "start it: mesh up")]
+        return [*found, _unasked(facts)]
     found += [*_clocks(facts, facts.auth_ms), *_keys(facts, facts.auth_ms), *_policy(facts)]
     if facts.gatekeeper_version is not None:
         found += [*_nodes(facts.nodes, facts.policy_version), *_services(facts)]
@@ -116,12 +120,31 @@ def _store(facts: Facts) -> Iterator[Finding]:
             yield Finding("store", State.WRONG, f"others can read {name}", f"chmod 600 {name}")
         else:
             yield Finding("store", State.WELL, f"{name} is this user's alone")
+    if facts.read_only:
+        yield Finding(
+            "store", State.WRONG, "the data directory's disk is read-only", "mount it to be written"
+        )
     if facts.free_share is not None:
-        state = State.WELL if facts.free_share > FREE else State.DOUBTFUL
+        share = facts.free_share
+        state = State.WELL if share > FREE else State.DOUBTFUL if share > FULL else State.WRONG
         hint = (
             "" if state is State.WELL else "without room auth can write neither its log nor keys: make some"
         )
         yield Finding("store", state, f"{facts.free_share:.0%} of the data directory's disk is free", hint)
+
+
+def _unasked(facts: Facts) -> Finding:
+    if facts.trouble:
+        what, _, hint = facts.trouble.partition(": ")
+        return Finding("auth", State.WRONG, what, hint or "see what auth logs")
+    if not _listens(facts, "auth"):
+        return Finding("auth", State.WRONG, "auth does not answer", "start it: mesh up")
+    hint = "it is stuck, stopped or cannot use its store: see its log; once ended, mesh up starts it again"
+    return Finding("auth", State.WRONG, "auth takes connections and does not answer", hint)
+
+
+def _listens(facts: Facts, name: str) -> bool:
+    return facts.ports.get(name, ("", False))[1]
 
 
 def _clocks(facts: Facts, auth_ms: int) -> Iterator[Finding]:
@@ -155,7 +178,11 @@ def _policy(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("policy", State.WELL, f"policy {version} is the policy of record")
     if facts.gatekeeper_version is None:
-        yield Finding("gatekeeper", State.WRONG, "gatekeeper does not answer", "see what mesh up says of it")
+        what, hint = "gatekeeper does not answer", "see what mesh up says of it"
+        if _listens(facts, "gatekeeper"):
+            what = "gatekeeper takes connections and does not answer"
+            hint = "it is stuck or stopped: see what it logs; once ended, mesh up starts it again"
+        yield Finding("gatekeeper", State.WRONG, what, hint)
     elif facts.gatekeeper_version != version:
         what = f"gatekeeper has policy {facts.gatekeeper_version}, not {version}"
         yield Finding("gatekeeper", State.WRONG, what, "can it reach auth? see what it logs")

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -26,6 +27,9 @@ VARIABLE: Final = "_MESH_COMPLETE"
 POLICY: Final = Path("policy.yaml")
 _DECISIONS: Final = "decisions.db"
 _LARGEST: Final = 1 << 20
+#: Seconds for decisions, and after how many steps of the database that is looked at.
+_SECONDS: Final = 0.5
+_STEPS: Final = 1000
 _SERVICES: Final = re.compile(r"^services:[^\S\n]*\n((?:[ #\t].*\n|\n)*)", re.MULTILINE)
 _KEY: Final = re.compile(r"^( +)['\"]?([a-z0-9.-]+)['\"]?:", re.MULTILINE)
 
@@ -70,7 +74,7 @@ def completed(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     """Give the names of services that are known here and begin so."""
     data = ctx.params.get("data") or os.environ.get("MESH_DATA") or "mesh-data"
     known = {*_of_policy(POLICY), *_of_decisions(Path(data) / _DECISIONS)}
-    return [CompletionItem(name) for name in sorted(known) if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in sorted(known) if name.startswith(incomplete) and _is_one(name)]
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -78,11 +82,20 @@ def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
     return [CompletionItem(incomplete, type="file")]
 
 
+def _is_one(name: str) -> bool:
+    # A shell acts on what it is given, and what was read is not checked.
+    try:
+        ServiceName(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _of_policy(path: Path) -> Iterator[str]:
     # Not parsed: it may be half written, and a shell waits.
     text = ""
     with suppress(OSError, UnicodeDecodeError):
-        if path.stat().st_size <= _LARGEST:
+        if path.is_file() and path.stat().st_size <= _LARGEST:
             text = path.read_text(encoding="utf-8") + "\n"
     section = _SERVICES.search(text)
     keys = _KEY.findall(section[1]) if section else []
@@ -90,9 +103,11 @@ def _of_policy(path: Path) -> Iterator[str]:
 
 
 def _of_decisions(path: Path) -> Iterator[str]:
-    if not path.exists():
+    # Whatever is there under that name: nothing is waited for, and nothing takes long.
+    if not path.is_file():
         return
-    there = f"{path.absolute().as_uri()}?mode=ro"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(there, uri=True)) as database:
+    there, end = f"{path.absolute().as_uri()}?mode=ro", monotonic() + _SECONDS
+    with suppress(sqlite3.Error), closing(sqlite3.connect(there, _SECONDS, uri=True)) as database:
+        database.set_progress_handler(lambda: monotonic() > end, _STEPS)
         names = "SELECT destination FROM decision UNION SELECT source FROM decision WHERE source <> ''"
         yield from (str(name) for (name,) in database.execute(names))

@@ -45,35 +45,49 @@ class DataDirectory:
 
     def credential(self) -> JoinToken | Vouched:
         """Read the operator's credential, or what proves an operator to auth in Kubernetes."""
-        if (self.path / JOIN_KEY).exists() and not (self.path / OPERATOR).exists():
-            return self._vouched()
         if not (self.path / OPERATOR).exists():
-            raise self._missing()
+            return self._vouched()
         return self._parsed(OPERATOR, lambda found: JoinToken.parse(found["token"]))
 
     def _vouched(self) -> Vouched:
+        if not self._is_of_kubernetes():
+            raise self._missing()
+        join_key = self._text(JOIN_KEY, "take it from the ConfigMap that auth publishes")
+        return Vouched(self._text(TOKEN, "make one with kubectl create token").strip(), join_key)
+
+    def _is_of_kubernetes(self) -> bool:
+        return any((self.path / name).exists() for name in (TOKEN, JOIN_KEY))
+
+    def _text(self, name: str, do: str) -> str:
         try:
-            return Vouched.read(self.path / TOKEN, self.path / JOIN_KEY)
+            return (self.path / name).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not ASCII"
-            raise CliError(
-                f"cannot read {self.path / TOKEN}: {why}: make one with kubectl create token", Exit.DATA
-            ) from None
+            raise CliError(f"cannot read {self.path / name}: {why}: {do}", Exit.DATA) from None
 
     def addresses(self) -> Addresses:
         """Read where the mesh that runs on this directory is."""
         if not (self.path / ADDRESSES).exists():
-            if not any((self.path / name).exists() for name in (OPERATOR, JOIN_KEY)):
-                raise self._missing()
-            raise CliError(
-                f"the mesh of {self.path} is not running: start it with mesh up --data {self.path}",
-                Exit.UNREACHABLE,
-            )
+            raise self._nowhere()
         return self._parsed(
             ADDRESSES, lambda found: Addresses(found["join"], found["auth"], found["gatekeeper"])
         )
 
+    def _nowhere(self) -> CliError:
+        if (self.path / OPERATOR).exists():
+            text = f"the mesh of {self.path} is not running: start it with mesh up --data {self.path}"
+            return CliError(text, Exit.UNREACHABLE)
+        if self._is_of_kubernetes():
+            text = f"no {self.path / ADDRESSES}: write there where the forwarded ports are (helm get notes)"
+            return CliError(text, Exit.DATA)
+        return self._missing()
+
     def _missing(self) -> CliError:
+        if any((self.path / name).exists() for name in ("kek", ADDRESSES)):
+            return CliError(
+                f"{self.path / OPERATOR} is missing: put back a copy of it, the operator's credential",
+                Exit.DATA,
+            )
         return CliError(
             f"no trust domain in {self.path}: make one with mesh init, or name it with --data", Exit.DATA
         )

@@ -48,7 +48,7 @@ def _show(found: Dossier, told: dict[str, Any]) -> None:
     ):
         if rows:
             click.echo(f"\n{title}")
-            show_table(columns, [[harmless(cell) for cell in row] for row in rows])
+            show_table(columns, rows)
     if found.edges:
         click.echo("\ncalls of the last hour")
         show_edges(found.edges)

@@ -66,7 +66,7 @@ def init(
     try:
         kek = given(kek_file) if kek_file else b""
         if unless_made and sharing.is_made(directory):
-            sharing.refresh(directory, database or "", kek)
+            sharing.refresh(directory, trust_domain, database or "", kek)
             click.echo(f"{directory} is a trust domain already: nothing to make")
             return
         if unless_made and database and kek:

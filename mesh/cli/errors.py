@@ -1,6 +1,7 @@
 """What the command says when something is wrong: one line on stderr, and an exit status that tells the kind.
 
-``error: <what happened>: <what to do>``. Never a traceback, unless ``MESH_DEBUG`` is set.
+``error: <what happened>: <what to do> (<where to read on>)``. Never a traceback, unless
+``MESH_DEBUG`` is set.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import click
 import grpc
@@ -47,6 +48,14 @@ class CliError(click.ClickException):
         super().__init__(message)
         vars(self)["exit_code"] = int(status)  # click calls it a class variable
 
+
+#: Where to read on about errors of a kind; about the others, in the section of the command.
+PAGES: Final[dict[int, str]] = {
+    Exit.UNREACHABLE: "docs/troubleshooting.md#ports",
+    Exit.DATA: "docs/troubleshooting.md#store",
+    Exit.TAMPERED: "docs/audit.md#what-verify-finds",
+}
+COMMANDS: Final = "docs/cli.md"
 
 _C = grpc.StatusCode
 _UNREACHABLE = frozenset({_C.UNAVAILABLE, _C.DEADLINE_EXCEEDED, _C.CANCELLED})
@@ -100,6 +109,8 @@ class OneLineGroup(click.Group):
         **extra: Any,
     ) -> Any:
         """Run, and exit with the status of whatever happened."""
+        command = next((one for one in (sys.argv[1:] if args is None else args) if one in self.commands), "")
+        fail = partial(_fail, command)
         run = partial(super().main, args, prog_name or "mesh", complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
@@ -109,11 +120,11 @@ class OneLineGroup(click.Group):
             error.show()
             sys.exit(Exit.USAGE)
         except click.UsageError as error:
-            _exit(_usage(error), Exit.USAGE)
+            fail(_usage(error), Exit.USAGE)
         except click.exceptions.Exit as left:
             sys.exit(left.exit_code)
         except click.ClickException as error:
-            _exit(error.format_message(), error.exit_code)
+            fail(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(Exit.INTERRUPTED)
         except BrokenPipeError:
@@ -124,7 +135,7 @@ class OneLineGroup(click.Group):
             if os.environ.get("MESH_DEBUG"):
                 raise
             said = told(error)
-            _exit(said.message, said.exit_code)
+            fail(said.message, said.exit_code)
         sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -134,6 +145,14 @@ def _usage(error: click.UsageError) -> str:
     return f"{said[:1].lower()}{said[1:]}: see {see}"
 
 
-def _exit(message: str, status: int) -> None:
-    print(f"error: {harmless(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
+def page(command: str, status: int) -> str:
+    """Give where to read on about an error of a command of ``mesh``; empty: of the command line."""
+    return PAGES.get(status, f"{COMMANDS}#mesh-{command}" if command else COMMANDS)
+
+
+def _fail(command: str, message: str, status: int) -> NoReturn:
+    said = harmless(" ".join(message.split()))
+    if ".md#" not in said:
+        said = f"{said} ({page(command, status)})"
+    print(f"error: {said}", file=sys.stderr)  # noqa: T201  not click.echo: no colour, ever
     sys.exit(status)

@@ -91,7 +91,8 @@ def _write(path: Path, credential: str) -> None:
 
 
 def _renew_offline(data: Path) -> None:
-    from services.auth.credential import make_credential  # noqa: PLC0415  only where auth's own files are
+    from services.auth import credential  # noqa: PLC0415  only where auth's own files are
 
     with opened(data) as (directory, now_ms):
-        make_credential(directory, "", now_ms, revoke=True)
+        credential.make_credential(directory, "", now_ms, revoke=True)
+        credential.end_sessions(directory, "", now_ms)

@@ -10,7 +10,8 @@ from typing import Final
 import click
 
 from mesh.cli.completion import ServiceKind
-from mesh.core.names import FullMethod, ServiceName, TrustDomain
+from mesh.core.names import INSTANCE_BYTES, FullMethod, ServiceName, TrustDomain
+from mesh.core.observed import MAX_TIME
 
 #: The name of a service.
 service: Final = ServiceKind()
@@ -36,6 +37,9 @@ def full_method(text: str) -> FullMethod:
 def instance_of(text: str) -> tuple[ServiceName, str]:
     """Parse ``service``, or ``service/instance`` with the first 8 digits of the instance or more."""
     name, slash, instance = text.partition("/")
+    # As a service it would have nothing to revoke, which an operator in a hurry takes for done.
+    if not slash and len(name) == 2 * INSTANCE_BYTES and _INSTANCE.fullmatch(name):
+        raise click.BadParameter(f"{name} is an instance: name its service, too, as SERVICE/{name[:8]}")
     if slash and not _INSTANCE.fullmatch(instance):
         raise click.BadParameter(f"bad instance id {instance!r:.80}: not 8 to 32 lower-case hex digits")
     try:
@@ -76,11 +80,18 @@ def call_id(text: str) -> str:
 
 
 def moment(text: str) -> int:
-    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds."""
+    """Parse a time (RFC 3339) or how long ago (``90s``, ``15m``, ``2h``, ``7d``); give milliseconds.
+
+    A time before 1970 is the first there is, one after the year 9999 the last.
+    """
     if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-        return int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000
+        return _bounded(int(time.time() * 1000) - int(match[1]) * _UNITS[match[2]] * 1000)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"{text!r:.80} is no time: use 15m for that long ago, or RFC 3339") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    return _bounded(int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000))
+
+
+def _bounded(milliseconds: int) -> int:
+    return max(1, min(MAX_TIME, milliseconds))  # not 0, which on the wire is no bound at all

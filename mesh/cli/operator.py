@@ -16,6 +16,7 @@ from mesh.cli.data import DataDirectory
 from mesh.cli.errors import CliError, Exit
 from mesh.core.document import MAX_DOCUMENT
 from mesh.core.names import AUTH, GATEKEEPER
+from mesh.enrol import Vouched
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.targets import FixedTarget
 from mesh.v1 import (
@@ -53,17 +54,24 @@ class Operator:
 async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIterator[Operator]:
     """Join the mesh that runs on a data directory, and leave it at the end of the block.
 
-    Raises ``CliError`` if the directory or the mesh is not there, ``JoinError`` if auth refuses.
+    Raises ``CliError`` if the directory or the mesh is not there, or auth refuses the credential.
     """
     token, addresses = data.credential(), data.addresses()
     try:
         async with asyncio.timeout(patience):
             enrolment = await enrol.join(token, addresses.join, (addresses.auth, addresses.gatekeeper))
     except TimeoutError:
+        start = f"start the mesh with mesh up --data {data.path}"
+        do = "see that kubectl port-forward runs" if isinstance(token, Vouched) else start
+        raise CliError(f"auth does not answer at {addresses.join}: {do}", Exit.UNREACHABLE) from None
+    except enrol.JoinError as error:
+        if isinstance(token, Vouched):
+            raise
         raise CliError(
-            f"auth does not answer at {addresses.join}: start the mesh with mesh up --data {data.path}",
-            Exit.UNREACHABLE,
-        ) from None
+            f"auth at {addresses.join} does not take the operator's credential in {data.path}: "
+            "is it of this very mesh, and did it not expire? a restored mesh has a new operator.json",
+            Exit.REFUSED,
+        ) from error
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)
     # Logs, keys and backups are those of the auth of this very directory, where there are several.
     own = FixedTarget(AUTH, addresses.auth, enrolment.membership)

@@ -50,7 +50,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Seq
 
     On a terminal that is too narrow the cells are folded, but for those of the columns in ``whole``; where
     those alone fill it, each row is told in several lines, each cell behind its column's name. Nothing is
-    left out.
+    left out. What a terminal would obey is written out, whoever said it.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415  takes longer to load than most commands to run
     from rich.cells import cell_len  # noqa: PLC0415
@@ -58,6 +58,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: Seq
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    rows = [[harmless(cell) for cell in row] for row in rows]
     wide = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     console = Console()
     if not console.is_terminal:

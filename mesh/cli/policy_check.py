@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from mesh.cli.completion import files
-from mesh.cli.output import counted, output_option, show_json
+from mesh.cli.output import counted, harmless, output_option, show_json
 from mesh.cli.policy_file import load_policy
 from mesh.core.groups import GROUP
 from mesh.core.patterns import ANY, source_patterns
@@ -33,7 +33,7 @@ def check(files: tuple[str, ...], output: str) -> None:
         return
     for file, policy in found:
         numbers = ", ".join(counted(number, what) for what, number in _counts(policy).items())
-        click.echo(f"{file}: good: {numbers}")
+        click.echo(harmless(f"{file}: good: {numbers}"))
         said = notes(policy)
         for note in said[:SHOWN]:
             click.echo(f"  note: {note}")

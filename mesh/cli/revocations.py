@@ -13,7 +13,7 @@ from mesh.cli.errors import CliError, Exit
 from mesh.cli.kinds import instance_of, service
 from mesh.cli.known import policy_in_force, warn_of_unknown
 from mesh.cli.operator import PATIENCE, Operator, asked
-from mesh.cli.output import counted, harmless, instant, output_option, show_json, show_table
+from mesh.cli.output import counted, instant, output_option, show_json, show_table
 from mesh.core.names import INSTANCE_BYTES, InstanceId, ServiceName
 from mesh.core.policy import Policy
 from mesh.core.revoked import MAX_REVOKED
@@ -109,9 +109,7 @@ def revoked(output: str, data: Path) -> None:
     if output == "json":
         show_json(rows)
     else:
-        show_table(
-            _COLUMNS, [[harmless(row[column] or "-") for column in _COLUMNS] for row in rows], _COLUMNS[:3]
-        )
+        show_table(_COLUMNS, [[row[column] or "-" for column in _COLUMNS] for row in rows], _COLUMNS[:3])
 
 
 def _end(

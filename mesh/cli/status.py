@@ -29,7 +29,8 @@ def status(output: str, data: Path) -> None:
         _show(found)
     if gatekeeper is None:
         raise CliError(
-            "gatekeeper does not answer: auth does, so see the output of mesh up", Exit.UNREACHABLE
+            "gatekeeper does not answer: auth does, so see mesh check and the output of mesh up",
+            Exit.UNREACHABLE,
         )
 
 
@@ -81,7 +82,7 @@ def _show(found: dict[str, Any]) -> None:
         ("ca", f"until {found['ca_expires']}"),
         ("policy", str(found["policy_version"]) if found["policy_version"] else "none: everything is denied"),
         ("gatekeeper", held),
-        ("nodes", str(len(found["nodes"]))),
+        ("nodes", str(len(found["nodes"])) if gatekeeper else "unknown"),
     ):
         click.echo(f"{name:<14}{value}")
     if found["nodes"]:

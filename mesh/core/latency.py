@@ -62,11 +62,11 @@ def bucket(seconds: float) -> int:
 
 
 def added(*histograms: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Add histograms up."""
+    """Add histograms up; a bucket that is full stays ``MAX_COUNT``."""
     total: Counter[int] = Counter()
     for histogram in histograms:
         for number, count in histogram:
-            total[number] += count
+            total[number] = min(MAX_COUNT, total[number] + count)
     return tuple(sorted(total.items()))
 
 
@@ -77,7 +77,7 @@ def merged(one: Latency, more: Latency) -> Latency:
         first_ms=min(one.first_ms, more.first_ms),
         last_ms=max(one.last_ms, more.last_ms),
         buckets=added(one.buckets, more.buckets),
-        failed=one.failed + more.failed,
+        failed=min(MAX_COUNT, one.failed + more.failed),
     )
 
 

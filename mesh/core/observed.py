@@ -153,12 +153,12 @@ def timeless(seen: _Seen) -> _Seen:
 
 
 def merged(seen: _Seen, more: Seen) -> _Seen:
-    """Give the first with the calls of the second added to it."""
+    """Give the first with the calls of the second added to it; a count that is full stays ``MAX_COUNT``."""
     return replace(
         seen,
         first_ms=min(seen.first_ms, more.first_ms),
         last_ms=max(seen.last_ms, more.last_ms),
-        count=seen.count + more.count,
+        count=min(MAX_COUNT, seen.count + more.count),
     )
 
 

@@ -163,11 +163,13 @@ class Receiver:
             # No proof for this one: the call may have been dispatched while its epoch was still known.
             raise StalePeerError(Cause.UNKNOWN_EPOCH, None)
         source = Peer(header.source, header.source_instance)
-        inbound = self._inbound.get(header.epoch, {}).get(source) or self._derive(key, source, answer)
+        known = self._inbound.get(header.epoch, {}).get(source)
+        inbound = known or self._derive(key, source, answer)
         seal = (answer or inbound).session.open(mac, encoded)
         if source != incoming.peer:
             raise PeerError(Cause.WRONG_PEER, f"{incoming.peer.service} sent what {header.source} sealed")
-        self._inbound.setdefault(header.epoch, {}).setdefault(source, inbound)
+        if known is None:
+            self._inbound.setdefault(header.epoch, {})[source] = inbound
         if not inbound.window.accept(header.sequence):
             raise PeerError(Cause.REPLAYED, f"{header.source} {header.sequence}")
         entries = application_entries(incoming.metadata)

@@ -2,6 +2,7 @@
 
 ``settings``   what is the same for every pod of a cluster
 ``tuning``     what a pod asks for in its annotations
+``quantities`` what of a sidecar's resources is more than another
 ``shape``      what has the shape of a pod at all
 ``bypass``     pods that could get around their sidecar, and are refused
 ``parts``      the sidecar as Kubernetes describes it: container, volumes, environment

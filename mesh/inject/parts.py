@@ -58,7 +58,7 @@ def container(placed: Placed) -> dict[str, Any]:
         "readinessProbe": {"grpc": {"port": ports.health, "service": READY}, "periodSeconds": 5},
         "livenessProbe": {"grpc": {"port": ports.health}, "periodSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "sidecar.drain"]}}},
-        "resources": _resources(placed),
+        "resources": resources(placed),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -128,7 +128,8 @@ def _ports(settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in named.items()]
 
 
-def _resources(placed: Placed) -> dict[str, Any]:
+def resources(placed: Placed) -> dict[str, Any]:
+    """Give the sidecar's requests and limits: the pod's own in the place of the cluster's."""
     base = _RESOURCES if placed.settings.resources is None else placed.settings.resources
     asked = placed.tuning.resources
     return {kind: {**base.get(kind, {}), **asked.get(kind, {})} for kind in sorted({*base, *asked})}

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from mesh.core.workloads import Workload
-from mesh.inject import bypass, parts, shape, tuning
+from mesh.inject import bypass, parts, quantities, shape, tuning
 from mesh.inject.bypass import JOIN_VOLUME, RUN_VOLUME, SIDECAR, TOKEN_VOLUME
 from mesh.inject.errors import RefusedError
 from mesh.inject.settings import Settings
@@ -42,6 +42,7 @@ def inject(pod: Mapping[str, Any], namespace: str, settings: Settings) -> dict[s
     bypass.check(spec, settings.audience)
     placed = _placed(changed, namespace, settings)
     _check_ports(spec, placed)
+    quantities.check(parts.resources(placed))
     _put_in(spec, placed)
     annotations = _annotations(changed)
     annotations[tuning.INJECTED] = placed.service
@@ -57,8 +58,8 @@ def _placed(pod: Mapping[str, Any], namespace: str, settings: Settings) -> parts
     service = settings.rules.service_of(workload)
     if service is None or service.reserved:
         raise RefusedError(
-            f"no rule makes service account {account} of namespace {namespace} a service: add one to the"
-            " rules"
+            f"no rule makes service account {account} of namespace {namespace} a service (pod {name}):"
+            " add one to the rules"
         )
     if asked.service not in (None, service.text):
         raise RefusedError(
@@ -90,7 +91,9 @@ def _check_ports(spec: Mapping[str, Any], placed: parts.Placed) -> None:
     if placed.settings.metrics_port is not None:
         ours.add(placed.settings.metrics_port)
     if placed.outbound_port in ours:
-        raise RefusedError(f"{tuning.PREFIX}outbound-port {placed.outbound_port} is another of the sidecar's")
+        raise RefusedError(
+            f"{tuning.PREFIX}outbound-port {placed.outbound_port} is another of the sidecar's: choose one"
+        )
     ours.add(placed.outbound_port)
     asked = {port.get("containerPort") for one in bypass.containers(spec) for port in one.get("ports") or []}
     for port in sorted(ours & {*asked, placed.tuning.app_port} - {None}):

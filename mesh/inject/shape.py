@@ -59,7 +59,8 @@ def _check(found: object, shape: Any, where: str) -> None:
                 raise RefusedError(f"{where}[{number}] is empty: remove it")
             _check(one, shape[0], f"{where}[{number}]")
     elif type(found) is not shape:
-        raise RefusedError(f"{where} has to be {_SAID[shape]}: see docs/kubernetes.md")
+        quote = "put it in quotes" if shape is str and isinstance(found, (bool, int, float)) else ""
+        raise RefusedError(f"{where} has to be {_SAID[shape]}: {quote or 'see docs/kubernetes.md'}")
 
 
 def _check_mapping(found: object, shape: Mapping[str, Any], where: str) -> None:

@@ -106,7 +106,8 @@ class Streams:
 
     async def send(self, payload: bytes, *, last: bool) -> bool:
         """Send a message. False if it has ended."""
-        await self._asking.to_send(self._sealer, payload, last=last)
+        if self._asking.remote:
+            await self._asking.to_send(self._sealer, payload, last=last)
         return await write(self.raw, self._sealer.seal(payload, end=last), last=last)
 
     async def close(self) -> bool:
@@ -125,7 +126,8 @@ class Streams:
         initial = None
         if not self.begun and not self._initial.done():
             initial = tuple(await self.raw.initial_metadata())
-        await self._asking.reply_seen(self._opener, data, initial)
+        if self._asking.remote:
+            await self._asking.reply_seen(self._opener, data, initial)
         if initial is not None:
             self._check_initial(initial)
         if self.begun and not self._initial.done():

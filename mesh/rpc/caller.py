@@ -184,7 +184,7 @@ class Caller:
         spec.watched.attempt(connection.address, sealed, seal)
         options = {
             "timeout": timeout,
-            "metadata": ((CALL, sealed), *spec.entries),
+            "metadata": grpc.aio.Metadata((CALL, sealed), *spec.entries),
             "wait_for_ready": spec.wait_for_ready,
             "compression": spec.compression,
         }

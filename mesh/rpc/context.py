@@ -116,7 +116,8 @@ class MeshContext(Saying):
             if not isinstance(data, bytes):
                 self._opener.finish()
                 return None
-            await self.asked(self.asking.request_seen(self._opener, data))
+            if self.asking.remote:
+                await self.asked(self.asking.request_seen(self._opener, data))
             payload = self._opener.open(data)
         except PeerError as fault:
             self.fault = fault
@@ -141,8 +142,9 @@ class MeshContext(Saying):
     async def write(self, message: Any) -> None:
         """Send a reply message."""
         payload = self.serialized(message)
-        initial = _NO_INITIAL if self.initial_digest is None else None
-        await self.asked(self.asking.to_reply(self._sealer, payload, initial))
+        if self.asking.remote:
+            initial = _NO_INITIAL if self.initial_digest is None else None
+            await self.asked(self.asking.to_reply(self._sealer, payload, initial))
         await self.send_initial_metadata_once()
         await self._raw.write(self.seal(payload))
 

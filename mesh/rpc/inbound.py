@@ -45,6 +45,7 @@ class Inbound:
 
     membership: Membership
     method: str
+    admission: Admission
     handler: Any
     max_receive: int
     open_calls: OpenCalls
@@ -52,7 +53,7 @@ class Inbound:
 
     async def unary(self, _requests: Any, raw: Any) -> bytes:
         """Handle a call with one reply: its frame and its end leave in one go."""
-        admitted, asking = await self._admission.admit(raw)
+        admitted, asking = await self.admission.admit(raw)
         with self._watch(admitted, raw) as watched:
             context = self._context(raw, admitted, watched, asking)
             replies: list[bytes] = []
@@ -75,7 +76,7 @@ class Inbound:
 
     async def stream(self, _requests: Any, raw: Any) -> None:
         """Handle a call with many replies."""
-        admitted, asking = await self._admission.admit(raw)
+        admitted, asking = await self.admission.admit(raw)
         with self._watch(admitted, raw) as watched:
             context = self._context(raw, admitted, watched, asking)
 
@@ -89,11 +90,6 @@ class Inbound:
 
     def _watch(self, admitted: Admitted, raw: Any) -> Serving:
         return self.membership.observer.serving(admitted, raw.peer, known=self.handler is not None)
-
-    @property
-    def _admission(self) -> Admission:
-        alone = self.handler is not None and not self.handler.request_streaming
-        return Admission(self.membership, self.method, self.warden, alone)
 
     def _context(self, raw: Any, admitted: Admitted, watched: Serving, asking: Asking) -> MeshContext:
         identity, now_ms = self.membership.identity, self.membership.clock.now_ms

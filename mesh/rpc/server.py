@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 
 from mesh.core.names import FullMethod
+from mesh.rpc.admission import Admission
 from mesh.rpc.connections import MAX_MESSAGE, MAX_METADATA, SLACK
 from mesh.rpc.inbound import Inbound
 from mesh.rpc.listener import Listener
@@ -129,7 +130,11 @@ class MeshServer(grpc.aio.Server):
             _check(details.method, handler)
         limit = self._limits.get(details.method, self._max_receive)
         warden = self._listener.warden
-        inbound = Inbound(self._membership, details.method, handler, limit, self.open_calls, warden)
+        alone = handler is not None and not handler.request_streaming
+        admission = Admission(self._membership, details.method, warden, alone)
+        inbound = Inbound(
+            self._membership, details.method, admission, handler, limit, self.open_calls, warden
+        )
         if handler is not None and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(inbound.stream), True
         return grpc.stream_unary_rpc_method_handler(inbound.unary), handler is not None

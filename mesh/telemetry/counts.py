@@ -82,7 +82,7 @@ class Counts:
         key = CallKey(side, peer, method, status)
         held = self.calls.get(key)
         if held is None:
-            held = self._room(key)
+            key, held = self._room(key)
         held.add(seconds)
         if self._record is not None:
             self._record(key, seconds)
@@ -119,7 +119,7 @@ class Counts:
         """Count something that policy has done to a call on purpose."""
         self.faults[fault] = self.faults.get(fault, 0) + 1
 
-    def _room(self, key: CallKey) -> Durations:
+    def _room(self, key: CallKey) -> tuple[CallKey, Durations]:
         if len(self.calls) >= MAX_KEYS:
             key = CallKey(key.side, OTHER, OTHER, key.status)
-        return self.calls.setdefault(key, Durations())
+        return key, self.calls.setdefault(key, Durations())

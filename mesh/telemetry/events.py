@@ -11,6 +11,9 @@ from typing import Final
 EVENTS: Final = {
     # nodes
     "waiting for auth at %s, to join: %s": "join.waiting",
+    "this machine's clock is %.0f s %s auth's, and certificates hang on it: follow a time server": (
+        "clock.apart"
+    ),
     "renewal failed, trying on: %s": "renewal.failed",
     "waiting for gatekeeper: %s": "gatekeeper.waiting",
     "this instance was revoked by an operator: stop it, and join with a new token": "instance.revoked",
@@ -102,6 +105,8 @@ AUDITED: Final = "audit.entry"
 
 def event_of(logger: str, message: str) -> str:
     """Give the name of a log record's event; of what others log, ``log``."""
-    if message == "%s":
-        return "script.said" if logger.startswith("mesh.lua") else AUDITED
+    if message == "%s" and logger == "mesh.auth":
+        return AUDITED
+    if message == "%s" and logger.startswith("mesh.lua."):
+        return "script.said"
     return EVENTS.get(message, "log")

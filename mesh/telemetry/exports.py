@@ -2,7 +2,7 @@
 
 The SDK's readers collect at their own pace, in threads of their own. A backend that is slow or away costs
 calls nothing: spans wait in a queue of bounded length and are dropped past it, and metrics are collected
-again later.
+again later. Of what it answers nothing but the status is taken: no text of any size, no other address.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from time import time_ns
 from typing import Any, Final
 
+import requests
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -29,6 +30,8 @@ from mesh.telemetry.instruments import DURATIONS, Nodes, attributes_of
 
 log = logging.getLogger("mesh.telemetry")
 
+#: Bytes of an answer that are read, and thrown away, so that its connection can be used again.
+MAX_ANSWER: Final = 64 * 1024
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 
 
@@ -48,6 +51,19 @@ class ScrapedMetrics(PrometheusMetricReader):
 
     def _receive_metrics(self, metrics_data: MetricsData, *rest: Any, **more: Any) -> None:
         super()._receive_metrics(with_durations(metrics_data, self.nodes()), *rest, **more)
+
+
+class StatusOnly(requests.Session):
+    """Sends by HTTP, and has no ear for what a backend says beside its status: that may have no end."""
+
+    def send(self, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        """Send it; give an answer without its text."""
+        answer = super().send(request, **{**more, "stream": True, "allow_redirects": False})
+        length = answer.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and int(length) <= MAX_ANSWER:
+            answer.raw.read(decode_content=False)
+        answer.close()
+        return answer
 
 
 def with_durations(collected: MetricsData | None, nodes: Iterable[Any]) -> Any:

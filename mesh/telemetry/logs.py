@@ -56,7 +56,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": event_of(record.name, str(record.msg)),
             "logger": record.name,
-            "message": record.getMessage()[:MAX_MESSAGE],
+            "message": _message(record)[:MAX_MESSAGE],
             **_fields(record),
             **_trace(),
         }
@@ -73,11 +73,18 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line."""
-        text = f"{record.levelname} {record.name} {record.getMessage()[:MAX_MESSAGE]}"
+        text = f"{record.levelname} {record.name} {_message(record)[:MAX_MESSAGE]}"
         if record.exc_info and record.exc_info[1] is not None:
             found = exception(record.exc_info[1])
             text += f" [{found['type']} at {' < '.join(found['at'][::-1])}]"
         return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  logging would print it in many lines, with whatever was to be in it
+        return f"a message that cannot be made: {record.msg!r}"
 
 
 def exception(error: BaseException) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from mesh.telemetry.spans import SERVER_ERRORS, Attributes, Tracing, address, fi
 _C = grpc.StatusCode
 _UNANSWERED: Final = Outcome(_C.CANCELLED, "")
 _BROKEN: Final = Outcome(_C.UNKNOWN, "")
+#: How calls end that nobody may have served: a sidecar learns of its app's methods by their ends alone.
+_UNSERVED: Final = {_C.UNIMPLEMENTED, _C.CANCELLED, _C.DEADLINE_EXCEEDED, _C.RESOURCE_EXHAUSTED}
 _VERDICTS: Final = {Permit: names.PERMIT, Denied: names.DENY, PeerError: names.REJECT}
 
 
@@ -150,7 +152,8 @@ class Served:
         status, header = outcome.code.name, self._admitted.header
         counts, why = self._node.counts, self._refused
         counts.open["server"] -= 1
-        method = counts.method(header.method.text, served=self._known and why is None)
+        served = self._known and why is None and outcome.code not in _UNSERVED
+        method = counts.method(header.method.text, served=served)
         counts.call("server", header.source.text, method, status, perf_counter() - self._began)
         verdict = _VERDICTS[type(why) if type(why) in _VERDICTS else PeerError] if why else names.PERMIT
         self._node.count(verdict, why)

@@ -55,7 +55,7 @@ class Sampling:
         return TraceParent(parent.trace_id, parent.span_id, self._takes(parent.trace_id), parent.state)
 
     def _takes(self, trace_id: int) -> bool:
-        return (trace_id & _LOW) < self.ratio * (_LOW + 1)
+        return (trace_id & _LOW) < round(self.ratio * (_LOW + 1))
 
 
 def _ratio(text: str | None) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ _CLASSES: Final = {
     "traces": ("trace_exporter", "OTLPSpanExporter", "SpanExportResult"),
     "metrics": ("metric_exporter", "OTLPMetricExporter", "MetricExportResult"),
 }
+#: What names a session of the user's own, that adds credentials.
+CREDENTIALS: Final = re.compile(r"OTEL_PYTHON_EXPORTER_OTLP_HTTP_(\w+_)?CREDENTIAL_PROVIDER")
 #: Seconds that a process which ends gives to what is still to be sent.
 FLUSH: Final = 2.0
 
@@ -177,7 +180,7 @@ def _of(signal: str, name: str) -> str:
 
 
 def _otlp(signal: str) -> Any:
-    from mesh.telemetry.exports import told_once  # noqa: PLC0415
+    from mesh.telemetry.exports import StatusOnly, told_once  # noqa: PLC0415
 
     variable = _of(signal, "PROTOCOL")
     protocol = os.environ.get(variable) or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
@@ -195,7 +198,8 @@ def _otlp(signal: str) -> Any:
             f"{variable}=grpc needs pip install opentelemetry-exporter-otlp-proto-grpc: or use http/protobuf"
         )
         raise ValueError(msg) from None
-    exporter = getattr(found, name)()
+    own = package == "http" and not any(CREDENTIALS.fullmatch(one) for one in os.environ)
+    exporter = getattr(found, name)(**({"session": StatusOnly()} if own else {}))
     where = os.environ.get(_of(signal, "ENDPOINT")) or os.environ.get(ENDPOINT) or "its default address"
     failure = getattr(found, result).FAILURE
     vars(exporter)["export"] = told_once(exporter.export, failure, signal, where)

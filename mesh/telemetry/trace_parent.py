@@ -2,7 +2,8 @@
 
 ``traceparent`` is ``version-traceid-parentid-flags`` in lower-case hex (W3C Trace Context, section 3.2).
 One that is malformed, all zeros, or there twice is none: the call begins a trace of its own.
-``tracestate`` is carried, within bounds, and not looked at.
+``tracestate`` is carried, within bounds, if it is one (section 3.3.1): the API of OpenTelemetry would write
+what is none into the log.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ SAMPLED: Final = 1
 MAX_STATE: Final = 512
 _PATTERN: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _INVALID: Final = "ff"
+_KEY: Final = r"[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}"
+_VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_MEMBER: Final = re.compile(rf"(?:{_KEY})={_VALUE}", re.ASCII)
+_MAX_MEMBERS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,11 @@ def _parsed(value: Value, state: str) -> TraceParent | None:
     trace_id, span_id = int(trace, 16), int(span, 16)
     if not trace_id or not span_id:
         return None
-    return TraceParent(
-        trace_id, span_id, bool(int(flags, 16) & SAMPLED), state if len(state) <= MAX_STATE else ""
-    )
+    return TraceParent(trace_id, span_id, bool(int(flags, 16) & SAMPLED), state if _is_state(state) else "")
+
+
+def _is_state(text: str) -> bool:
+    if len(text) > MAX_STATE:
+        return False
+    members = [one for member in text.split(",") if (one := member.strip(" \t"))]
+    return len(members) <= _MAX_MEMBERS and all(map(_MEMBER.fullmatch, members))

@@ -143,9 +143,9 @@ class Admission:
         self._store.add_token(Token(token.id, Kind.JOIN, service, now_ms, expires_ms, sealed), entry)
         report(entry)
 
-    def not_vouched(self, token_id: str, event: str, detail: str) -> RefusedError:
-        """Note why nobody is vouched for, and give the refusal, which is that of every join."""
-        return self._refuse(_failed(self._now_ms(), event, token_id, detail=detail), STRANGERS)
+    def not_vouched(self, token_id: str, event: str, detail: str) -> None:
+        """Note why nobody is vouched for."""
+        self._refuse(_failed(self._now_ms(), event, token_id, detail=detail), STRANGERS)
 
     def admit(self, asked: Sequence[JoinAsked], now_ms: int) -> list[Admitted | Exception]:
         """Give what each request gets; those that join are written in one transaction.

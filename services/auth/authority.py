@@ -96,7 +96,7 @@ class Authority:
         self.following = Following(directory, self._authorities, self._roots, self._policies, clock)
         self.keys = Keeping(directory, self._authorities, self._roots, self._now)
         self.revoking = Revoking(self._store, self._roots, self._now)
-        self.following.also = self.revoking.take_up
+        self.following.also = self.keys.revoked = self.revoking.take_up
         self.members = Members(self._store, self.revoking, self.auditor, clock.now_ms)
         self.signatory = Signatory(
             self.members,

@@ -2,7 +2,8 @@
 
     half of its life is over    another is put in its place; the old one stays good to its end, for copies
     it is good no more          another is put in its place: auth could not be operated without
-    the operator rotates it     another is put in its place, and every one before is revoked at once
+    the operator rotates it     another is put in its place, and every one before is revoked at once, with
+                                what joined by it (``end_sessions``)
 
 Where there is no ``operator.json`` it was taken elsewhere, and auth puts none there by itself.
 """
@@ -16,17 +17,22 @@ from typing import Final
 from mesh.core.audit import Entry
 from mesh.core.audit import Kind as EntryKind
 from mesh.core.join import JoinToken
-from mesh.core.names import OPERATOR
+from mesh.core.names import OPERATOR, InstanceId
+from mesh.core.revoked import MAX_REVOKED
 from services.auth.admission import new_token
 from services.auth.directory import OPERATOR as FILE
 from services.auth.directory import DataDirectory
 from services.auth.durable import sync, write_secret
 from services.auth.errors import ConflictError
 from services.auth.records import Kind, Token
+from services.auth.revocation_store import Order
 from services.auth.tokens import OPERATOR_LIFE_MS, State, state
 from services.auth.vault import TamperedError
 
 HALF_MS: Final = OPERATOR_LIFE_MS // 2
+ROTATED: Final = "credential rotated"
+#: Of sessions and all else, how many nodes are told: there is to be room for instances of services.
+MOST_SESSIONS: Final = MAX_REVOKED // 2
 
 
 def make_credential(directory: DataDirectory, by: str, now_ms: int, *, revoke: bool) -> JoinToken:
@@ -39,6 +45,17 @@ def make_credential(directory: DataDirectory, by: str, now_ms: int, *, revoke: b
     directory.store.keys.add_credential(token, entry, now_ms if revoke else None)
     write_credential(directory.path, owned)
     return owned
+
+
+def end_sessions(directory: DataDirectory, by: str, now_ms: int, spared: InstanceId | None = None) -> None:
+    """Revoke what has joined as operator, but for ``spared``, who has yet to be answered.
+
+    An instance goes on without the credential that it joined by, for it renews. Raises ``AuditError``.
+    """
+    until_ms = max((row.epoch.accepted_until_ms for row in directory.store.keys.roots()), default=now_ms)
+    entry = Entry(now_ms, EntryKind.REVOCATION, "revoke", service=OPERATOR.text, by=by, detail=ROTATED)
+    order = Order(OPERATOR, None, now_ms, until_ms, by, ROTATED, False, spared, MOST_SESSIONS)
+    directory.store.revocations.revoke(order, entry)
 
 
 def write_credential(path: Path, credential: JoinToken) -> None:

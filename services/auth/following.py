@@ -52,6 +52,8 @@ class Following:
         for _ in range(TRIES):
             with suppress(OvertakenError):
                 self._take_up()
+                # Another auth may have followed a clock that leapt before this one does: its time is told.
+                self._clock.set(self._roots.begun_ms)
                 now_ms = self._clock.now_ms()
                 self._roots.turn(now_ms)
                 self._authorities.turn(now_ms)

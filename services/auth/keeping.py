@@ -10,7 +10,7 @@ from mesh.v1 import keys_pb2
 from services.auth.audit import by_whom
 from services.auth.authorities import Authorities
 from services.auth.backup import take
-from services.auth.credential import HALF_MS, Credential, make_credential
+from services.auth.credential import HALF_MS, Credential, end_sessions, make_credential
 from services.auth.directory import DataDirectory
 from services.auth.epochs import accepted
 from services.auth.rekey import rotate_kek
@@ -26,6 +26,8 @@ class Keeping:
         """Take an opened directory, what is in force, and auth's clock, which turns what is due."""
         self._directory, self._authorities, self._roots, self._now = directory, authorities, roots, now_ms
         self._credential = Credential(directory)
+        self.revoked: Callable[[], None] = lambda: None
+        """Takes up that instances were revoked."""
 
     def turn(self, now_ms: int) -> None:
         """Keep the operator's credential good; raise ``AuthError`` where that is not possible now."""
@@ -56,9 +58,14 @@ class Keeping:
         return keys_pb2.RotateKeyResponse(id=made, begins_ms=now_ms)
 
     def rotate_operator(self, by: Peer) -> keys_pb2.RotateKeyResponse:
-        """Make a new operator's credential and revoke every one before; see ``make_credential``."""
+        """Make a new operator's credential and revoke every one before, and who joined by them but ``by``.
+
+        See ``make_credential``.
+        """
         now_ms = self._now()
         made = make_credential(self._directory, by_whom(by), now_ms, revoke=True)
+        end_sessions(self._directory, by_whom(by), now_ms, by.instance)
+        self.revoked()
         return keys_pb2.RotateKeyResponse(id=made.id, begins_ms=now_ms, credential=made.text)
 
     def back_up(self, by: Peer) -> Iterator[bytes]:

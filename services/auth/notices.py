@@ -7,15 +7,28 @@ The connection is of its own and belongs to one event loop; where it is cut, ano
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 log = logging.getLogger("mesh.auth")
 
 CHANNEL: Final = "sealmesh"
-CONNECT_SECONDS: Final = 5
+#: Of every connection, where its URL says nothing else. A machine that is gone without a word ends none, and
+#: who waits for its answer would wait for as long as TCP does: a quarter of an hour, or two hours.
+CONNECTION: Final[Mapping[str, str | int]] = MappingProxyType(
+    {
+        "connect_timeout": 5,
+        "fallback_application_name": "sealmesh",
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 15_000,
+    }
+)
 #: Without a notice for so long it is asked whether the connection still is one.
 SILENCE_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 5.0
@@ -41,10 +54,14 @@ async def listen(url: str, told: Callable[[], None]) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
+def conninfo(url: str) -> str:
+    """Give what to connect with: what the URL says, and of the rest what auth needs."""
+    given = conninfo_to_dict(url)
+    return make_conninfo(url, **{name: value for name, value in CONNECTION.items() if name not in given})
+
+
 async def _connected(url: str) -> psycopg.AsyncConnection:
-    return await psycopg.AsyncConnection.connect(
-        url, autocommit=True, connect_timeout=CONNECT_SECONDS, fallback_application_name="sealmesh"
-    )
+    return await psycopg.AsyncConnection.connect(conninfo(url), autocommit=True)
 
 
 async def _follow(connection: psycopg.AsyncConnection, told: Callable[[], None]) -> None:

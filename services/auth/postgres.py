@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.auth.database import Database, Generation, OvertakenError, StoreError, failing, reason
 from services.auth.errors import StartError
 from services.auth.migrations import upgrade
-from services.auth.notices import CHANNEL, CONNECT_SECONDS, listen
+from services.auth.notices import CHANNEL, conninfo, listen
 from services.auth.portable import as_sqlite
 
 log = logging.getLogger("mesh.auth")
@@ -217,9 +217,7 @@ def _engine(url: str) -> Engine:
         raise StartError("PostgreSQL needs its driver: pip install 'sealmesh[postgres]'") from None
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(
-            url, connect_timeout=CONNECT_SECONDS, fallback_application_name="sealmesh"
-        ),
+        creator=lambda: psycopg.connect(conninfo(url)),
         pool_size=1,
     )
     event.listen(engine, "connect", _on_connect)

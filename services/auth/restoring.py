@@ -1,7 +1,8 @@
 """A data directory from a backup, such that nothing of the time since is used twice.
 
     join tokens         those that were open are revoked: some were used since, nobody knows which
-    credentials         revoked as well, for one may have been by its owner; there is a new one
+    credentials         revoked as well, for one may have been by its owner, with what joined by them; there
+                        is a new one
     epochs              the next has a number that none since the backup can have had
     sequence numbers    that auth handed out begin anew, with the time, above all that there were
     policy              the one of the backup gets a version that none since can have had, so that nodes and
@@ -26,7 +27,7 @@ from mesh.core.keys import KEY_BYTES
 from mesh.core.names import INSTANCE_BYTES, InstanceId, KeyEpoch
 from services.auth import audit_log, rows
 from services.auth.archive import Archive
-from services.auth.credential import make_credential
+from services.auth.credential import end_sessions, make_credential
 from services.auth.database import StoreError
 from services.auth.directory import DataDirectory
 from services.auth.durable import write_secret
@@ -123,6 +124,7 @@ def _take_up(scratch: Path, taken_ms: int, now_ms: int, policy_above: int) -> No
             directory.store.logs.logged(work, entry)
             directory.store.logs.log(audit_log.DENIALS, [entry])
             make_credential(directory, "", now_ms, revoke=False)
+            end_sessions(directory, "", now_ms)
         except AuthError as error:
             raise StartError(str(error)) from None
 

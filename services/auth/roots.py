@@ -87,6 +87,11 @@ class Roots:
         """Give the epochs that are kept, oldest first."""
         return sorted(self._held)
 
+    @property
+    def begun_ms(self) -> int:
+        """A time that has been: when the oldest epoch began; 0 before there is any."""
+        return min((epoch.begins_ms for epoch in self._held), default=0)
+
     def current(self, now_ms: int) -> Epoch:
         """Give the epoch that senders use."""
         return max(epoch for epoch in self._held if epoch.begins_ms <= now_ms)

@@ -2,10 +2,11 @@
 
 Each start of each auth does the same, and any number may at once: whoever is first founds the mesh, the
 others add themselves to it, and who has its directory already keeps it. What may change from one start to the
-next is the way to the database, and the KEK, which one of them may have rotated.
+next is the way to the database, and the KEK, which one of them may have rotated. The trust domain may not.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from mesh.core.names import TrustDomain
@@ -15,6 +16,7 @@ from services.auth.founding import found
 from services.auth.kek import KekFiles
 from services.auth.location import FILE, SQLITE, Location
 from services.auth.replicating import add
+from services.auth.store import Store
 
 
 def is_made(path: Path) -> bool:
@@ -37,20 +39,41 @@ def found_or_add(path: Path, domain: TrustDomain, now_ms: int, url: str, kek: by
         return None
 
 
-def refresh(path: Path, url: str, kek: bytes) -> None:
+def refresh(path: Path, domain: TrustDomain, url: str, kek: bytes) -> None:
     """Take the URL and the KEK up that the others have, in a directory that was made; raise ``StartError``.
 
-    Without a URL nothing is done. An older KEK does no harm: the database says which one counts.
+    Nothing is taken up if the database is not of ``domain``, and without a URL nothing is to be. An older KEK
+    does no harm: the database says which one counts.
     """
-    if not url:
-        return
-    if not (path / FILE).exists():
+    if url and not (path / FILE).exists():
         raise StartError(
             f"{path} keeps its mesh in a file: bring that to the database with mesh backup and mesh restore"
         )
+    location = Location.of(path)
+    _check_domain(replace(location, url=url) if url else location, path, domain)
+    if url:
+        _take_up(location, path, url, kek)
+
+
+def _check_domain(location: Location, path: Path, domain: TrustDomain) -> None:
+    store = Store(location.open(path), location.replica)
+    try:
+        made = store.domain()
+    except ValueError:
+        raise StartError(f"{location.named(path)} was changed: restore it from a backup") from None
+    finally:
+        store.close()
+    if made != domain:
+        raise StartError(
+            f"{path} is of trust domain {made}, not {domain}, and stays so:"
+            f" set the name back to {made} (trustDomain in the chart), or choose another directory"
+        )
+
+
+def _take_up(location: Location, path: Path, url: str, kek: bytes) -> None:
     lock = locked(path / LOCK)
     try:
-        Location.of(path).move(path, url)
+        location.move(path, url)
         if kek:
             KekFiles(path).offer(kek)
     except OSError as error:

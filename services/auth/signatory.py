@@ -66,6 +66,8 @@ class Signatory:
             raise _told(error) from None
 
     def _new(self, peer: Peer, request: signer_pb2.SignRequest, now_ms: int) -> signer_pb2.SignResponse:
+        if request.parts.reply:
+            raise InvalidError("a reply is its destination's to have sealed, not that of who makes the call")
         destination, instance = _target(request.new_call)
         self._check_callable(peer, destination, now_ms)
         if not self._members.has(Peer(destination, instance), now_ms):

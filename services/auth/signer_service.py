@@ -6,7 +6,7 @@ from mesh.core.receiver import Peer
 from mesh.rpc.context import peer
 from mesh.v1 import signer_pb2, signer_pb2_grpc
 from services.auth.status import answering
-from services.auth.worker import Worker
+from services.auth.worker import BATCH, Turns, Worker
 
 
 class Seals(Protocol):
@@ -24,18 +24,20 @@ class SignerServicer(signer_pb2_grpc.SignerServiceServicer):
 
     def __init__(self, seals: Seals, worker: Worker) -> None:
         """Take what decides, and the thread that it decides in."""
-        self._seals, self._worker = seals, worker
+        self._seals, self._turns = seals, Turns(worker, BATCH)
 
     async def Sign(  # noqa: N802
         self, request: signer_pb2.SignRequest, context: Any
     ) -> signer_pb2.SignResponse:
         """Seal a call of the caller's, or more of one."""
         async with answering(context):
-            return await self._worker.do(self._seals.sign, peer(context), request)
+            asker = peer(context)
+            return await self._turns.do(asker, self._seals.sign, asker, request)
 
     async def Verify(  # noqa: N802
         self, request: signer_pb2.VerifyRequest, context: Any
     ) -> signer_pb2.VerifyResponse:
         """Say which macs are right."""
         async with answering(context):
-            return await self._worker.do(self._seals.verify, peer(context), request)
+            asker = peer(context)
+            return await self._turns.do(asker, self._seals.verify, asker, request)

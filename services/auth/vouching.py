@@ -25,7 +25,7 @@ from mesh.core.workloads import Rules, Workload
 from services.auth.admission import Admission
 from services.auth.audit import report
 from services.auth.directory import DataDirectory, sealed_secret
-from services.auth.errors import AuthError, LimitedError
+from services.auth.errors import AuthError, LimitedError, RefusedError
 from services.auth.guesses import Debts, Limit
 from services.auth.records import secret_place
 from services.auth.worker import Worker
@@ -34,6 +34,11 @@ from services.auth.worker import Worker
 AT_ONCE: Final = 16
 #: Joins of one pod: so many at once, and one more in ten seconds.
 WORKLOAD: Final = Limit(10, 0.1)
+#: The refusal of every join that Kubernetes was to vouch for, whatever the reason.
+REFUSED: Final = (
+    "join refused: Kubernetes does not vouch for the token, or no rule makes it a service, or that is banned:"
+    " mesh audit query --kind join says which, and an expired token is made anew by kubectl create token"
+)
 LIMITED: Final = "this pod joined too often: wait ten seconds, then try again"
 _SECRET: Final = "join"  # noqa: S105  its name in the database
 
@@ -90,7 +95,8 @@ class Vouching:
 
     def _vouched(self, asked: JoinAsked, proof: Proof, service: ServiceName, workload: Workload) -> None:
         if self._banned(service):
-            raise self._admission.not_vouched(asked.token_id, "service banned", f"{service} is banned")
+            self._admission.not_vouched(asked.token_id, "service banned", f"{service} is banned")
+            raise RefusedError(REFUSED)
         if service != OPERATOR:
             self._count(asked, workload)
         self._admission.vouched(proof.join_token, service, workload)
@@ -111,7 +117,8 @@ class Vouching:
             await self._refuse(asked, "workload not vouched for", str(error))
 
     async def _refuse(self, asked: JoinAsked, event: str, detail: str) -> NoReturn:
-        raise await self._worker.do(self._admission.not_vouched, asked.token_id, event, detail)
+        await self._worker.do(self._admission.not_vouched, asked.token_id, event, detail)
+        raise RefusedError(REFUSED)
 
 
 def join_key(directory: DataDirectory, now_ms: int) -> JoinKey:

@@ -11,9 +11,10 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Final, Generic, ParamSpec, Self, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 _A = TypeVar("_A")
 _P = ParamSpec("_P")
@@ -24,6 +25,10 @@ BATCH: Final = 16
 
 _Deliver: TypeAlias = Callable[[], None]
 _Job: TypeAlias = Callable[[], _Deliver]
+
+
+class GivenUpError(Exception):
+    """Nobody waits for this any more."""
 
 
 class Worker:
@@ -89,6 +94,34 @@ class Gathering(Generic[_A, _R]):
         except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
             results = [error] * len(taken)
         return partial(_share, [future for _, future in taken], results)
+
+
+class Turns:
+    """Hands the worker little of one asker's at a time: who asks for much keeps others waiting for little."""
+
+    def __init__(self, worker: Worker, most: int) -> None:
+        """Take how many of one asker's wait for the worker; the rest wait here."""
+        self._worker, self._most = worker, most
+        self._turns = WeakValueDictionary[Hashable, asyncio.Semaphore]()
+
+    async def do(self, asker: Hashable, work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Give what ``work`` gives or raise what it raises; it is not begun for one who gave up waiting."""
+        turn = self._turns.setdefault(asker, asyncio.Semaphore(self._most))
+        wanted: list[Callable[[], _R]] = [partial(work, *args, **kwargs)]
+        async with turn:
+            try:
+                return await self._worker.do(_taken, wanted)
+            finally:
+                wanted.clear()
+
+
+def _taken(wanted: list[Callable[[], _R]]) -> _R:
+    # The two threads may want it at once: one of them has it.
+    try:
+        work = wanted.pop()
+    except IndexError:
+        raise GivenUpError from None
+    return work()
 
 
 def _share(futures: Sequence[asyncio.Future[_R]], results: Sequence[_R | Exception]) -> None:

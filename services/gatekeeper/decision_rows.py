@@ -65,9 +65,10 @@ def as_row(seen: Seen) -> dict[str, object]:
             "metadata": json.dumps(seen.metadata),
         }
     digest = hashlib.blake2b(json.dumps([seen.destination, *row.values()]).encode(), digest_size=16).digest()
-    bucket = HOUR_MS if isinstance(seen, Gap) else MINUTE_MS
+    # By its end, which is within the time that rows are kept: so nobody makes gaps without number.
+    bucket, at_ms = (HOUR_MS, seen.last_ms) if isinstance(seen, Gap) else (MINUTE_MS, seen.first_ms)
     return row | {
-        "bucket_ms": seen.first_ms // bucket * bucket,
+        "bucket_ms": at_ms // bucket * bucket,
         "digest": digest,
         "destination": seen.destination,
         "calls": seen.count,

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from mesh.core.latency import Latency
-from mesh.core.observed import Gap, Seen
+from mesh.core.observed import MAX_COUNT, Gap, Seen
 from services.gatekeeper import latency_rows
 from services.gatekeeper.decision_rows import ROW, TABLES, as_row, seen_in
 
@@ -163,7 +163,7 @@ class DecisionStore:
         adding = adding.on_conflict_do_update(
             index_elements=[_C.bucket_ms, _C.digest],
             set_={
-                "calls": _C.calls + more.calls,
+                "calls": func.min(_C.calls + more.calls, MAX_COUNT),
                 "first_ms": func.min(_C.first_ms, more.first_ms),
                 "last_ms": func.max(_C.last_ms, more.last_ms),
             },
@@ -189,8 +189,10 @@ class DecisionStore:
             .order_by(_C.last_ms, _C.id)
             .limit(max(1, self._most // _PART))
         )
-        sums = select(func.sum(_C.calls), func.min(_C.first_ms), func.max(_C.last_ms))
+        # Not sum(), which fails where it overflows.
+        sums = select(func.total(_C.calls), func.min(_C.first_ms), func.max(_C.last_ms))
         lost, first_ms, last_ms = self._connection.execute(sums.where(_C.id.in_(oldest))).one()
+        lost = min(int(lost), MAX_COUNT)
         self._rows -= self._connection.execute(ROW.delete().where(_C.id.in_(oldest))).rowcount
         self._rows += self._insert([as_row(Gap(found.destination, first_ms, last_ms, lost))])
         log.warning(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ log = logging.getLogger("mesh.gatekeeper")
 
 #: How many different ones may wait to be written, and for how many seconds.
 WAITING: Final = 20_000
+#: How many of both kinds may wait of one service, so that no one takes the room of all.
+OF_ONE: Final = WAITING // 4
 PAUSE: Final = 1.0
 #: Rows in one part of a list.
 PAGE: Final = 256
@@ -52,6 +55,7 @@ class Ledger:
         self._clock_ms, self._path, self._keep_ms = clock_ms, path, int(days * DAY_MS)
         self._waiting: dict[tuple[object, ...], Seen] = {}
         self._timed: dict[tuple[object, ...], Latency] = {}
+        self._of: Counter[str] = Counter()
         self._thread = ThreadPoolExecutor(1, "decisions")
         self._store: DecisionStore | None = None
         self._wake = asyncio.Event()
@@ -64,12 +68,15 @@ class Ledger:
             check(one)
             if one.last_ms > now_ms + AHEAD_MS:
                 raise ValueError("calls in the future: is the clock of this node right?")
-        if len(self._waiting) >= WAITING:
+        if not self._has_room(self._waiting, taken):
             raise OSError("too many decisions at once: record them again")
         for one in taken:
+            if one.last_ms < now_ms - self._keep_ms:
+                continue
             key = (one.first_ms // MINUTE_MS, timeless(one), getattr(one, "policy", 0))
             before = self._waiting.get(key)
             self._waiting[key] = merged(before, one) if before else one
+            self._of[one.destination] += before is None
         self._wake.set()
 
     def take_latencies(self, latencies: Iterable[Latency]) -> None:
@@ -79,12 +86,13 @@ class Ledger:
             timed.check(one)
             if one.last_ms > now_ms + AHEAD_MS:
                 raise ValueError("calls in the future: is the clock of this node right?")
-        if len(self._timed) >= WAITING:
+        if not self._has_room(self._timed, taken):
             raise OSError("too many latencies at once: record them again")
         for one in taken:
             key = (one.first_ms // MINUTE_MS, one.destination, one.source, one.method)
             before = self._timed.get(key)
             self._timed[key] = timed.merged(before, one) if before else one
+            self._of[one.destination] += before is None
         if taken:
             self._wake.set()
 
@@ -106,6 +114,7 @@ class Ledger:
     async def flush(self) -> None:
         """Write what waits; what cannot be written goes on waiting."""
         (waiting, self._waiting), (late, self._timed) = (self._waiting, {}), (self._timed, {})
+        self._of.clear()
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._add, list(waiting.values()))
@@ -117,6 +126,7 @@ class Ledger:
                 log.error("%s: waiting until that is over", error)  # noqa: TRY400
             self._failing = True
             self._waiting, self._timed = waiting | self._waiting, late | self._timed
+            self._of = Counter(one.destination for one in (*self._waiting.values(), *self._timed.values()))
             self._wake.set()
 
     async def pages(self, request: decisions_pb2.ListDecisionsRequest) -> AsyncIterator[list[Seen]]:
@@ -140,6 +150,9 @@ class Ledger:
         await self.flush()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
+
+    def _has_room(self, waiting: Sized, taken: Iterable[Seen | Latency]) -> bool:
+        return len(waiting) < WAITING and all(self._of[one.destination] < OF_ONE for one in taken)
 
     def _opened(self) -> DecisionStore:
         if self._store is None:

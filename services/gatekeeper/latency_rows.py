@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from mesh.core.latency import Latency, added, decode, encode
+from mesh.core.observed import MAX_COUNT
 from services.gatekeeper.decision_rows import MINUTE_MS, TABLES
 
 #: Rows in a file and in memory are together less than that part of decisions: a fifth.
@@ -68,7 +69,7 @@ def add(connection: Connection, latencies: Sequence[Latency], oldest_ms: int, mo
     adding = adding.on_conflict_do_update(
         index_elements=[_C.bucket_ms, _C.destination, _C.source, _C.method],
         set_={
-            "failed": _C.failed + more.failed,
+            "failed": func.min(_C.failed + more.failed, MAX_COUNT),
             "first_ms": func.min(_C.first_ms, more.first_ms),
             "last_ms": func.max(_C.last_ms, more.last_ms),
             "buckets": getattr(func, _ADDED)(_C.buckets, more.buckets),

@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 
 from mesh.core.names import ServiceName, full_method, service_name
-from mesh.core.observed import VERDICTS
+from mesh.core.observed import MAX_COUNT, MAX_TIME, VERDICTS
 from mesh.core.receiver import Peer
 from mesh.rpc.context import peer
 from mesh.taps import REJECT, WAITING, takes
@@ -24,6 +24,8 @@ from mesh.v1 import audit_pb2, audit_pb2_grpc, gatekeeper_pb2, tap_pb2, tap_pb2_
 
 MOST: Final = 8
 QUEUE: Final = 1000
+#: Bytes of one call: some more than the longest method and names have.
+LARGEST: Final = 4096
 #: Seconds that a tap lasts, after which it says something though there is nothing, and that auth may take.
 LONGEST: Final = 3600.0
 QUIET: Final = 5.0
@@ -42,14 +44,14 @@ class Tap:
 
     def take(self, instance: bytes, told: gatekeeper_pb2.WatchRequest) -> None:
         """Take what an instance told, as far as it is wanted and there is room."""
-        self._dropped += told.untold + max(0, len(told.tapped) - WAITING)
+        self._drop(told.untold + max(0, len(told.tapped) - WAITING))
         for call in told.tapped[:WAITING]:
             if not takes(self.wanted, call):
                 continue
-            try:
+            if self._queue.full() or not _is_sound(call):
+                self._drop(1)
+            else:
                 self._queue.put_nowait((instance, call))
-            except asyncio.QueueFull:
-                self._dropped += 1
 
     async def next(self) -> tap_pb2.TapResponse:
         """Wait for calls, not for ever; give those of one instance, and how many were dropped before them."""
@@ -62,6 +64,9 @@ class Tap:
             pass
         found.dropped, self._dropped = self._dropped, 0
         return found
+
+    def _drop(self, calls: int) -> None:
+        self._dropped = min(MAX_COUNT, self._dropped + calls)
 
 
 class Taps:
@@ -144,6 +149,11 @@ class TapServicer(tap_pb2_grpc.TapServiceServicer):
         except grpc.aio.AioRpcError as error:
             why = f"auth does not write to the audit log that a tap begins: {error.details()}"
             await context.abort(_C.UNAVAILABLE, why)
+
+
+def _is_sound(call: tap_pb2.TappedCall) -> bool:
+    """Whether a call can be shown: a node's word is not to end the tap on others, nor to fill the memory."""
+    return call.at_ms <= MAX_TIME and call.duration_us <= MAX_COUNT and call.ByteSize() <= LARGEST
 
 
 def _destination(request: tap_pb2.TapRequest) -> ServiceName:

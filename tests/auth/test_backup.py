@@ -74,6 +74,18 @@ def test_no_token_comes_back(world: World, other: World, tmp_path: Path) -> None
     assert after.node().credentials.service == "orders"
 
 
+def test_no_operator_comes_back(world: World, other: World, tmp_path: Path) -> None:
+    """Who joined by a credential of then is no operator, for that may have been revoked since."""
+    thief, node = world.operator(), world.node().peer
+    backup = back_up(world, tmp_path)
+    world.authority.keys.rotate_operator(world.operator())
+    after = restored(world, other, backup)
+    with pytest.raises(RefusedError):
+        after.authority.create_token("orders", 60, thief)
+    assert thief.instance.raw in {one.instance for one in after.authority.revoking.told().instances}
+    after.authority.check_known(node)
+
+
 def test_no_epoch_comes_back(world: World, other: World, tmp_path: Path) -> None:
     """The next has a number beyond all that were made since, however fast they were."""
     backup = back_up(world, tmp_path)

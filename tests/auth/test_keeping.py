@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.core.join import JoinToken
+from mesh.rpc.svid import new_key
 from mesh.v1 import keys_pb2
 from services.auth.credential import HALF_MS
 from services.auth.errors import AuditError, ConflictError, RefusedError
@@ -111,6 +112,26 @@ def test_a_new_credential_revokes_the_old(world: World) -> None:
     assert world.operator().service.text == "mesh.operator"
     assert [entry.event for entry in world.audit()].count("operator credential made") == 1
     assert (world.path / "operator.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_credential_ends_what_joined_by_the_old(world: World) -> None:
+    """Whoever had a copy of the old one is no operator any more, here or at nodes; who asked still is."""
+    thief, by, node = world.operator(), world.operator(), world.node().peer
+    revision = world.authority.revoking.revision
+    world.authority.keys.rotate_operator(by)
+    for refused in (
+        lambda: world.authority.renew(thief, new_key()[1]),
+        lambda: world.authority.create_token("orders", 60, thief),
+        lambda: world.authority.check_known(thief),
+    ):
+        with pytest.raises(RefusedError):
+            refused()
+    told = {one.instance for one in world.authority.revoking.told().instances}
+    assert thief.instance.raw in told
+    assert not {by.instance.raw, node.instance.raw} & told
+    assert world.authority.revoking.revision > revision
+    world.authority.check_known(by)
+    world.authority.check_known(node)
 
 
 def test_a_credential_is_renewed_at_half_of_its_life(world: World) -> None:

@@ -13,12 +13,13 @@ from typing import Final
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection
 
 from mesh.v1 import revocation_pb2
 from services.auth import notices
 from services.auth.database import StoreError
-from services.auth.notices import CHANNEL
+from services.auth.notices import CHANNEL, conninfo
 from services.auth.worker import Worker
 from tests.auth.world import World
 from tests.e2e.process import until
@@ -118,6 +119,27 @@ async def test_a_server_that_stands_still_is_given_up(
             await worker.do(first.apply, {"services": {}})
             await heard(told)
         await worker.do(_stop, first, second)
+
+
+def test_a_connection_to_a_machine_that_is_gone_ends(tmp_path: Path, postgres: Server) -> None:
+    """In seconds, not when TCP gives up: unless the URL has another opinion, which counts."""
+    url = postgres.url(postgres.database())
+    assert conninfo_to_dict(conninfo(f"{url}&tcp_user_timeout=1&application_name=a")) == {
+        **conninfo_to_dict(url),
+        **{name: str(value) for name, value in notices.CONNECTION.items()},
+        "application_name": "a",
+        "tcp_user_timeout": "1",
+    }
+    world = World(tmp_path / "first", database=url)
+    has: dict[str, str] = world.store._database.read(
+        lambda connection: connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    )
+    world.stop()
+    assert {name: has[name] for name in ("tcp_user_timeout", "keepalives_idle", "connect_timeout")} == {
+        "tcp_user_timeout": "15000",
+        "keepalives_idle": "5",
+        "connect_timeout": "5",
+    }
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def test_a_forbidden_name_is_not_looked_at(world: World, monkeypatch: pytest.Mon
 def test_keys_follow_the_policy(world: World) -> None:
     """What is remembered of whom a service may call is of the policy in force."""
     peer = world.node("frontend").peer
-    for services, keys in (({}, 0), (ORDERS, 1), ({"frontend": {}}, 0)):
+    for services, keys in (({}, 0), (ORDERS, 2), ({"frontend": {}}, 0)):
         world.apply({"services": services})
         assert len(world.authority.pair_keys(peer, ["orders"]).keys) == keys
 

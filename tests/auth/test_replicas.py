@@ -407,3 +407,20 @@ def test_an_epoch_that_another_has_just_made_is_not_made_again(worlds: tuple[Wor
         second.authority._roots.turn(second.now_ms)
     second.authority.turn()
     assert second.authority._roots.epochs() == first.authority._roots.epochs()
+
+
+def test_who_follows_a_leap_later_goes_by_the_time_that_was_told(worlds: tuple[World, World]) -> None:
+    """One that was started anew believes a leap at once and ends the old epochs; the other serves on."""
+    first, second = worlds
+    node = first.node("orders")
+    for world in worlds:
+        world.time.wall += 3 * 24 * HOUR_MS / 1000
+    first.authority.turn()
+    second.restart()
+    leapt_ms = second.authority.turn()
+    assert leapt_ms - first.clock.now_ms() > 2 * 24 * HOUR_MS
+    assert first.authority.turn() >= leapt_ms - 1
+    assert first.authority._roots.epochs() == second.authority._roots.epochs()
+    assert first.node("orders").bundle.pair_keys
+    with pytest.raises(RefusedError):
+        first.authority.renew(node.peer, new_key()[1])

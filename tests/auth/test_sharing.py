@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import pytest
 from mesh.core.names import TrustDomain
 from services.auth import founding
 from services.auth.audit_log import AuditLog
+from services.auth.backup import take
 from services.auth.directory import DataDirectory
 from services.auth.errors import StartError
 from services.auth.founding import found, new_kek
 from services.auth.kek import given
 from services.auth.postgres import Postgres
 from services.auth.rekey import rotate_kek
+from services.auth.restoring import restore
 from services.auth.sharing import found_or_add, is_made, refresh
 from tests.auth.test_replicas import at_once
 from tests.postgres import Server
@@ -103,13 +107,13 @@ def test_a_kek_that_one_rotated_is_taken_up_by_the_others(tmp_path: Path, url: s
         started(tmp_path / name, url, kek)
     with DataDirectory(tmp_path / "a") as opened:
         rotate_kek(opened, None, "", NOW_MS)
-    refresh(tmp_path / "a", url, kek)
+    refresh(tmp_path / "a", SHOP, url, kek)
     ids(tmp_path / "a")
     with pytest.raises(StartError, match="is not the key of this database"):
         DataDirectory(tmp_path / "b")
     rotated = (tmp_path / "a" / "kek").read_bytes()
     assert rotated != kek
-    refresh(tmp_path / "b", url, rotated)
+    refresh(tmp_path / "b", SHOP, url, rotated)
     assert ids(tmp_path / "a") == ids(tmp_path / "b")
     for name in "ab":
         assert sorted(path.name for path in (tmp_path / name).glob("kek*")) == ["kek"]
@@ -119,26 +123,64 @@ def test_the_way_to_the_database_may_change(tmp_path: Path, url: str, kek: bytes
     """The name that this auth has there stays."""
     started(tmp_path / "a", url, kek)
     before = json.loads((tmp_path / "a" / "database.json").read_text())
-    refresh(tmp_path / "a", f"{url}&application_name=a", kek)
+    refresh(tmp_path / "a", SHOP, f"{url}&application_name=a", kek)
     after = json.loads((tmp_path / "a" / "database.json").read_text())
     assert after == {"url": f"{url}&application_name=a", "replica": before["replica"]}
     assert (tmp_path / "a" / "database.json").stat().st_mode & 0o777 == 0o600
     ids(tmp_path / "a")
 
 
+def test_a_restored_database_takes_auths_with_new_volumes(
+    tmp_path: Path, postgres: Server, url: str, kek: bytes
+) -> None:
+    """As docs/kubernetes.md has it: another database, no directory of before, and the mesh is the same."""
+    started(tmp_path / "a", url, kek)
+    before = ids(tmp_path / "a")
+    with DataDirectory(tmp_path / "a") as opened:
+        (tmp_path / "backup").write_bytes(b"".join(take(opened, "", NOW_MS)))
+    another = postgres.url(postgres.database())
+    restore(tmp_path / "backup", tmp_path / "restored", tmp_path / "kek", NOW_MS, database=another)
+    for name in "bc":
+        assert started(tmp_path / name, another, kek) is not None
+        assert ids(tmp_path / name) == before
+        refresh(tmp_path / name, SHOP, another, kek)
+
+
 def test_a_mesh_in_a_file_is_not_left_behind(tmp_path: Path, url: str, kek: bytes) -> None:
     """Nor goes on alone beside those on the database: it says how it gets there."""
     found(tmp_path / "a", SHOP, NOW_MS)
     with pytest.raises(StartError, match="bring that to the database with mesh backup"):
-        refresh(tmp_path / "a", url, kek)
-    refresh(tmp_path / "a", "", b"")
+        refresh(tmp_path / "a", SHOP, url, kek)
+    refresh(tmp_path / "a", SHOP, "", b"")
+
+
+def test_another_domain_than_what_is_made_is_refused(tmp_path: Path, url: str, kek: bytes) -> None:
+    """In a file or a database, by the old URL or a new one; and nothing is taken up."""
+    found(tmp_path / "a", SHOP, NOW_MS)
+    started(tmp_path / "b", url, kek)
+    before = (tmp_path / "b" / "database.json").read_bytes()
+    for name, where in (("a", ""), ("b", ""), ("b", url), ("b", f"{url}&application_name=b")):
+        with pytest.raises(StartError, match=r"is of trust domain shop\.example, not other\.example"):
+            refresh(tmp_path / name, TrustDomain("other.example"), where, kek)
+    assert (tmp_path / "b" / "database.json").read_bytes() == before
+    ids(tmp_path / "a")
+
+
+def test_a_database_without_a_domain_is_refused(tmp_path: Path) -> None:
+    """Somebody took it out; that is said as auth would."""
+    found(tmp_path / "a", SHOP, NOW_MS)
+    with closing(sqlite3.connect(tmp_path / "a" / "auth.db")) as database:
+        database.execute("DELETE FROM trust_domain")
+        database.commit()
+    with pytest.raises(StartError, match=r"auth\.db was changed: restore it from a backup"):
+        refresh(tmp_path / "a", SHOP, "", b"")
 
 
 def test_no_auth_runs_while_its_directory_changes(tmp_path: Path, url: str, kek: bytes) -> None:
     """Its lock is held."""
     started(tmp_path / "a", url, kek)
     with DataDirectory(tmp_path / "a"), pytest.raises(StartError, match="in use by another auth"):
-        refresh(tmp_path / "a", f"{url}&application_name=a", kek)
+        refresh(tmp_path / "a", SHOP, f"{url}&application_name=a", kek)
 
 
 def test_a_mounted_secret_is_good_enough(tmp_path: Path) -> None:

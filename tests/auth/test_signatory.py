@@ -107,6 +107,23 @@ def test_a_call_of_a_node_without_keys(world: World) -> None:
         signatory.verify(destination.peer, signer_pb2.VerifyRequest(sealed_call=b"nothing"))
 
 
+def test_a_source_has_no_reply_sealed(world: World) -> None:
+    """Neither with the call as it is made nor afterwards: no node can forge a reply to itself."""
+    world.apply(POLICY)
+    source, destination = remote(world, "frontend"), remote(world, "orders")
+    signatory = world.authority.signatory
+    end = signer_pb2.EndPart(count=1, initial_digest=bytes(32), trailing_digest=bytes(32))
+    for part in ({"frame": signer_pb2.FramePart(payload=b"m")}, {"initial_digest": bytes(32)}, {"end": end}):
+        parts = signer_pb2.CallParts(reply=True, **part)
+        request = new(destination)
+        request.parts.CopyFrom(parts)
+        with pytest.raises(InvalidError, match="its destination's"):
+            signatory.sign(source.peer, request)
+        made = signatory.sign(source.peer, new(destination)).sealed_call
+        with pytest.raises(RefusedError):
+            signatory.sign(source.peer, signer_pb2.SignRequest(sealed_call=made, parts=parts))
+
+
 def test_policy_says_what_is_sealed_at_every_moment(world: World) -> None:
     """A name that may not be called is refused as one that is none; so is, from then on, one withdrawn."""
     world.apply(POLICY)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.auth.worker import BATCH, Gathering, Worker
+from services.auth.worker import BATCH, Gathering, Turns, Worker
 
 
 async def test_it_gives_and_raises() -> None:
@@ -89,3 +89,40 @@ async def test_a_batch_that_fails_fails_for_all_of_it() -> None:
         results = await asyncio.gather(*map(gathering.do, (1, 0, 5)), return_exceptions=True)
         assert [type(result) for result in results][1] is ZeroDivisionError
         assert await gathering.do(2) == 5
+
+
+async def test_one_who_asks_for_much_keeps_others_waiting_for_little() -> None:
+    """Of a flood of one asker's, another's work and that of nobody in particular wait for a few alone."""
+    go, done = threading.Event(), list[str]()
+    with Worker() as worker:
+        turns = Turns(worker, 4)
+        held = asyncio.create_task(worker.do(go.wait, 30))
+        flood = [asyncio.create_task(turns.do("many", done.append, "many")) for _ in range(100)]
+        await asyncio.sleep(0)
+        others = [
+            asyncio.create_task(turns.do("other", done.append, "other")),
+            asyncio.create_task(worker.do(done.append, "renewal")),
+        ]
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(held, *flood, *others)
+    assert sorted(done[4:6]) == ["other", "renewal"]
+    assert done.count("many") == 100
+
+
+async def test_nothing_is_begun_for_who_gave_up() -> None:
+    """Else who asks and leaves, again and again, would have the worker do all of it."""
+    go, done = threading.Event(), list[int]()
+    with Worker() as worker:
+        turns = Turns(worker, 4)
+        held = asyncio.create_task(worker.do(go.wait, 30))
+        asked = [asyncio.create_task(turns.do("many", done.append, number)) for number in range(20)]
+        await asyncio.sleep(0)
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        last = asyncio.create_task(turns.do("many", done.append, 20))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(held, last)
+    assert done == [20]

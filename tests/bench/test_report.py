@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 
 from bench.figures import Percentiles, Sample
-from bench.report import DIRECT, EMBEDDED, ENVOY, SIDECAR, beside, block_of, loads, number, targets, text
+from bench.report import (
+    AFTER,
+    DIRECT,
+    EMBEDDED,
+    ENVOY,
+    SIDECAR,
+    beside,
+    block_of,
+    loads,
+    number,
+    targets,
+    text,
+)
 from bench.rounds import Load, Rounds
 
 LOAD = Load("one", 100, 1, 0.5)
@@ -20,7 +32,7 @@ def sample(micros: float, **cpu: float) -> Sample:
     """Give a round of a thousand calls, all of one latency; CPU in µs per call."""
     latency = micros / 1e6
     spent = {place.replace("_", "'s "): per_call / 1000 for place, per_call in cpu.items()}
-    return Sample(1000, 1.0, Percentiles(latency, latency, latency), spent)
+    return Sample(1000, 1.0, Percentiles(latency, latency, latency), spent, {"client": micros * 1e6})
 
 
 @pytest.fixture
@@ -44,7 +56,7 @@ def document(rounds: Rounds) -> dict[str, Any]:
     """Give the document of some rounds."""
     measured, memory, joins = (
         loads(rounds, [LOAD, LARGE]),
-        {EMBEDDED: {"client": 60.0}},
+        {AFTER: {EMBEDDED: {"client": 60.0}}},
         {"per_second": 250.0},
     )
     return {
@@ -100,13 +112,13 @@ def test_tables_are_the_document(rounds: Rounds) -> None:
 
 
 TABLE = """\
-             latency         calls   CPU per call                        adds to direct   of Envoy's
-variant      p50  p90  p99   per s   all  client  proxy  proxy  server         CPU  p50    CPU   p50
-----------------------------------------------------------------------------------------------------
-direct       550  550  550   1,000   510     205      -      -     305           -    -      -     -
-embedded     602  602  602   1,000   570     245      -      -     325          60   52   0.28  0.13
-sidecar        -    -    -       -     -       -      -      -       -           -    -      -     -
-Envoy pair   950  950  950   1,000   725     225     95     90     315         215  400   1.00  1.00"""
+             latency         messages      CPU per message                     adds to direct   of Envoy's
+variant      p50  p90  p99   per s  MB/s   all  client  proxy  proxy  server         CPU  p50    CPU   p50
+----------------------------------------------------------------------------------------------------------
+direct       550  550  550   1,000   0.1   510     205      -      -     305           -    -      -     -
+embedded     602  602  602   1,000   0.1   570     245      -      -     325          60   52   0.28  0.13
+sidecar        -    -    -       -     -     -       -      -      -       -           -    -      -     -
+Envoy pair   950  950  950   1,000   0.1   725     225     95     90     315         215  400   1.00  1.00"""
 
 
 def test_table_of_a_load(rounds: Rounds) -> None:

@@ -144,6 +144,20 @@ def test_the_linter_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_no_program_of_an_image_is_set_uid(tmp_path: Path) -> None:
+    """The command in the Dockerfile takes the bits off, of files alone, wherever they are."""
+    text = DOCKERFILE.read_text().partition("AS runtime")[2].partition("USER ")[0]
+    (command,) = re.findall(r"^ +&& (find / .*)$", text, re.MULTILINE)
+    modes = {"su": 0o4755, "wall": 0o2755, "both": 0o6711, "plain": 0o755}
+    for name, mode in modes.items():
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    subprocess.run(["/bin/sh", "-ec", command.replace("find /", f"find {tmp_path}")], check=True)
+    assert {name: (tmp_path / name).stat().st_mode & 0o7777 for name in modes} == {
+        name: mode & 0o777 for name, mode in modes.items()
+    }
+
+
 def test_the_dockerfile_is_pinned_and_unprivileged() -> None:
     """The one base is named by its digest, and every image runs as a user that is not root."""
     text = DOCKERFILE.read_text()

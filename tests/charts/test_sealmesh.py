@@ -231,7 +231,36 @@ def test_each_part_may_do_what_it_does_and_no_more() -> None:
 
 def test_notes_end_with_how_to_ask_whether_all_is_well() -> None:
     """The last line is a command."""
-    assert render(values("default"))["NOTES.txt"].strip().splitlines()[-1].strip() == "mesh check"
+    assert noted({}).strip().splitlines()[-1].strip() == "mesh check"
+
+
+@pytest.mark.parametrize("injector", [True, False])
+@pytest.mark.parametrize("operator", [True, False])
+def test_notes_count_their_steps(*, injector: bool, operator: bool) -> None:
+    """Whatever is turned off; and without an operator by RBAC there is the credential on the volume."""
+    text = noted({"injector": {"enabled": injector}, "operator": {"enabled": operator}})
+    steps = [int(number) for number in re.findall(r"^([0-9]+)\. ", text, re.MULTILINE)]
+    assert steps == list(range(1, 3 + injector))
+    assert ("sealmesh.dev/inject=enabled" in text) == injector
+    assert ("create token" in text, "operator.json" in text) == (operator, not operator)
+    assert ("helm test" in text) == operator
+    assert text.strip().endswith("mesh check")
+
+
+def test_what_the_notes_write_is_for_its_owner_alone() -> None:
+    """The key files that mesh takes are, and a shell makes others unless it is told."""
+    for step in re.split(r"^[0-9]+\. ", noted({}), flags=re.MULTILINE)[1:]:
+        assert " > " not in step.partition("umask 077")[0]
+
+
+def noted(change: dict[str, Any]) -> str:
+    return render(merged(values("default"), change))["NOTES.txt"]
+
+
+def test_the_log_of_a_test_is_there_when_helm_asks_for_it() -> None:
+    """``helm test --logs`` reads it after the hook: a pod that is deleted when it succeeded has none."""
+    annotations = found("default", "Pod", "-test")["metadata"]["annotations"]
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
 
 
 def test_helm_test_runs_the_check() -> None:
@@ -296,6 +325,14 @@ def test_a_name_that_yaml_takes_for_something_else_is_a_name(word: str) -> None:
         ({"auth": {"svidSeconds": 86400, "caSeconds": 86400}}, "auth.caSeconds: a CA has to last six times"),
         ({"auth": {"kms": "vault:mesh"}}, "'/auth/kms': 'vault:mesh' does not match pattern"),
         ({"injector": {"minAvailable": 1}}, "injector.minAvailable: it has to be less"),
+        (
+            {"injector": {"certManager": {"enabled": False, "issuerRef": {"name": "x"}}}},
+            "injector.certManager.issuerRef: cert-manager is not asked: set injector.certManager.enabled",
+        ),
+        (
+            {"operator": {"enabled": False, "subjects": [{"kind": "User", "name": "x"}]}},
+            "operator.subjects: there is no account for them: set operator.enabled",
+        ),
         ({"injector": {"sidecar": {"tokenSeconds": 60}}}, "tokenSeconds': minimum: got 60, want 600"),
         ({"injector": {"sidecar": {"uid": 0}}}, "uid': minimum: got 0, want 1"),
         ({"telemetry": {"env": {"OTEL_EXPORTER_OTLP_HEADERS": "key=x"}}}, "OTEL_EXPORTER_OTLP_HEADERS"),

@@ -98,6 +98,12 @@ def by_name(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda one: str(one["name"]))
 
 
+def test_the_log_of_its_test_is_there_when_helm_asks_for_it(objects: list[dict[str, Any]]) -> None:
+    """It is read after the hook: a pod that is deleted when it succeeded has none."""
+    (test,) = [one for one in objects if "helm.sh/hook" in one["metadata"].get("annotations", {})]
+    assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
 def test_the_shops_pods_are_the_services_of_its_policy() -> None:
     """By the rule that the notes give."""
     rules = Rules.parse(RULES)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.cli.command import TIMEOUT, command, environment
 
 
-def on_terminal(*arguments: str | Path, columns: int = 80) -> str:
+def on_terminal(*arguments: str | Path, columns: int = 80, status: int = 0) -> str:
     """Run a command whose output is a terminal of so many columns, and give all that it printed there."""
     mine, other = pty.openpty()
     env = environment(COLUMNS=str(columns), TERM="xterm")
@@ -22,5 +22,5 @@ def on_terminal(*arguments: str | Path, columns: int = 80) -> str:
         while part := os.read(mine, 4096):
             said += part
     os.close(mine)
-    assert done.wait(TIMEOUT) == 0
+    assert done.wait(TIMEOUT) == status
     return said.decode().replace("\r\n", "\n")

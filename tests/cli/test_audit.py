@@ -123,7 +123,8 @@ def test_verify_without_a_running_auth(data: Path) -> None:
     path.write_bytes(whole.replace(b"no-purge", b"no-surge", 1))
     done = run(*verify)
     assert done.returncode == 6
-    expected = "error: audit log denials is not whole: entry 1 (segment 0, line 2) is changed\n"
+    page = "docs/audit.md#what-verify-finds"
+    expected = f"error: audit log denials is not whole: entry 1 (segment 0, line 2) is changed ({page})\n"
     assert done.stderr == expected
     told = json.loads(run(*verify, "-o", "json").stdout)
     assert told["denials"]["first_bad"] == {"seq": 1, "segment": 0, "line": 2, "fault": "changed"}

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from mesh.cli import cli
 from mesh.cli.errors import CliError, Exit, told
-from mesh.cli.kinds import call_id, domain, duration, service
-from mesh.cli.output import counted
+from mesh.cli.kinds import call_id, domain, duration, moment, service
+from mesh.cli.output import counted, instant
 from mesh.cli.ports import Ports
 from mesh.core.errors import Cause, PeerError
 from mesh.enrol import JoinError
@@ -39,6 +39,7 @@ def refused(result: Result, status: Exit) -> str:
         (["init", "x"], "missing option '--trust-domain'"),
         (["init", "x", "--trust-domain", "Shop"], "bad trust domain 'Shop'"),
         (["token", "create"], "missing argument 'SERVICE'"),
+        (["revoke", "0a" * 16], "is an instance: name its service, too, as SERVICE/0a0a0a0a"),
         (["token", "create", "Orders"], "bad service name 'Orders'"),
         (["token", "create", "orders", "--ttl", "soon"], "'soon' is not from 1s to 24h"),
         (["token", "list", "-o", "xml"], "'xml' is not one of"),
@@ -69,6 +70,26 @@ def test_commands_need_a_trust_domain(tmp_path: Path) -> None:
     for arguments in (["token", "list"], ["policy", "get"], ["status"], ["token", "revoke", "0" * 16]):
         assert "mesh init" in refused(invoke(*arguments, MESH_DATA=str(nothing)), Exit.DATA)
     assert not nothing.exists()
+
+
+def test_an_operator_in_kubernetes_is_told_which_file_is_missing(tmp_path: Path) -> None:
+    """Of the three, and where each comes from."""
+    held = {
+        "token": "some",
+        "join-key": "some",
+        "addresses.json": '{"join": "", "auth": "", "gatekeeper": ""}',
+    }
+    for missing, hint in (
+        ("token", "make one with kubectl create token"),
+        ("join-key", "take it from the ConfigMap that auth publishes"),
+        ("addresses.json", "write there where the forwarded ports are"),
+    ):
+        for name, text in held.items():
+            (tmp_path / name).write_text(text)
+        (tmp_path / missing).unlink()
+        error = refused(invoke("status", MESH_DATA=str(tmp_path)), Exit.DATA)
+        assert str(tmp_path / missing) in error
+        assert hint in error
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 1}', '{"token": "mesh1.x.y"}', "{}"])
@@ -119,6 +140,16 @@ def test_init_makes_a_trust_domain_once(tmp_path: Path) -> None:
     again = invoke("init", tmp_path / "mesh", "--trust-domain", "other.example")
     assert "not empty" in refused(again, Exit.DATA)
     assert contents(tmp_path / "mesh") == before
+
+
+def test_init_unless_made_keeps_what_is_made(tmp_path: Path) -> None:
+    """The same again does nothing; another trust domain is refused, for a mesh cannot change its own."""
+    arguments = ("init", tmp_path / "mesh", "--unless-made", "--trust-domain")
+    assert "made in" in invoke(*arguments, "shop.example").output
+    assert "nothing to make" in invoke(*arguments, "shop.example").output
+    error = refused(invoke(*arguments, "other.example"), Exit.DATA)
+    assert "is of trust domain shop.example, not other.example" in error
+    assert "set the name back to shop.example" in error
 
 
 def test_init_says_where_it_may_not_write(tmp_path: Path) -> None:
@@ -193,6 +224,17 @@ def test_names_are_parsed_once() -> None:
     """The command works with names, not with texts."""
     assert service("billing.ledger").text == "billing.ledger"
     assert domain("shop.example").text == "shop.example"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "0001-01-01T00:00:00+23:59", "999999d", "1970-01-01"])
+def test_times_before_all_others(text: str) -> None:
+    """They can be sent, and are not taken for no bound."""
+    assert moment(text) == 1
+
+
+def test_times_after_all_others() -> None:
+    """They can be shown."""
+    assert instant(moment("9999-12-31T23:59:59-23:59")) == "9999-12-31T23:59:59Z"
 
 
 def rpc_error(code: grpc.StatusCode) -> grpc.aio.AioRpcError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mesh.cli import cli
+from mesh.cli import cli, errors
 from mesh.cli.completion import SHELLS
 from mesh.cli.errors import Exit
 from tests.cli.command import ROOT, command, environment, run
@@ -84,6 +85,35 @@ def test_services(tmp_path: Path) -> None:
     assert complete("mesh stat ov", tmp_path, MESH_DATA=str(tmp_path)) == []
 
 
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe or a device under the name of a file is left alone: a shell waits."""
+    os.mkfifo(tmp_path / "decisions.db")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(tmp_path / "policy.yaml")
+        assert complete("mesh stat ", tmp_path, MESH_DATA=str(tmp_path)) == []
+        (tmp_path / "policy.yaml").unlink()
+
+
+def test_decisions_without_an_end(tmp_path: Path) -> None:
+    """A database that has always more to tell is asked for half a second."""
+    with sqlite3.connect(tmp_path / "decisions.db") as connection:
+        connection.execute(
+            "CREATE VIEW decision AS WITH RECURSIVE more(source, destination) AS"
+            " (SELECT 'a', 1 UNION ALL SELECT 'a', destination + 1 FROM more) SELECT * FROM more"
+        )
+    connection.close()
+    assert complete("mesh stat b", tmp_path, MESH_DATA=str(tmp_path)) == []
+
+
+def test_no_name_is_more_than_a_name(tmp_path: Path) -> None:
+    """A shell acts on lines of its own: what is no service's name gives none."""
+    with sqlite3.connect(tmp_path / "decisions.db") as connection:
+        connection.execute("CREATE TABLE decision (source TEXT, destination TEXT)")
+        connection.execute("INSERT INTO decision VALUES ('o\nfile,/etc', 'o$(id)'), ('orders', 'o\x1b[31m')")
+    connection.close()
+    assert complete("mesh stat o", tmp_path, MESH_DATA=str(tmp_path)) == ["plain,orders"]
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_option_is_documented(path: tuple[str, ...]) -> None:
     """docs/cli.md has each option of each command, and each has a help text."""
@@ -103,7 +133,22 @@ def test_every_command_says_what_is_wrong_with_its_line(
     with pytest.raises(SystemExit) as left:
         cli.main([*path, "--no-such-option"])
     assert left.value.code == Exit.USAGE
-    assert re.fullmatch(rf"error: .*: see mesh {' '.join(path)} --help\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        rf"error: .*: see mesh {' '.join(path)} --help \(docs/cli.md#mesh-{path[0]}\)\n",
+        capsys.readouterr().err,
+    )
+
+
+def test_every_error_says_where_to_read_on() -> None:
+    """The page of each kind of error, and of each command, is there, and so is the section."""
+    pages = {errors.page(command, status) for command in ("", *cli.commands) for status in Exit}
+    assert len(pages) > len(cli.commands)
+    for found in sorted(pages):
+        name, _, section = found.partition("#")
+        text = (ROOT / name).read_text()
+        heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        sections = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert section in {"", *sections, *re.findall(r'<a id="([^"]*)">', text)}, found
 
 
 def test_every_status_is_documented() -> None:

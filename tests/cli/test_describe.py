@@ -274,15 +274,39 @@ def test_a_gatekeeper_that_hangs(running: Up) -> None:
     try:
         done = running.mesh("check")
         described = running.mesh("describe", "orders")
+        shown = running.mesh("status")
     finally:
         os.kill(pid, signal.SIGCONT)
     assert described.returncode == 4
     assert "callers       frontend" in described.stdout
     assert "gatekeeper does not answer" in described.stderr
     assert done.returncode == 1
-    assert f"{State.WRONG} gatekeeper gatekeeper does not answer" in done.stdout
-    assert re.search(r"error: 1 of \d+ checks failed: see the hints above\n", done.stderr)
+    assert f"{State.WRONG} gatekeeper gatekeeper takes connections and does not answer" in done.stdout
+    assert re.search(r"^nodes +unknown$", shown.stdout, re.MULTILINE)
+    assert re.search(
+        r"error: 1 of \d+ checks failed: see the hints above \(docs/cli.md#mesh-check\)\n", done.stderr
+    )
     assert running.mesh("check", "--wait", "30s").returncode == 0
+
+
+def test_a_credential_that_is_missing_or_of_another_mesh(running: Up, tmp_path: Path) -> None:
+    """An operator who is cut off is told that, and not that auth is away."""
+    credential = running.data / "operator.json"
+    kept = credential.read_bytes()
+    other = tmp_path / "other"
+    assert run("init", other, "--trust-domain", "other.example").returncode == 0
+    try:
+        credential.unlink()
+        missing, listed = running.mesh("check"), running.mesh("token", "list")
+        credential.write_bytes((other / "operator.json").read_bytes())
+        foreign, shown = running.mesh("check"), running.mesh("status")
+    finally:
+        credential.write_bytes(kept)
+        credential.chmod(0o600)
+    assert f"{State.WRONG} auth       {credential} is missing" in missing.stdout
+    assert (listed.returncode, "mesh init" in listed.stderr) == (5, False)
+    assert "does not take the operator's credential" in foreign.stdout
+    assert (shown.returncode, "is it of this very mesh" in shown.stderr) == (3, True)
 
 
 def test_a_secret_that_others_can_read(running: Up) -> None:

@@ -77,7 +77,9 @@ def test_replay(tmp_path: Path) -> None:
         f"25 calls, {totals}, unchanged: 13",
     ]
     assert done.exit_code == 1
-    assert done.stderr.endswith("of 25 calls, 1 would be newly denied and 6 cannot be told\n")
+    assert done.stderr.endswith(
+        "of 25 calls, 1 would be newly denied and 6 cannot be told (docs/cli.md#mesh-policy)\n"
+    )
 
 
 def test_replay_all(tmp_path: Path) -> None:

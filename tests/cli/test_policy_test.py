@@ -96,7 +96,7 @@ def test_cases_that_do_not_hold(policy: Path) -> None:
         ),
         "10 calls, 3 not as expected",
     ]
-    assert done.stderr == f"error: {policy}: of 10 calls, 3 not as expected\n"
+    assert done.stderr == f"error: {policy}: of 10 calls, 3 not as expected (docs/cli.md#mesh-policy)\n"
 
 
 WHY = [

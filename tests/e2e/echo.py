@@ -36,6 +36,7 @@ class Echo(grpc.GenericRpcHandler):
             "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
             "Name": grpc.unary_unary_rpc_method_handler(self.name),
             "Peer": grpc.unary_unary_rpc_method_handler(self.peer),
+            "Line": grpc.unary_unary_rpc_method_handler(self.line),
             "Both": grpc.stream_stream_rpc_method_handler(self.both),
         }
         return kinds.get(details.method.removeprefix(f"/{SERVICE}/"))
@@ -51,6 +52,10 @@ class Echo(grpc.GenericRpcHandler):
     async def peer(self, _request: bytes, context: Any) -> bytes:
         """Say who calls, as the mesh tells it."""
         return "".join(value for key, value in context.invocation_metadata() if key == PEER).encode()
+
+    async def line(self, _request: bytes, context: Any) -> bytes:
+        """Say by which connection the call came here."""
+        return str(context.peer()).encode()
 
     async def both(self, requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
         """Answer each message as it comes, and note how it ended."""

@@ -46,6 +46,16 @@ async def behind(mesh: Mesh, stack: AsyncExitStack, service: str, name: str) -> 
     return await mesh.sidecar(service, "--app-port", str(port))
 
 
+async def before_one(mesh: Mesh, stack: AsyncExitStack, count: int) -> list[SidecarProcess]:
+    """Start one application here, and several sidecars before it."""
+    app = grpc.aio.server()
+    app.add_generic_rpc_handlers((Echo(),))
+    port = app.add_insecure_port(f"{HOST}:0")
+    await app.start()
+    stack.push_async_callback(app.stop, 0)
+    return [await mesh.sidecar("back", "--app-port", str(port)) for _ in range(count)]
+
+
 async def outcome(call: Any) -> str:
     """Give who answered, or the status."""
     try:
@@ -84,6 +94,26 @@ async def test_a_peer_that_hangs_costs_its_own_calls_only(
     version = await mesh.apply(policy(("front", "back"), traffic={"back": in_turn}))
     await until(lambda: front.slice.version >= version, "the new policy")
     assert Counter([await outcome(call(b"", timeout=5)) for _ in range(6)]) == {"a": 2, "b": 2, "c": 2}
+
+
+async def test_several_sidecars_share_the_calls_of_one_app(
+    start_mesh: Callable[[Timers | None], Awaitable[Mesh]], stack: AsyncExitStack
+) -> None:
+    """Each is an instance of its own, with its own connection to the app, and takes its share, both ways."""
+    mesh = await start_mesh(None)
+    in_turn: dict[str, Any] = {"balance": {"by": "round-robin"}}
+    await mesh.apply(policy(("front", "back"), traffic={"back": in_turn}))
+    backs = await before_one(mesh, stack, 3)
+    assert len({back.instance for back in backs}) == len(backs)
+    for front in [await mesh.sidecar("front") for _ in range(2)]:
+        await appears(front.socket("back"))
+        channel = await stack.enter_async_context(front.channel("back"))
+        call: Any = channel.unary_unary(f"/{SERVICE}/Line")
+        seen: set[str] = set()
+        while len(seen) < len(backs):  # until this one knows of all
+            seen.add(await outcome(call(b"", wait_for_ready=True)))
+        shares = Counter([await outcome(call(b"")) for _ in range(12)])
+        assert shares == dict.fromkeys(seen, 4)
 
 
 async def test_policy_moves_calls_while_they_are_made(

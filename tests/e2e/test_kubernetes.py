@@ -138,6 +138,10 @@ def test_an_operator_elsewhere_goes_by_forwarded_ports(running: Cluster) -> None
     lost = run("status", MESH_DATA=str(running.operator))
     assert (lost.returncode, lost.stderr.count("\n")) == (5, 1)
     assert "make one with kubectl create token" in lost.stderr
+    (running.operator / "token").write_text("expired")
+    refused = run("status", MESH_DATA=str(running.operator))
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "an expired token is made anew by kubectl create token" in refused.stderr
 
 
 def test_a_mesh_without_a_token(running: Cluster) -> None:

@@ -169,7 +169,9 @@ async def replays(mesh: Mesh, tmp_path: Path) -> None:
     assert (await command(mesh, "observed", "--file", str(lines))).returncode == 0
     for source in ("live", str(lines)):
         done = await command(mesh, "replay", source, str(policy), "-o", "json")
-        assert done.stderr == f"error: {policy}: of 7 calls, 2 would be newly denied\n"
+        assert (
+            done.stderr == f"error: {policy}: of 7 calls, 2 would be newly denied (docs/cli.md#mesh-policy)\n"
+        )
         assert done.returncode == 1
         replayed = json.loads(done.stdout)
         totals = {change: one["calls"] for change, one in replayed["totals"].items() if change != "calls"}

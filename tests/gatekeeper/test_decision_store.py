@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.latency import Latency
-from mesh.core.observed import Gap, Observation, Seen
+from mesh.core.observed import MAX_COUNT, Gap, Observation, Seen
 from services.gatekeeper.decision_rows import HOUR_MS, MINUTE_MS
 from services.gatekeeper.decision_store import DecisionStore, StoreError
 
@@ -117,6 +117,30 @@ _calls = st.lists(
     )
     | st.builds(Gap, st.sampled_from("xyz"), st.just(1), st.just(2), st.integers(1, 5))
 )
+
+
+def test_gaps_push_nothing_out() -> None:
+    """A node that counts calls of every hour since 1970 makes no row for each, and takes nobody's place."""
+    store = DecisionStore.open(None, 100)
+    others: list[Seen] = [call(10**12 + n * MINUTE_MS, destination="other") for n in range(50)]
+    store.add(others, 0)
+    store.add([Gap("orders", hour * HOUR_MS, 10**12, 1) for hour in range(400)], 0)
+    assert held(store) == [*others, Gap("orders", 0, 10**12, 400)]
+    store.close()
+
+
+def test_counts_that_are_full(caplog: pytest.LogCaptureFixture) -> None:
+    """However often the largest count is added, it stays what it is, also where rows are pushed out."""
+    store = DecisionStore.open(None, 1100)
+    for _ in range(3):
+        store.add([call(count=MAX_COUNT), Gap("orders", 0, 0, MAX_COUNT)] * 1000, 0)
+        store.add_latencies([Latency("a", "orders", M, 0, 0, ((3, MAX_COUNT),), MAX_COUNT)] * 1000, 0)
+    assert held(store) == [call(count=MAX_COUNT), Gap("orders", 0, 0, MAX_COUNT)]
+    assert [one.failed for _, one in store.latencies(0, NEVER, 0, 9)] == [MAX_COUNT]
+    store.add([call(n * MINUTE_MS, MAX_COUNT) for n in range(1200)], 0)
+    assert "are only counted now" in caplog.text
+    assert {one.count for one in held(store)} == {MAX_COUNT}
+    store.close()
 
 
 @settings(deadline=None)

@@ -19,7 +19,7 @@ from mesh.core.latency import Latency, bucket
 from mesh.core.matcher import Matcher, Permit
 from mesh.core.metadata import Entries
 from mesh.core.names import FullMethod
-from mesh.core.observed import Gap, Observation, Seen
+from mesh.core.observed import MAX_COUNT, Gap, Observation, Seen
 from mesh.core.policy import Section
 from mesh.core.receiver import Admitted
 from mesh.decisions import (
@@ -204,6 +204,59 @@ async def test_damage_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "moved to decisions.db.damaged" in caplog.text
     found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
     assert [seen.count for seen in found] == [7]
+    await ledger.close()
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_nobody_takes_the_room_of_all(failing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that tells of ever more different calls is told to come again, and others are heard."""
+    monkeypatch.setattr(module, "OF_ONE", 4)
+    ledger, at = Ledger(now), now()
+    ledger.take([Observation(source, "evil", M, at, at) for source in "abcd"])
+    if failing:
+        monkeypatch.setattr(DecisionStore, "add", _full)
+        await ledger.flush()
+    with pytest.raises(OSError, match="too many decisions"):
+        ledger.take([Observation("e", "evil", M, at, at)])
+    with pytest.raises(OSError, match="too many latencies"):
+        ledger.take_latencies([Latency("e", "evil", M, at, at, ((1, 1),))])
+    ledger.take([call()])
+    ledger.take_latencies([Latency("e", "orders", M, at, at, ((1, 1),))])
+    monkeypatch.undo()
+    await ledger.flush()
+    ledger.take([Observation("e", "evil", M, at, at)])
+    await ledger.close()
+
+
+def _full(*_: object) -> None:
+    raise StoreError("disk full")
+
+
+async def test_a_node_that_counts_too_much() -> None:
+    """A hostile node's counts add up to no more than can be written and told; the ledger goes on."""
+    ledger = Ledger(now)
+    at = now()
+    running = asyncio.create_task(ledger.run())
+    for _ in range(5):
+        ledger.take([Observation("a", "orders", M, at, at, MAX_COUNT, "allow", "r")] * BATCH)
+        ledger.take_latencies([Latency("a", "orders", M, at, at, ((3, MAX_COUNT),), MAX_COUNT)] * BATCH)
+    pages = [page async for page in ledger.pages(decisions_pb2.ListDecisionsRequest())]
+    assert [decision(one).count for page in pages for one in page if isinstance(one, Observation)] == [
+        MAX_COUNT
+    ]
+    timed = [page async for page in ledger.latencies(decisions_pb2.ListLatenciesRequest())]
+    assert [dict(latency(one).buckets) for page in timed for one in page] == [{3: MAX_COUNT}]
+    assert not running.done()
+    running.cancel()
+    await ledger.close()
+
+
+async def test_what_is_too_old_to_be_kept() -> None:
+    """It is not even written, so nothing is pushed out for it."""
+    ledger = Ledger(now, days=1)
+    at = now() - 2 * DAY_MS
+    ledger.take([Gap("orders", at - hour, at, 1) for hour in range(9)])
+    assert [page async for page in ledger.pages(decisions_pb2.ListDecisionsRequest())] == []
     await ledger.close()
 
 

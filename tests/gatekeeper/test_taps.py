@@ -12,6 +12,7 @@ import pytest_asyncio
 
 import services.gatekeeper.taps as module
 from mesh.core.names import InstanceId, ServiceName
+from mesh.core.observed import MAX_COUNT
 from mesh.core.receiver import Peer
 from mesh.v1 import gatekeeper_pb2, tap_pb2
 from services.gatekeeper.taps import MOST, QUEUE, Tap, Taps
@@ -149,6 +150,22 @@ async def test_more_than_there_is_room_for() -> None:
     first = await tap.next()
     assert first.dropped == 50 * (QUEUE // 200 + 1) + 200
     assert (await tap.next()).dropped == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"at_ms": 2**63}, {"duration_us": 2**64 - 1}, {"reason": "x" * 5000}],
+    ids=lambda odd: next(iter(odd)),
+)
+async def test_what_no_honest_node_tells(odd: dict[str, Any]) -> None:
+    """A call that cannot be shown is dropped and counted, and the calls of other nodes go on."""
+    taps, tap = Taps(), Tap(ORDERS, tap_pb2.TapFilter())
+    with taps.tapping(tap):
+        for told_by, said in ((1, call(**odd)), (2, call(call_id="7"))):
+            taps.told(Peer(ORDERS, InstanceId(bytes([told_by]) * 16)), told(said, untold=2**64 - 1))
+    found = await tap.next()
+    assert [one.call_id for one in found.calls] == ["7"]
+    assert found.dropped == MAX_COUNT
 
 
 async def test_a_stream_that_comes_later(house: House) -> None:

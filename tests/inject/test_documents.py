@@ -135,7 +135,10 @@ def test_a_workload_names_its_pods() -> None:
         ),
         ("kind: Pod\nspec: {containers: [null]}\n", r"spec.containers\[0\] is empty"),
         ("kind: Pod\nspec: {containers: x}\n", "spec.containers has to be a list"),
-        ("kind: Pod\nmetadata: {annotations: {a: 1}}\n", "metadata.annotations.a has to be a text"),
+        (
+            "kind: Pod\nmetadata: {annotations: {a: 1}}\n",
+            "metadata.annotations.a has to be a text: put it in quotes",
+        ),
         ("kind: Deployment\nmetadata: {name: d}\n", "Deployment d: spec.template is missing"),
         (DEPLOYMENT.replace("orders\n      cont", "other\n      cont"), "Deployment orders: no rule"),
     ],
@@ -166,4 +169,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert refused.stderr.startswith("error: -: Deployment orders: no rule makes")
     assert refused.stdout == ""
     bad = run("inject", "-", "--settings", "-", stdin="image: 1")
-    assert (bad.returncode, bad.stderr) == (3, "error: -: image: has to be of type str\n")
+    assert (bad.returncode, bad.stderr) == (
+        3,
+        "error: -: image: has to be of type str (docs/cli.md#mesh-inject)\n",
+    )

@@ -160,6 +160,22 @@ def test_tuning() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("request_", "limit"),
+    [("512Mi", "0.5Gi"), ("1k", "1Ki"), ("999m", "1"), ("1", "1M"), ("268435456", "256Mi")],
+)
+def test_a_request_up_to_its_limit_is_taken(request_: str, limit: str) -> None:
+    """In whatever units the two are."""
+    made = injected(annotated(memory_request=request_, memory_limit=limit))
+    assert sidecar(made)["resources"]["limits"]["memory"] == limit
+
+
+def test_what_is_no_quantity_is_left_to_the_api_server() -> None:
+    """Of the settings, whose resources have no schema but the chart's."""
+    settings = replace(SETTINGS, resources={"requests": {"memory": "1Ei"}, "limits": {"memory": "1"}})
+    assert sidecar(inject(pod(), "shop", settings))["resources"]["requests"] == {"memory": "1Ei"}
+
+
 def test_a_pod_may_keep_its_app_from_being_asked() -> None:
     """For its health."""
     assert "--no-app-health" not in sidecar(injected(annotated(app_health="enabled")))["args"]
@@ -261,6 +277,12 @@ def test_what_reaches_no_further_than_the_container_is_its_own() -> None:
         ({"outbound_port": "7802"}, "outbound-port 7802 is another of the sidecar's"),
         ({"app_health": "off"}, "app-health is 'off': use enabled or disabled"),
         ({"memory_limit": "lots"}, "use a quantity"),
+        (
+            {"memory_limit": "10Mi"},
+            "ask for memory 64Mi, above its limit of 10Mi: annotate both memory-request",
+        ),
+        ({"memory_request": "0.5Gi"}, "ask for memory 0.5Gi, above its limit of 256Mi"),
+        ({"cpu_request": "1.5", "cpu_limit": "1400m"}, "ask for cpu 1.5, above its limit of 1400m"),
         ({"service": "payments"}, "the rules make this pod orders"),
     ],
 )

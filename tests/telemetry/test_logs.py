@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import context
 
+from mesh.node import warn_if_apart
 from mesh.telemetry.events import EVENTS
 from mesh.telemetry.logs import JsonLines, TextLines, set_up
 from mesh.telemetry.spans import _remote
@@ -80,6 +81,22 @@ def test_nothing_said_is_a_line_of_its_own(text: str) -> None:
 def test_an_audit_entry() -> None:
     """What auth writes into the audit log is in its own log as it is, and not as a text in a text."""
     assert told("%s", '{"event": "joined"}', name="mesh.auth")["entry"] == {"event": "joined"}
+
+
+@pytest.mark.parametrize("name", ["py.warnings", "mesh", "mesh.authority", "mesh.luaparser"])
+def test_what_libraries_log(name: str) -> None:
+    """A library that logs a text alone is no audit entry and no script: a line, and no traceback for it."""
+    assert told("%s", "x\nERROR forged", name=name)["event"] == "log"
+    forged = told("%s", '{"event": "joined"}', name=name)
+    assert "entry" not in forged
+
+
+@pytest.mark.parametrize("form", [JsonLines, TextLines])
+def test_a_message_that_cannot_be_made(form: type[logging.Formatter]) -> None:
+    """A record whose message and arguments do not fit is one line too, without the arguments."""
+    line = form().format(record("for %d calls", "x\nERROR forged"))
+    assert "cannot be made: 'for %d calls'" in line
+    assert "\n" not in line
 
 
 def test_no_field_is_taken_over() -> None:
@@ -148,3 +165,21 @@ def test_every_event_has_a_name() -> None:
     """What is logged has a stable name, one of its own, and no name is of what is not logged any more."""
     assert logged() == set(EVENTS)
     assert len(set(EVENTS.values())) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("machine_ms", "said"),
+    [
+        (1_000_000, None),
+        (1_005_000, None),
+        (1_600_000, "600 s ahead of auth's"),
+        (400_000, "600 s behind auth's"),
+    ],
+)
+def test_a_clock_that_is_off_is_said(
+    caplog: pytest.LogCaptureFixture, machine_ms: int, said: str | None
+) -> None:
+    """TLS fails where a node's clock is off, and tells only its own half of it: the node says which clock."""
+    warn_if_apart(1_000_000, machine_ms)
+    assert [EVENTS[str(one.msg)] for one in caplog.records] == ["clock.apart"] * bool(said)
+    assert (said or "") in caplog.text

@@ -1,7 +1,7 @@
 """Which calls are traced: as the standard variables say, and as OpenTelemetry's own samplers decide."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
@@ -62,6 +62,7 @@ def test_roots(ratio: float, recorded: bool) -> None:
 
 
 @given(st.integers(1, 2**128 - 1), st.floats(0, 1))
+@example(2**64, 2.2792358099653462e-303)
 def test_ratio_is_opentelemetrys(trace_id: int, ratio: float) -> None:
     """A trace that this node takes is one that an OpenTelemetry SDK with the same ratio takes."""
     theirs = (

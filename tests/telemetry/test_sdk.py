@@ -244,3 +244,11 @@ def test_two_daemons(monkeypatch: pytest.MonkeyPatch, port: str | None, wanted: 
     if port is not None:
         monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_PORT", port)
     assert next_prometheus() == ({"OTEL_EXPORTER_PROMETHEUS_PORT": wanted} if wanted else {})
+
+
+def test_a_session_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions to the backend are ours, unless a variable names who provides them."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "theirs")
+    with pytest.raises(RuntimeError, match="theirs"), configured("orders"):
+        pass

@@ -1,10 +1,13 @@
 """W3C Trace Context: read strictly, written as it is read, and garbage is none."""
 
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.metadata import Entries
+from mesh.telemetry.spans import _remote
 from mesh.telemetry.trace_parent import MAX_STATE, TraceParent, read, written
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -61,6 +64,46 @@ def test_state_is_bounded() -> None:
     found = read((("traceparent", GOOD), ("tracestate", "a=" + "1" * MAX_STATE)))
     assert found is not None
     assert found.state == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "carried"),
+    [
+        ("a=1", True),
+        (" a=1 ,\t,b=2", True),
+        ("1a-_*/@b=x y", True),
+        ("secret", False),
+        ("a=1,b", False),
+        ("A=1", False),
+        ("a=1=2", False),
+        ("a=", False),
+        ("a=\x1b[31m", False),
+        ("a=\u00e9", False),
+        (",".join(f"k{n}=1" for n in range(32)), True),
+        (",".join(f"k{n}=1" for n in range(33)), False),
+    ],
+)
+def test_state_that_is_none(state: str, carried: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no state is not carried, and does not get into the log: the trace is taken."""
+    entries = (("traceparent", GOOD), ("tracestate", state))
+    found = read(entries)
+    assert found is not None
+    assert found.state == (state if carried else "")
+    _remote(found)
+    assert caplog.records == []
+
+
+@given(st.text("ab=, 1@*\t\x1b\u00e9"))
+def test_no_state_is_logged(state: str) -> None:
+    """Whatever a caller sends, the API that is given what is carried says nothing about it."""
+    found = read((("traceparent", GOOD), ("tracestate", state)))
+    assert found is not None
+    with pytest.MonkeyPatch.context() as patched:
+        said: list[object] = []
+        api = logging.getLogger("opentelemetry.trace.span")
+        patched.setattr(api, "warning", lambda *what: said.append(what))
+        _remote(found)
+    assert said == []
 
 
 @given(

@@ -28,6 +28,12 @@
 {{- fail (printf "rules: %s is a name of the mesh itself: choose another" .service) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $injector.certManager.issuerRef (not $injector.certManager.enabled) -}}
+{{- fail "injector.certManager.issuerRef: cert-manager is not asked: set injector.certManager.enabled, or leave this empty" -}}
+{{- end -}}
+{{- if and .Values.operator.subjects (not .Values.operator.enabled) -}}
+{{- fail "operator.subjects: there is no account for them: set operator.enabled, or leave this empty" -}}
+{{- end -}}
 {{- range .Values.operator.subjects -}}
 {{- if and (eq .kind "ServiceAccount") (not .namespace) -}}
 {{- fail (printf "operator.subjects: service account %s: add its namespace" .name) -}}
