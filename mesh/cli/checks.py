@@ -66,8 +66,8 @@ class Facts:
     """What was seen. What could not be asked is ``None``."""
 
     now_ms: int
-    ports: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    """Of auth and gatekeeper: address, and whether it takes connections."""
+    ports: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """Of auth and gatekeeper: each address, and whether it takes connections."""
     secret_modes: Mapping[str, int] = field(default_factory=dict)
     free_share: float | None = None
     read_only: bool = False
@@ -106,7 +106,8 @@ def worst(found: Iterable[Finding]) -> State:
 
 
 def _ports(facts: Facts) -> Iterator[Finding]:
-    for name, (address, reached) in facts.ports.items():
+    each = ((name, *port) for name, ports in facts.ports.items() for port in ports.items())
+    for name, address, reached in each:
         if reached:
             yield Finding("ports", State.WELL, f"{name} takes connections at {address}")
         else:
@@ -144,7 +145,7 @@ def _unasked(facts: Facts) -> Finding:
 
 
 def _listens(facts: Facts, name: str) -> bool:
-    return facts.ports.get(name, ("", False))[1]
+    return any(facts.ports.get(name, {}).values())
 
 
 def _clocks(facts: Facts, auth_ms: int) -> Iterator[Finding]:
