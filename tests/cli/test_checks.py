@@ -96,6 +96,12 @@ def test_what_is_wrong(broken: dict[str, object], category: str, state: State, s
     assert worst([found, *findings(WELL)]) is state
 
 
+def test_a_ca_is_not_founded_anew_by_hand() -> None:
+    """Auth makes the next one, so one that is near its end points to auth."""
+    (found,) = not_well(replace(WELL, ca_expires_ms=NOW + DAY))
+    assert found.hint == "auth makes the next one by itself, long before: see what it logs"
+
+
 def test_no_policy() -> None:
     """A mesh without a policy denies all, and is told so once."""
     none = replace(WELL, policy_version=0, gatekeeper_version=0, nodes=(), served=frozenset())

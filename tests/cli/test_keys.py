@@ -80,7 +80,9 @@ def test_the_credential_is_rotated(mesh: Up, tmp_path: Path) -> None:
     assert (tmp_path / "operator.json").stat().st_mode & 0o777 == 0o600
     assert mesh.mesh("status").returncode == 0
     (tmp_path / "operator.json").write_bytes(copy)
-    assert run("status", MESH_DATA=str(tmp_path)).returncode == 3
+    refused = run("status", MESH_DATA=str(tmp_path))
+    assert refused.returncode == 3
+    assert "mesh keys rotate operator and mesh restore make a new operator.json" in refused.stderr
 
 
 def test_a_credential_is_made_offline(tmp_path: Path) -> None:
