@@ -249,15 +249,23 @@ class Enrolment:
                 response = await self._stub.GetPairKeys(request, timeout=CALL_TIMEOUT)  # perhaps elsewhere
             learn_pair_keys(self.membership, response.keys, response.now_ms)
 
+    def _tell_if_ended(self) -> bool:
+        # It goes on trying, for a clock may have been wrong; nothing else brings it back.
+        ended = self.membership.svid.not_after_ms <= self.membership.clock.now_ms()
+        if ended:
+            log.error("this node's certificate has ended: start it again with a new token")
+        return ended
+
     async def _renew_at_last(self) -> None:
         delays = self.pauses()
-        told = False
+        told = ended = False
         while True:
             try:
                 with self.tracing.span(RENEW):
                     await self._renew()
             except (grpc.aio.AioRpcError, ValueError) as error:
-                if not told:
+                ended = ended or self._tell_if_ended()
+                if not (told or ended):
                     said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
                     log.warning("renewal failed, trying on: %s", said)
                     told = True

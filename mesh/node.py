@@ -283,6 +283,6 @@ async def enrolled(
     if enrolment.membership.name != name:
         await enrolment.close()
         owner = enrolment.membership.name
-        msg = f"the token is for {owner}, not {name}: make one with mesh token create {name}"
+        msg = f"the token is for {owner}, not {name}, and used up now: make one with mesh token create {name}"
         raise JoinError(msg)
     return enrolment

@@ -130,7 +130,7 @@ class SliceKeeper:
                     self._withdraw()
                     return
                 if not told or before != (self._slice.version, self._slice.in_force):
-                    detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+                    detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
                     log.warning("waiting for gatekeeper: %s", detail or "it went silent")
                     told = True
             self._target.forget()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -68,8 +69,9 @@ async def _looked(data: DataDirectory, end: float) -> list[Finding]:
 async def _facts(data: DataDirectory) -> Facts:
     addresses = data.addresses()
     names = {"auth's join port": addresses.join, "auth": addresses.auth, "gatekeeper": addresses.gatekeeper}
-    reached = await asyncio.gather(*map(_reached, names.values()))
-    ports = {name: (at, there) for (name, at), there in zip(names.items(), reached, strict=True)}
+    # Of several auths or gatekeepers all are named, with commas between.
+    reached = await asyncio.gather(*(_each_reached(named.split(",")) for named in names.values()))
+    ports = dict(zip(names, reached, strict=True))
     files = [data.path / name for name in _SECRETS if (data.path / name).exists()]
     modes = {str(path): path.stat().st_mode & 0o777 for path in files}
     disk = shutil.disk_usage(data.path)
@@ -122,6 +124,10 @@ async def _seen(node: gatekeeper_pb2.NodeInfo) -> NodeSeen:
         node.last_seen_ms / 1000,
         await _reached(node.address) if node.address else None,
     )
+
+
+async def _each_reached(addresses: Sequence[str]) -> dict[str, bool]:
+    return dict(zip(addresses, await asyncio.gather(*map(_reached, addresses)), strict=True))
 
 
 async def _reached(address: str) -> bool:

@@ -66,8 +66,8 @@ class Facts:
     """What was seen. What could not be asked is ``None``."""
 
     now_ms: int
-    ports: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    """Of auth and gatekeeper: address, and whether it takes connections."""
+    ports: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """Of auth and gatekeeper: each address, and whether it takes connections."""
     secret_modes: Mapping[str, int] = field(default_factory=dict)
     free_share: float | None = None
     read_only: bool = False
@@ -106,7 +106,8 @@ def worst(found: Iterable[Finding]) -> State:
 
 
 def _ports(facts: Facts) -> Iterator[Finding]:
-    for name, (address, reached) in facts.ports.items():
+    each = ((name, *port) for name, ports in facts.ports.items() for port in ports.items())
+    for name, address, reached in each:
         if reached:
             yield Finding("ports", State.WELL, f"{name} takes connections at {address}")
         else:
@@ -144,7 +145,7 @@ def _unasked(facts: Facts) -> Finding:
 
 
 def _listens(facts: Facts, name: str) -> bool:
-    return facts.ports.get(name, ("", False))[1]
+    return any(facts.ports.get(name, {}).values())
 
 
 def _clocks(facts: Facts, auth_ms: int) -> Iterator[Finding]:
@@ -160,9 +161,7 @@ def _clocks(facts: Facts, auth_ms: int) -> Iterator[Finding]:
 def _keys(facts: Facts, auth_ms: int) -> Iterator[Finding]:
     days = (facts.ca_expires_ms - auth_ms) / _DAY_MS
     state = State.WRONG if days <= 0 else State.DOUBTFUL if days <= CA_DAYS else State.WELL
-    hint = (
-        "" if state is State.WELL else "no node can join or renew past that: found a new trust domain before"
-    )
+    hint = "" if state is State.WELL else "auth makes the next one by itself, long before: see what it logs"
     yield Finding("keys", state, f"the CA has {days:.0f} days left", hint)
     left = (facts.epoch_ends_ms - auth_ms) / 1000
     if left > 0:

@@ -58,6 +58,11 @@ def rotate(keeper: str | None, in_file: bool, offline: bool, data: Path) -> None
         raise click.UsageError("--kms and --file exclude each other")
     keeper = "" if in_file else keeper
     made = _offline(data, keeper) if offline else _online(DataDirectory(data), keeper)
+    tell_rotated(data, made)
+
+
+def tell_rotated(data: Path, made: str) -> None:
+    """Say that the KEK with this id is in force, and what an operator has to do about it."""
     click.echo(f"KEK {made} is in force: take a new copy of the key file, and a new backup")
     if (data / LOCATION).exists():
         click.echo(f"other auths answer nothing until each has {data / 'kek'} as its kek.next (mode 0600)")

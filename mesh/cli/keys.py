@@ -11,6 +11,7 @@ import click
 
 from mesh.cli.data import OPERATOR, DataDirectory, data_option
 from mesh.cli.errors import CliError
+from mesh.cli.keks import tell_rotated
 from mesh.cli.offline import opened
 from mesh.cli.operator import PATIENCE, Operator, asked
 from mesh.cli.output import instant, output_option, show_json, show_table
@@ -63,6 +64,8 @@ def rotate(kind: str, offline: bool, data: Path) -> None:
     if made.credential:
         _write(data / OPERATOR, made.credential)
         click.echo(f"new credential in {data / OPERATOR}: those before it are revoked")
+    elif kind == "kek":
+        tell_rotated(data, made.id)
     else:
         click.echo(f"{kind} {made.id} is in force from {instant(made.begins_ms)}")
 

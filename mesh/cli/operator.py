@@ -69,7 +69,8 @@ async def operator(data: DataDirectory, patience: float = PATIENCE) -> AsyncIter
             raise
         raise CliError(
             f"auth at {addresses.join} does not take the operator's credential in {data.path}: "
-            "is it of this very mesh, and did it not expire? a restored mesh has a new operator.json",
+            "is it of this very mesh, and did it not expire? mesh keys rotate operator and mesh restore make "
+            "a new operator.json, which has to be copied anew",
             Exit.REFUSED,
         ) from error
     gatekeeper = FixedTarget(GATEKEEPER, enrolment.gatekeeper_address, enrolment.membership)

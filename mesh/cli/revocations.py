@@ -58,7 +58,7 @@ async def _whole(operator: Operator, name: ServiceName, digits: str) -> bytes:
     if len(found) != 1:
         what = "no registered instance begins" if not found else f"{len(found)} instances begin"
         raise CliError(
-            f"{what} with {name}/{digits}: give all 32 digits, as mesh status lists them",
+            f"{what} with {name}/{digits}: give all 32 digits, as mesh token list has them",
             Exit.REFUSED,
         )
     return found[0]

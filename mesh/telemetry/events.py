@@ -15,6 +15,7 @@ EVENTS: Final = {
         "clock.apart"
     ),
     "renewal failed, trying on: %s": "renewal.failed",
+    "this node's certificate has ended: start it again with a new token": "certificate.ended",
     "waiting for gatekeeper: %s": "gatekeeper.waiting",
     "this instance was revoked by an operator: stop it, and join with a new token": "instance.revoked",
     "denied without an answer of gatekeeper: source=%r method=%r: %s": "gatekeeper.unanswered",

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -34,6 +34,9 @@ from services.gatekeeper.decision_store import DecisionStore, StoreError
 from services.gatekeeper.slices import Slicer
 
 log = logging.getLogger("mesh.gatekeeper")
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 #: How many different ones may wait to be written, and for how many seconds.
 WAITING: Final = 20_000
@@ -125,7 +128,8 @@ class Ledger:
             if not self._failing:
                 log.error("%s: waiting until that is over", error)  # noqa: TRY400
             self._failing = True
-            self._waiting, self._timed = waiting | self._waiting, late | self._timed
+            self._waiting = _together(waiting, self._waiting, merged)
+            self._timed = _together(late, self._timed, timed.merged)
             self._of = Counter(one.destination for one in (*self._waiting.values(), *self._timed.values()))
             self._wake.set()
 
@@ -240,6 +244,10 @@ class Decisions(decisions_pb2_grpc.DecisionServiceServicer):
                 yield decisions_pb2.ListLatenciesResponse(latencies=listed)
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+def _together(before: dict[_K, _V], since: dict[_K, _V], merge: Callable[[_V, _V], _V]) -> dict[_K, _V]:
+    return before | {key: merge(before[key], one) if key in before else one for key, one in since.items()}
 
 
 def _listed(seen: Seen) -> decisions_pb2.ListedDecision:

@@ -26,6 +26,7 @@ from services.auth.authority import Lives
 from services.auth.epochs import Schedule
 from tests.auth.served import Live, nodes
 from tests.auth.world import Time, World
+from tests.e2e.process import until
 
 #: Certificates of ten minutes over epochs of two seconds.
 SVID_MS: Final = 600_000
@@ -93,6 +94,23 @@ async def test_it_ends_with_the_certificate(live: Live) -> None:
     live.world.time.pass_ms(LIVES.schedule.epoch_ms + 1000)
     with pytest.raises(NoKeyError):
         sealed_under(node, AUTH)
+
+
+async def test_one_that_slept_too_long_says_what_to_do(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, when its certificate ends: until then it tries on, and after that only a new token helps."""
+    node = await joined(live)
+    ended = "this node's certificate has ended: start it again with a new token"
+    live.world.time.pass_ms(SVID_MS - 1000)
+    by = await live.worker.do(live.world.operator)
+    request = revocation_pb2.RevokeRequest(service="orders", instance=node.membership.instance.raw)
+    await live.worker.do(live.world.authority.revoking.revoke, request, by)
+    renewing = asyncio.create_task(node._renew_at_last())
+    await until(lambda: "renewal failed, trying on" in caplog.text, "a failure to renew")
+    assert ended not in caplog.text
+    live.world.time.pass_ms(LIVES.schedule.epoch_ms + 2000)
+    await until(lambda: ended in caplog.text, "the end of the certificate")
+    renewing.cancel()
+    assert [record.getMessage() for record in caplog.records if record.name == "mesh"][-1] == ended
 
 
 async def test_many_who_lost_auth_come_back_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

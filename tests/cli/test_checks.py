@@ -17,7 +17,7 @@ DAY = 86_400_000
 ORDERS = NodeSeen("orders", "0a" * 16, "127.0.0.1:9000", 7, 1.0, reached=True)
 WELL = Facts(
     now_ms=NOW,
-    ports={"auth": ("127.0.0.1:7701", True)},
+    ports={"auth": {"127.0.0.1:7701": True}},
     secret_modes={"operator.json": 0o600},
     free_share=0.5,
     auth_ms=NOW + 100,
@@ -46,7 +46,13 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("broken", "category", "state", "said"),
     [
-        ({"ports": {"auth": ("h:1", False)}}, "ports", State.WRONG, "auth takes no connection at h:1"),
+        ({"ports": {"auth": {"h:1": False}}}, "ports", State.WRONG, "auth takes no connection at h:1"),
+        (
+            {"ports": {"gatekeeper": {"h:1": True, "h:2": False}}},
+            "ports",
+            State.WRONG,
+            "gatekeeper takes no connection at h:2",
+        ),
         ({"secret_modes": {"kek": 0o644}}, "store", State.WRONG, "others can read kek"),
         ({"free_share": 0.01}, "store", State.DOUBTFUL, "1% of the data directory's disk"),
         ({"free_share": 0.0}, "store", State.WRONG, "0% of the data directory's disk"),
@@ -55,7 +61,7 @@ def test_all_is_well() -> None:
         ({"auth_ms": None, "ports": {}}, "auth", State.WRONG, "auth does not answer"),
         ({"auth_ms": None, "trouble": "it refuses: ask it"}, "auth", State.WRONG, "it refuses"),
         (
-            {"gatekeeper_version": None, "ports": {"gatekeeper": ("h:1", True)}},
+            {"gatekeeper_version": None, "ports": {"gatekeeper": {"h:1": True}}},
             "gatekeeper",
             State.WRONG,
             "gatekeeper takes connections and does not answer",
@@ -88,6 +94,12 @@ def test_what_is_wrong(broken: dict[str, object], category: str, state: State, s
     assert found.link == f"docs/troubleshooting.md#{category}"
     assert re.search(rf"^## {category}$", PAGE, re.MULTILINE)
     assert worst([found, *findings(WELL)]) is state
+
+
+def test_a_ca_is_not_founded_anew_by_hand() -> None:
+    """Auth makes the next one, so one that is near its end points to auth."""
+    (found,) = not_well(replace(WELL, ca_expires_ms=NOW + DAY))
+    assert found.hint == "auth makes the next one by itself, long before: see what it logs"
 
 
 def test_no_policy() -> None:

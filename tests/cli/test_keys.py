@@ -61,6 +61,14 @@ def test_the_next_is_had_early(mesh: Up, kind: str) -> None:
     assert mesh.mesh("status").returncode == 0
 
 
+def test_both_commands_say_the_same_of_a_new_kek(mesh: Up) -> None:
+    """Whichever rotates it says that the copy of the key file is of no use any more."""
+    for command in ("keys", "rotate", "kek"), ("kek", "rotate"):
+        assert mesh.mesh(*command).stdout.endswith(
+            "is in force: take a new copy of the key file, and a new backup\n"
+        )
+
+
 def test_the_credential_is_rotated(mesh: Up, tmp_path: Path) -> None:
     """From anywhere: who rotates it has the new one, and so has auth's own directory; copies are useless."""
     for name in ("operator.json", "addresses.json"):
@@ -72,7 +80,9 @@ def test_the_credential_is_rotated(mesh: Up, tmp_path: Path) -> None:
     assert (tmp_path / "operator.json").stat().st_mode & 0o777 == 0o600
     assert mesh.mesh("status").returncode == 0
     (tmp_path / "operator.json").write_bytes(copy)
-    assert run("status", MESH_DATA=str(tmp_path)).returncode == 3
+    refused = run("status", MESH_DATA=str(tmp_path))
+    assert refused.returncode == 3
+    assert "mesh keys rotate operator and mesh restore make a new operator.json" in refused.stderr
 
 
 def test_a_credential_is_made_offline(tmp_path: Path) -> None:

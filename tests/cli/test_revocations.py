@@ -75,6 +75,7 @@ def test_a_part_of_an_instance(mesh: Up) -> None:
     done = mesh.mesh("revoke", f"orders/{'0' * 8}")
     assert done.returncode == 3
     assert "no registered instance begins with orders/00000000: give all 32 digits" in done.stderr
+    assert "as mesh token list has them" in done.stderr
     assert mesh.mesh("revoke", f"orders/{'0' * 7}").returncode == 2
 
 

@@ -79,7 +79,7 @@ def test_the_token_has_to_be_that_of_the_service(running: Up, tmp_path: Path) ->
     options = ("--service", "orders", "--out", tmp_path / "out", "--once", "--token-file", "-")
     done = running.mesh("svid", *options, stdin=token)
     assert done.returncode == 3
-    assert "the token is for billing" in one_line(done.stderr)
+    assert "the token is for billing, not orders, and used up now" in one_line(done.stderr)
     assert list((tmp_path / "out").iterdir()) == []
 
 

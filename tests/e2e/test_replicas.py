@@ -123,6 +123,25 @@ async def test_what_one_is_told_the_other_knows(halves: tuple[Half, Half]) -> No
 
 
 @pytest.mark.timeout(120)
+async def test_a_check_looks_at_each_gatekeeper(halves: tuple[Half, Half]) -> None:
+    """All are well, or the one that is gone is named, and it alone."""
+    await started(halves)
+    first, second = halves
+
+    async def checked() -> list[str]:
+        run = first.command("check", sys.executable, "-m", "mesh.cli", "check", "--data", str(first.data))
+        await until(lambda: not run.running, "the command to end")
+        lines = [line.partition(" ports ")[2].strip() for line in run.out.splitlines()]
+        return [line for line in lines if line.startswith("gatekeeper")]
+
+    well = [f"gatekeeper takes connections at {half.gatekeeper_address}" for half in halves]
+    assert await checked() == well
+    second.gatekeeper.kill()
+    gone = f"gatekeeper takes no connection at {second.gatekeeper_address}"
+    assert await checked() == [well[0], gone]
+
+
+@pytest.mark.timeout(120)
 async def test_each_log_is_verified_where_it_is(halves: tuple[Half, Half]) -> None:
     """Of each auth by its own data directory and key, and every command says which others there are."""
     await started(halves)

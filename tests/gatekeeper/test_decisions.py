@@ -191,6 +191,28 @@ async def test_a_store_that_fails(caplog: pytest.LogCaptureFixture, monkeypatch:
     await ledger.close()
 
 
+async def test_what_comes_while_a_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be written is counted with what has come meanwhile and is like it."""
+    ledger = Ledger(now)
+    late = Latency("a", "b", M, now(), now(), ((1, 3),))
+    ledger.take([call(2)])
+    ledger.take_latencies([late])
+
+    def fails(*_given: Any) -> None:
+        ledger.take([call(3)])
+        ledger.take_latencies([late])
+        raise StoreError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DecisionStore, "add", fails)
+        await ledger.flush()
+    found = [seen async for page in ledger.pages(decisions_pb2.ListDecisionsRequest()) for seen in page]
+    assert sum(seen.count for seen in found) == 5
+    asking = decisions_pb2.ListLatenciesRequest()
+    assert sum([one.count async for page in ledger.latencies(asking) for one in page]) == 6
+    await ledger.close()
+
+
 async def test_damage_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that turns out to be damaged is moved aside, and what came since is kept."""
     path = tmp_path / "decisions.db"

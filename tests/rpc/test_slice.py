@@ -467,6 +467,36 @@ async def test_a_keeper_outlives_what_gatekeeper_sends(
     await server.stop(None)
 
 
+async def test_a_silent_gatekeeper_is_named_as_silent(
+    world: World,
+    callee: Membership,
+    caller: Membership,
+    held: Slice,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who waits for it says why, also where nothing was said."""
+    monkeypatch.setattr("mesh.watching.SILENCE", 0.05)
+    gatekeeper = Gatekeeper()
+    server = world.serve(callee)
+    server.add_generic_rpc_handlers((gatekeeper,))
+    await server.start()
+    target = FixedTarget(ServiceName("callee"), f"127.0.0.1:{server.port}", caller)
+    method = MeshChannel(caller, target).stream_stream(
+        "/mesh.v1.GatekeeperService/Watch",
+        gatekeeper_pb2.WatchRequest.SerializeToString,
+        gatekeeper_pb2.WatchResponse.FromString,
+    )
+    stub: Any = type("Stub", (), {"Watch": lambda _: method()})()
+    keeper = SliceKeeper(held, stub, target, lambda: None, caller)
+    keeping = asyncio.ensure_future(keeper.keep())
+    await eventually(lambda: "waiting for gatekeeper: it went silent" in caplog.text)
+    keeper.leave()
+    await asyncio.wait_for(keeping, 10)
+    await target.close()
+    await server.stop(None)
+
+
 async def test_an_older_gatekeeper_does_not_keep_a_newer_slice_alive(
     world: World, callee: Membership, caller: Membership, held: Slice
 ) -> None:
