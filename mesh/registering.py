@@ -18,6 +18,7 @@ from mesh.pauses import backoff, rejoining
 from mesh.rpc.channel import MeshChannel
 from mesh.rpc.membership import Membership
 from mesh.rpc.targets import FixedTarget
+from mesh.rpc.waiting import within
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
 from mesh.watching import SILENCE, Announced
 
@@ -62,9 +63,7 @@ class Registrar:
         beats = asyncio.create_task(self._announced.beat(call, registering=True))
         try:
             # Gatekeeper ends it if the slice is asked for there: its newest stream is the one that counts.
-            while isinstance(
-                said := await asyncio.wait_for(call.read(), SILENCE), gatekeeper_pb2.WatchResponse
-            ):
+            while isinstance(said := await within(SILENCE, call.read()), gatekeeper_pb2.WatchResponse):
                 self._served = True
                 self._announced.heard(call, said)
         finally:

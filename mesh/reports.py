@@ -31,6 +31,7 @@ from mesh.core.receiver import Peer
 from mesh.core.tally import Limits, Tally, Told
 from mesh.pauses import backoff
 from mesh.rpc.membership import Membership, Rejection
+from mesh.rpc.waiting import within
 from mesh.v1 import audit_pb2
 
 log = logging.getLogger("mesh")
@@ -137,7 +138,7 @@ class Reporter:
         delays = backoff()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK)
+                await within(LOOK, self._wake.wait())
             self._wake.clear()
             if await self._tell():
                 delays = backoff()
@@ -148,7 +149,7 @@ class Reporter:
     async def close(self) -> None:
         """Tell what is left, if that is possible at once."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._tell(everything=True), LEAVE)
+            await within(LEAVE, self._tell(everything=True))
 
     async def _tell(self, *, everything: bool = False) -> bool:
         while (taken := self._take(everything=everything)) is not None:

@@ -20,6 +20,7 @@ from mesh.pauses import backoff, rejoining
 from mesh.rpc.membership import Membership
 from mesh.rpc.status import DOMAIN, reason_of
 from mesh.rpc.targets import FixedTarget
+from mesh.rpc.waiting import within
 from mesh.slices import Slice
 from mesh.taps import NodeTaps
 from mesh.v1 import gatekeeper_pb2, gatekeeper_pb2_grpc
@@ -79,7 +80,7 @@ class Announced:
                 )
                 await call.write(said)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(due.wait(), self._slice.pace)
+                    await within(self._slice.pace, due.wait())
             await call.done_writing()
         except asyncio.InvalidStateError:
             return  # the stream has ended, and reading it says why
@@ -170,7 +171,7 @@ class SliceKeeper:
         # Signs of life keep in force what this gatekeeper has sent, not what another one sent before it.
         current = False
         while True:
-            response = await asyncio.wait_for(call.read(), SILENCE)
+            response = await within(SILENCE, call.read())
             if not isinstance(response, gatekeeper_pb2.WatchResponse):
                 return
             self.announced.heard(call, response)

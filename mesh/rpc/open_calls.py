@@ -18,6 +18,7 @@ from mesh.core.errors import REVOKED, Denied
 from mesh.core.matcher import Permit
 from mesh.core.receiver import Admitted
 from mesh.rpc.membership import Membership
+from mesh.rpc.waiting import within
 
 #: Seconds between looks for calls that are to be judged anew.
 LOOK: Final = 0.5
@@ -98,7 +99,7 @@ class OpenCalls(set[OpenCall]):
         """End what is permitted no longer, for as long as this runs."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._recalled.wait(), LOOK)
+                await within(LOOK, self._recalled.wait())
             self._recalled.clear()
             await self._judge_due()
 

@@ -23,3 +23,13 @@ def being_cancelled() -> bool:
     """Whether it is the task that waits which is being cancelled, and not what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def within(seconds: float, waiting: Awaitable[_T]) -> _T:
+    """Give what is waited for; raise ``TimeoutError`` after ``seconds``.
+
+    ``asyncio.wait_for`` loses a cancellation that comes in the same moment (Python before 3.12), and a loop
+    that was to end goes on.
+    """
+    async with asyncio.timeout(seconds):
+        return await waiting

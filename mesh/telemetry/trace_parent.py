@@ -73,11 +73,12 @@ def _parsed(value: Value, state: str) -> TraceParent | None:
     trace_id, span_id = int(trace, 16), int(span, 16)
     if not trace_id or not span_id:
         return None
-    return TraceParent(trace_id, span_id, bool(int(flags, 16) & SAMPLED), state if _is_state(state) else "")
+    return TraceParent(trace_id, span_id, bool(int(flags, 16) & SAMPLED), _clean(state))
 
 
-def _is_state(text: str) -> bool:
-    if len(text) > MAX_STATE:
-        return False
+def _clean(text: str) -> str:
+    # Without what may stand around members, of which an older API writes into the log as well.
     members = [one for member in text.split(",") if (one := member.strip(" \t"))]
-    return len(members) <= _MAX_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    if len(text) > MAX_STATE or len(members) > _MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return ""
+    return ",".join(members)

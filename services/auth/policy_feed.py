@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
+from mesh.rpc.waiting import within
 from mesh.v1 import auth_pb2, revocation_pb2
 
 #: Seconds from one word to the next where there is nothing new.
@@ -78,7 +79,7 @@ class PolicyFeed:
             changed = self._changed
             if policy is self._current and revocations is self._revocations:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), BEAT)
+                    await within(BEAT, changed.wait())
                 if changed.is_set() and policy is self._current and revocations is self._revocations:
                     continue
             word = auth_pb2.WatchPolicyResponse(

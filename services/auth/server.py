@@ -29,6 +29,7 @@ from mesh.rpc.membership import Membership, learn_credentials
 from mesh.rpc.server import MeshServer
 from mesh.rpc.svid import Svid, new_key
 from mesh.rpc.swollen import Before
+from mesh.rpc.waiting import within
 from mesh.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -114,7 +115,7 @@ class OwnMembership:
         """Turn epochs and renew, on time, for ever, and tell of a new policy; run it as a task of its own."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.look.wait(), TICK_SECONDS)
+                await within(TICK_SECONDS, self.look.wait())
             self.look.clear()
             try:
                 now_ms, tell = await self._worker.do(self._turn)

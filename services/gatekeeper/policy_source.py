@@ -18,6 +18,7 @@ from typing import Final
 import grpc
 
 from mesh.rpc.membership import Membership
+from mesh.rpc.waiting import within
 from mesh.uncollected import uncollected
 from mesh.v1 import auth_pb2, auth_pb2_grpc, revocation_pb2
 from services.gatekeeper.confirmed import Confirmed
@@ -74,7 +75,7 @@ class PolicySource:
         self._confirmed.asked()
         try:
             while True:
-                response = await asyncio.wait_for(call.read(), SILENCE_SECONDS)
+                response = await within(SILENCE_SECONDS, call.read())
                 if not isinstance(response, auth_pb2.WatchPolicyResponse):
                     return "it ended the stream"
                 answered = True
