@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,8 @@ class Node:
     async def watch(self, port: int = 0, version: int = 0) -> Any:
         """Open a stream and send its first heartbeat."""
         call = self.stub.Watch()
-        await call.write(beat(port, version))
+        with suppress(grpc.aio.AioRpcError):  # that it has ended already, and why, is read
+            await call.write(beat(port, version))
         return call
 
 
